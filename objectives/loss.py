@@ -1,0 +1,31 @@
+"""Loss and perplexity on the text windows."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searcher.objective import Candidate, Objective
+
+
+class Loss(Objective):
+    """Mean negative log-likelihood per token of the text windows.
+
+    Every token after the first of a window counts once. Windows have equal length, so the mean over windows is the
+    mean over tokens.
+    """
+
+    unit = "nats/token"
+
+    def measure(self, candidate: Candidate) -> NDArray[np.float64]:
+        """The mean loss of each window."""
+        rows: NDArray[np.float64] = candidate.losses().double().mean(dim=1).cpu().numpy()
+        return rows
+
+
+class Perplexity(Loss):
+    """Perplexity of the text windows: exp of the mean loss over all tokens, never a mean of perplexities."""
+
+    unit = "perplexity"
+
+    def finish(self, mean: float) -> float:
+        """Perplexity of a mean loss."""
+        return float(np.exp(mean))

@@ -1,0 +1,128 @@
+"""The contract of an objective: a number measured for a candidate, the model replayed under a plan.
+
+    class TopOneAccuracy(Objective):
+        '''Share of next tokens that the model ranks first.'''
+
+        unit = "share"
+        lower_is_better = False
+
+        def measure(self, candidate):
+            hits = torch.cat([(logits[:-1].argmax(-1) == ids[1:]).float().mean()[None]
+                              for ids, logits in zip(candidate.ids, candidate.logits())])
+            return hits.double().cpu().numpy()
+
+The evaluator (`searcher.evaluator`) calls `prepare` once per batch of tokens with the dense model, then `measure`
+once per plan and batch. All objectives of a run see the same candidate, so they share its forward pass and losses.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searcher.plan import PrunePlan
+
+if TYPE_CHECKING:  # keeps `searcher list objectives` free of torch
+    from torch import Tensor
+
+Reads = Literal["windows", "inputs", "plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """Token sequences of equal length that an objective brings itself.
+
+    Attributes:
+        ids: int64 (rows, tokens).
+        scored: bool (rows, tokens - 1), which next-token losses count; position t is the prediction of token t + 1.
+    """
+
+    ids: "Tensor"
+    scored: "Tensor"
+
+
+class Candidate(Protocol):
+    """The model replayed under a plan on one batch of token sequences.
+
+    What costs an output head (`losses`, `logits`) runs when first asked for and is metered; `losses` is kept.
+
+    Attributes:
+        plan: the plan; the dense model has the empty one.
+        batch: name of the token batch, unique within a run, the key for what `prepare` remembers; `""` without one.
+        ids: int64 (rows, tokens), on the model's device.
+        scored: bool (rows, tokens - 1), which losses count.
+        config: the transformers config of the dense model.
+    """
+
+    @property
+    def plan(self) -> PrunePlan: ...  # noqa: D102
+    @property
+    def batch(self) -> str: ...  # noqa: D102
+    @property
+    def ids(self) -> "Tensor": ...  # noqa: D102
+    @property
+    def scored(self) -> "Tensor": ...  # noqa: D102
+    @property
+    def config(self) -> Any: ...  # noqa: D102
+
+    def hidden(self) -> "Tensor":
+        """(rows, tokens, hidden size): hidden states after the last block, before the final norm."""
+        ...
+
+    def losses(self) -> "Tensor":
+        """float32 (rows, tokens - 1): negative log-likelihood of each next token in nats."""
+        ...
+
+    def logits(self) -> "Iterator[Tensor]":
+        """One row at a time: (tokens, vocabulary) logits in the model's dtype, scaled and capped as it does."""
+        ...
+
+
+class Objective(ABC):
+    """A measure of a candidate. Options are the arguments of `__init__`, typed and with defaults.
+
+    `measure` gives one number a row; the objective's value is `finish(mean(items(rows)))`. Keep all three steps
+    apart: intervals and comparisons are made from the items.
+
+    The first line of the class docstring is shown by `searcher list objectives`.
+    """
+
+    unit: ClassVar[str]
+    """What the value is counted in, for tables."""
+    lower_is_better: ClassVar[bool] = True
+    reads: ClassVar[Reads] = "windows"
+    """`windows`: the run's text windows, a row each. `inputs`: own token batches. `plan`: no forward pass at all."""
+
+    def inputs(self, tokenizer: Any) -> Sequence[TokenBatch]:
+        """The objective's own token batches, if it `reads` inputs; they are replayed and metered like the text.
+
+        Args:
+            tokenizer: the model's transformers tokenizer.
+        """
+        return ()
+
+    def prepare(self, dense: Candidate) -> None:  # noqa: B027 - most objectives have nothing to prepare
+        """See the dense model on one batch, before any plan is measured on it (for targets; keyed by `batch`)."""
+
+    @abstractmethod
+    def measure(self, candidate: Candidate) -> NDArray[np.float64]:
+        """One number for each row of the batch; for `reads = "plan"`, a single one.
+
+        NaN and infinity are allowed and mean that the plan breaks the model.
+        """
+
+    def items(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 (items,): one number per independent item from the rows of all batches; a row is an item."""
+        return rows
+
+    def finish(self, mean: float) -> float:
+        """The value from the mean over items; must be increasing, so that it can be applied to interval ends."""
+        return mean
+
+    def value(self, rows: NDArray[np.float64]) -> float:
+        """The objective's value from the rows of all batches."""
+        with np.errstate(all="ignore"):  # overflow gives inf, which is the right answer
+            return float(self.finish(float(np.mean(self.items(rows)))))

@@ -1,0 +1,87 @@
+"""Replaying a model under prune plans, block by block, with the arguments its own forward gave each block."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from searcher.architecture import find_architecture
+from searcher.head import FusedHead, OwnHead, find_fused_head
+from searcher.plan import Action, PrunePlan
+from searcher.recording import Call, observe, record, without
+from searcher.trie import walk
+
+
+class Replay:
+    """Runs the blocks that plans keep. The model itself is never changed.
+
+    Use it under `torch.inference_mode()`.
+
+    Args:
+        model: a transformers causal LM in eval mode.
+        probe: int64 (1, tokens), any text; one dense forward over it shows what the parts of the model return.
+
+    Attributes:
+        architecture: where the model keeps its parts.
+        head: from hidden states to logits and losses; `OwnHead` where the fused one does not fit the model.
+
+    Raises:
+        UsageError: the blocks were not found.
+    """
+
+    def __init__(self, model: Any, probe: Tensor) -> None:
+        self.model = model
+        self.architecture = find_architecture(model)
+        self.outputs, self.probe_logits = observe(model, self.architecture, probe)
+        fused = find_fused_head(model, self.architecture, probe)
+        self.head: FusedHead | OwnHead = fused or OwnHead(model, self.architecture, self.outputs)
+        self._calls: dict[torch.Size, tuple[Call, ...]] = {}
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks the model has."""
+        return self.architecture.num_blocks
+
+    def use_own_head(self) -> None:
+        """Take the slow exact way from now on."""
+        self.head = OwnHead(self.model, self.architecture, self.outputs)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(rows, tokens, hidden size): the hidden states entering block 0, for int64 (rows, tokens) ids.
+
+        Also records the blocks' other arguments for inputs of this shape.
+        """
+        recording = record(self.model, self.architecture, self.outputs, ids)
+        self._calls[ids.shape] = recording.calls
+        return recording.embedded
+
+    def run_block(self, hidden: Tensor, block: int, action: Action) -> Tensor:
+        """Hidden states after a block of which the action removes a part; (rows, tokens, hidden size) to the same."""
+        if action is Action.GONE:
+            return hidden
+        return self.run_block_without(hidden, block, self.architecture.removed_by(block, action))
+
+    def run_block_without(self, hidden: Tensor, block: int, removed: list[nn.Module]) -> Tensor:
+        """Hidden states after a block in which these sublayers add zero."""
+        with without(self.outputs, removed):
+            return self._call(hidden, block).run(self.architecture.blocks[block], hidden)
+
+    def run_block_with(self, hidden: Tensor, block: int, weights: dict[str, Tensor]) -> Tensor:
+        """Hidden states after a block that uses these weights, by name within the block, in place of its own."""
+        module = self.architecture.blocks[block]
+        return self._call(hidden, block).run(lambda *a, **k: functional_call(module, weights, a, k), hidden)
+
+    def _call(self, hidden: Tensor, block: int) -> Call:
+        return self._calls[hidden.shape[:2]][block]
+
+    def states(self, ids: Tensor, plans: Sequence[PrunePlan]) -> Iterator[tuple[int, Tensor]]:
+        """Replay distinct plans on int64 (rows, tokens) ids, shared prefixes once.
+
+        Yields:
+            `(index of the plan, its hidden states after the last block)`, in the order of the trie.
+            At most `1 + log2(len(plans))` states are held at a time.
+        """
+        paths = [plan.actions(self.num_blocks) for plan in plans]
+        yield from walk(paths, self.embed(ids), self.run_block)

@@ -1,0 +1,147 @@
+"""The contract of a search strategy: a generator that asks about plans and is told their scores.
+
+    class OneByOne(Strategy):
+        def search(self, space):
+            plan = PrunePlan()
+            for unit in space.units[: space.sizes[-1]]:
+                plan = plan.remove(unit)
+                scores = yield Ask((plan,))      # the runner measures, records and answers
+            return Outcome((plan,))
+
+The runner (`searcher.runner`) drives the generator; nothing else does. A strategy sees plans and numbers only. It
+must be a function of its options, `space.seed` and the scores so far: then the outcome does not depend on how the
+plans are measured, and an interrupted search is resumed by replaying it against the journal.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searcher.plan import Granularity, PrunePlan, Unit
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Plans to measure, on some of the search windows or (None) on all. Asking again costs nothing."""
+
+    plans: tuple[PrunePlan, ...]
+    windows: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The answer to an :class:`Ask`, in the order asked; lower is better whatever the objective's own direction.
+
+    Attributes:
+        plans: the plans asked about.
+        values: float64 (plans, objectives), the objectives in the order of the run. A plan that breaks the model
+            has `inf`; NaN stands for "not measured" and comes only with :class:`SearchStopped`.
+        per_window: float64 (plans, objectives, search windows), NaN where not run or not measured by window.
+    """
+
+    plans: tuple[PrunePlan, ...]
+    values: NDArray[np.float64]
+    per_window: NDArray[np.float64]
+
+    @property
+    def first(self) -> NDArray[np.float64]:
+        """float64 (plans,): the value of the first objective, the one that is searched for."""
+        return self.values[:, 0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search ends with.
+
+    Attributes:
+        plans: the plans the strategy stands for, best first. Those of a size asked for that have not been measured
+            are measured by the runner; the chosen plan of a size is the best measured one, ties in this order.
+        notes: what the strategy has learnt, as JSON values (for example Shapley values with standard errors).
+    """
+
+    plans: tuple[PrunePlan, ...]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class SearchStopped(Exception):  # noqa: N818 - not an error: a limit is near
+    """Thrown into a strategy at its `yield` when the limit is near: answer by returning an :class:`Outcome`.
+
+    The outcome should hold a plan of the full size, a partial one completed by what has been learnt; the cost of
+    measuring one such plan has been kept back. A strategy that does not catch this ends with the best plan measured.
+
+    Attributes:
+        reason: which limit, for the record.
+        scores: the answer to the last ask as far as it was measured, NaN elsewhere.
+    """
+
+    def __init__(self, reason: str, scores: Scores) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.scores = scores
+
+
+class Fits(Protocol):
+    """Whether measuring these plans, and then `spare` more of the costliest kind, stays inside the limits."""
+
+    def __call__(self, plans: Sequence[PrunePlan], spare: int = 0) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search may do.
+
+    Attributes:
+        num_blocks: blocks of the model.
+        granularity: what the units are.
+        units: the units that may be removed, sorted; protected ones are not among them.
+        sizes: the sizes asked for, ascending; the search is for the last, and for the others where it can.
+        num_windows: search windows, numbered from 0.
+        seed: of the strategy's own random generator.
+        fits: see :class:`Fits`; a batch that does not fit is not run.
+    """
+
+    num_blocks: int
+    granularity: Granularity
+    units: tuple[Unit, ...]
+    sizes: tuple[int, ...]
+    num_windows: int
+    seed: int
+    fits: Fits
+
+    @property
+    def size(self) -> int:
+        """The full size asked for."""
+        return self.sizes[-1]
+
+    def rng(self) -> np.random.Generator:
+        """A new generator of the strategy's seed: the only source of chance a strategy may use."""
+        return np.random.default_rng(self.seed)
+
+    def left(self, plan: PrunePlan) -> tuple[Unit, ...]:
+        """The legal units that the plan has not removed, sorted."""
+        gone = set(plan.units(self.granularity))
+        return tuple(unit for unit in self.units if unit not in gone)
+
+
+class Strategy(ABC):
+    """A way to search. Options are the arguments of `__init__`, typed and with defaults (a frozen dataclass is best).
+
+    The class docstring says what it does, when to use it, and its source (paper and equation).
+    """
+
+    @abstractmethod
+    def search(self, space: Space) -> Generator[Ask, Scores, Outcome]:
+        """Yield :class:`Ask`, receive :class:`Scores`, return an :class:`Outcome`. Called once per run."""
+
+    def expected_evaluations(self, space: Space) -> int | None:
+        """How many plans the search will ask about, for the progress bar; None if it cannot say."""
+        return None
+
+
+def order_by_score(plans: Sequence[PrunePlan], scores: Mapping[PrunePlan, float]) -> tuple[PrunePlan, ...]:
+    """The plans, best first; ties by plan, so that nothing depends on the order of asking."""
+    return tuple(sorted(plans, key=lambda plan: (scores[plan], plan)))

@@ -1,0 +1,1 @@
+"""Search strategies, one method a file. They see plans and numbers only."""
