@@ -83,14 +83,14 @@ def forwards_replaced(replacements: Mapping[nn.Module, Callable[..., Any]]) -> I
 
     Only the instance attribute `forward` is set, so module tree, weights, hooks and attributes stay.
     """
-    before = {module: module.__dict__.get("forward") for module in replacements}
+    before: dict[nn.Module, Any] = {module: module.__dict__.get("forward") for module in replacements}
     try:
         for module, forward in replacements.items():
             module.__dict__["forward"] = forward
         yield
     finally:
-        for module, forward in before.items():
-            if forward is None:
+        for module, own in before.items():
+            if own is None:
                 module.__dict__.pop("forward", None)
             else:  # someone else (a device map, say) had wrapped it
-                module.__dict__["forward"] = forward
+                module.__dict__["forward"] = own

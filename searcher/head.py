@@ -127,7 +127,7 @@ def _chain(
     position = next((i for i, (module, _, _) in enumerate(calls) if module is last_block), None)
     if position is None:
         return None
-    state, tail = calls[position][2], []
+    state, tail = calls[position][2], list[nn.Module]()
     for module, received, returned in calls[position + 1 :]:
         if received.shape == state.shape and torch.equal(received, state):
             if module is head:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # keeps `searcher list objectives` free of torch
     from torch import Tensor
 
 Reads = Literal["windows", "inputs", "plan"]
+Split = Literal["search", "report"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ class Candidate(Protocol):
     Attributes:
         plan: the plan; the dense model has the empty one.
         batch: name of the token batch, unique within a run, the key for what `prepare` remembers; `""` without one.
+        rows: which rows of that batch are here; all of them, unless a strategy asked for some windows only.
         ids: int64 (rows, tokens), on the model's device.
         scored: bool (rows, tokens - 1), which losses count.
         config: the transformers config of the dense model.
@@ -61,6 +63,8 @@ class Candidate(Protocol):
     def plan(self) -> PrunePlan: ...  # noqa: D102
     @property
     def batch(self) -> str: ...  # noqa: D102
+    @property
+    def rows(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
     def ids(self) -> "Tensor": ...  # noqa: D102
     @property
@@ -96,11 +100,12 @@ class Objective(ABC):
     reads: ClassVar[Reads] = "windows"
     """`windows`: the run's text windows, a row each. `inputs`: own token batches. `plan`: no forward pass at all."""
 
-    def inputs(self, tokenizer: Any) -> Sequence[TokenBatch]:
+    def inputs(self, tokenizer: Any, split: Split) -> Sequence[TokenBatch]:
         """The objective's own token batches, if it `reads` inputs; they are replayed and metered like the text.
 
         Args:
             tokenizer: the model's transformers tokenizer.
+            split: plans are chosen on `search` and judged on `report`; the two must not share an item.
         """
         return ()
 

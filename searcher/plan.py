@@ -106,7 +106,7 @@ class PrunePlan:
 
     def _items(self) -> Iterator[str]:
         gone = [unit.block for unit in self.removed if unit.part is Part.BLOCK]
-        first_of_span = {}
+        first_of_span: dict[int, int] = {}
         for block in gone:  # a block that continues a span shares its start
             first_of_span[block] = first_of_span.get(block - 1, block)
         last_of_span = {first: block for block, first in first_of_span.items()}
@@ -124,13 +124,13 @@ class PrunePlan:
             UsageError: the plan removes something that no unit of this granularity stands for.
         """
         wanted = _PARTS_OF_GRANULARITY[granularity]
-        expanded = []
+        expanded: list[Unit] = []
         for unit in self.removed:
             parts = wanted if unit.part is Part.BLOCK else (unit.part,)
             if unit.part not in wanted and not (unit.part is Part.BLOCK and granularity is Granularity.SUBLAYER):
                 raise UsageError(
                     f"Plan {self} removes {unit}, which is no unit of granularity '{granularity}'",
-                    f"Units of this granularity are {' and '.join(f'whole {p}s' if p == 'block' else p for p in wanted)}",
+                    f"A unit of this granularity is written {' or '.join(str(Unit(unit.block, p)) for p in wanted)}",
                 )
             expanded.extend(Unit(unit.block, part) for part in parts)
         return tuple(expanded)
@@ -194,9 +194,7 @@ def legal_units(num_blocks: int, granularity: Granularity, keep: PrunePlan) -> t
     """
     keep.check(num_blocks)
     return tuple(
-        unit
-        for unit in all_units(num_blocks, granularity)
-        if not keep.action(unit.block) & _ACTION_OF_PART[unit.part]
+        unit for unit in all_units(num_blocks, granularity) if not keep.action(unit.block) & _ACTION_OF_PART[unit.part]
     )
 
 
@@ -212,9 +210,23 @@ class Budget:
                 f"Budget '{self.text}' is not a number of units",
                 "Write a number (8), a share of the units (25%) or a range (1-8)",
             )
+        if self._share == 0 or (self._share is None and self._ends[0] < 1):
+            raise UsageError(f"Budget '{self.text}' removes nothing", "Remove at least 1 unit")
+        if self._share is None and self._ends[1] < self._ends[0]:
+            first, last = self._ends
+            raise UsageError(f"Budget '{self.text}' runs backwards", f"Write it as {last}-{first}")
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def _share(self) -> float | None:
+        return float(self.text[:-1]) / 100 if self.text.endswith("%") else None
+
+    @property
+    def _ends(self) -> tuple[int, int]:
+        numbers = self.text.split("-")
+        return int(numbers[0]), int(numbers[-1])
 
     def sizes(self, legal: int) -> tuple[int, ...]:
         """The sizes asked for, ascending, when this many units are legal.
@@ -222,18 +234,14 @@ class Budget:
         A share is rounded down, but is at least 1.
 
         Raises:
-            UsageError: the budget is 0, larger than the legal units, or a range that runs backwards.
+            UsageError: there are fewer legal units than asked for.
         """
-        if self.text.endswith("%"):
-            share = float(self.text[:-1])
-            first = last = max(1, int(legal * share / 100)) if share > 0 else 0
+        if self._share is not None:
+            first = last = max(1, int(legal * self._share))
         else:
-            first, last = int(self.text.split("-")[0]), int(self.text.split("-")[-1])
-        if first < 1 or last > legal:
+            first, last = self._ends
+        if last > legal:
             raise UsageError(
-                f"Budget '{self.text}' is {'0' if first < 1 else 'larger than the model allows'}",
-                f"Between 1 and {legal} units can be removed here",
+                f"Budget '{self.text}' is larger than the {legal} units that can be removed here", "Ask for less"
             )
-        if last < first:
-            raise UsageError(f"Budget '{self.text}' runs backwards", f"Write it as {last}-{first}")
         return tuple(range(first, last + 1))

@@ -1,6 +1,6 @@
 """Replaying a model under prune plans, block by block, with the arguments its own forward gave each block."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -76,12 +76,24 @@ class Replay:
     def _call(self, hidden: Tensor, block: int) -> Call:
         return self._calls[hidden.shape[:2]][block]
 
-    def states(self, ids: Tensor, plans: Sequence[PrunePlan]) -> Iterator[tuple[int, Tensor]]:
+    def states(
+        self, ids: Tensor, plans: Sequence[PrunePlan], count: Callable[[Tensor, Action], None] = lambda *_: None
+    ) -> Iterator[tuple[int, Tensor]]:
         """Replay distinct plans on int64 (rows, tokens) ids, shared prefixes once.
+
+        Args:
+            ids: the token sequences.
+            plans: what to remove.
+            count: told of every block that is run, with the states entering it and the action.
 
         Yields:
             `(index of the plan, its hidden states after the last block)`, in the order of the trie.
             At most `1 + log2(len(plans))` states are held at a time.
         """
+
+        def step(hidden: Tensor, block: int, action: Action) -> Tensor:
+            count(hidden, action)
+            return self.run_block(hidden, block, action)
+
         paths = [plan.actions(self.num_blocks) for plan in plans]
-        yield from walk(paths, self.embed(ids), self.run_block)
+        yield from walk(paths, self.embed(ids), step)

@@ -77,7 +77,9 @@ def _refuse_spread(model: Any) -> None:
 
 def _check_recording(replay: Replay, probe: Tensor) -> None:
     """Arguments that follow the tokens could follow the hidden states too, and would be wrong under a plan."""
-    one, other = (record(replay.model, replay.architecture, replay.outputs, ids).calls for ids in (probe, probe.flip(1)))
+    one, other = (
+        record(replay.model, replay.architecture, replay.outputs, ids).calls for ids in (probe, probe.flip(1))
+    )
     for block, (call, again) in enumerate(zip(one, other, strict=True)):
         if not _same(call, again):
             raise _refused(replay.model, f"block {block} is given more than hidden states that depends on the text")

@@ -38,8 +38,9 @@ class Scores:
 
     Attributes:
         plans: the plans asked about.
-        values: float64 (plans, objectives), the objectives in the order of the run. A plan that breaks the model
-            has `inf`; NaN stands for "not measured" and comes only with :class:`SearchStopped`.
+        values: float64 (plans, objectives), the objectives in the order of the run, each on its additive scale: the
+            mean over its items, nats per token for perplexity. A plan that breaks the model has `inf`; NaN stands
+            for "not measured" and comes only with :class:`SearchStopped`.
         per_window: float64 (plans, objectives, search windows), NaN where not run or not measured by window.
     """
 

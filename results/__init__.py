@@ -1,0 +1,1 @@
+"""Results: read run folders, and show what was found."""

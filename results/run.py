@@ -1,0 +1,141 @@
+"""A run, read from its folder."""
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from results.front import nondominated
+from results.intervals import interval
+from searcher import registry
+from searcher.config import RunConfig, make_config
+from searcher.errors import UsageError
+from searcher.journal import RUN_FILE, read_evaluations, read_json
+from searcher.measurement import GroupLayout, Measurements
+from searcher.objective import Objective, Split
+from searcher.plan import PrunePlan
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An objective's value with the ends of its 95% interval, None where there is none."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A plan with what was measured for it.
+
+    Attributes:
+        plan: what is removed.
+        size: removed units, as the run counts them.
+        search: value of each objective on the search split, on which plans are chosen.
+        report: the same on the report split, which no choice has seen.
+    """
+
+    plan: PrunePlan
+    size: int
+    search: dict[str, float]
+    report: dict[str, Estimate]
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of a plan in the JSON document."""
+        report = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in self.report.items()}
+        return {"plan": str(self.plan), "size": self.size, "search": dict(self.search), "report": report}
+
+
+class Run:
+    """A finished run: `Run("runs/NAME")`.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        UsageError: the folder holds no run, or one that is not finished.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.record = read_json(self.folder / RUN_FILE)
+        if "outcome" not in self.record:
+            raise UsageError(
+                f"{self.folder} is not finished", "Run the same command again; it goes on where it stopped"
+            )
+        self.config: RunConfig = make_config(RunConfig, self.record["config"])
+        self.outcome: dict[str, Any] = self.record["outcome"]
+
+    @cached_property
+    def objectives(self) -> dict[str, Objective]:
+        """By name, in the order of the run."""
+        args = self.config.objective_args
+        return {name: registry.make("objective", name, args.get(name, {})) for name in self.config.objective}
+
+    @cached_property
+    def measurements(self) -> Measurements:
+        """Every value the run has measured."""
+        splits: dict[Split, Any] = self.record["layout"]
+        layout = {
+            split: tuple(GroupLayout(g["name"], g["rows"], tuple(g["objectives"])) for g in groups)
+            for split, groups in splits.items()
+        }
+        measurements = Measurements(layout)
+        for line in read_evaluations(self.folder):
+            measurements.add(line)
+        return measurements
+
+    def evaluation(self, plan: PrunePlan) -> Evaluation:
+        """What was measured for a plan on both splits."""
+        report = {}
+        for name, objective in self.objectives.items():
+            rows = self.measurements.rows("report", plan, name)
+            report[name] = Estimate(objective.value(rows), *interval(objective, rows))
+        search = {n: o.value(self.measurements.rows("search", plan, n)) for n, o in self.objectives.items()}
+        return Evaluation(plan, plan.size(self.config.granularity), search, report)
+
+    @cached_property
+    def dense(self) -> Evaluation:
+        """The whole model."""
+        return self.evaluation(PrunePlan())
+
+    @cached_property
+    def chosen(self) -> tuple[Evaluation, ...]:
+        """The chosen plan of each size, ascending."""
+        return tuple(self.evaluation(PrunePlan.parse(plan)) for plan in self.outcome["chosen"].values())
+
+    @property
+    def best(self) -> Evaluation:
+        """The chosen plan of the full size asked for."""
+        return next(e for e in self.chosen if e.size == self.outcome["size"])
+
+    def front(self) -> tuple[Evaluation, ...]:
+        """The chosen plans that no other beats in size and in every objective on the search split."""
+        signs = [1.0 if o.lower_is_better else -1.0 for o in self.objectives.values()]
+        points = [[-e.size, *(s * v for s, v in zip(signs, e.search.values(), strict=True))] for e in self.chosen]
+        return tuple(e for e, keep in zip(self.chosen, nondominated(points), strict=True) if keep)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `--format json`."""
+        return {
+            "run": str(self.folder),
+            "config": self.record["config"] | self.record["identity"],
+            "dense": self.dense.to_json(),
+            "best": self.best.to_json(),
+            "front": [e.to_json() for e in self.front()],
+            "cost": self.outcome["cost"],
+        }
+
+    def write_front(self) -> Path:
+        """Write `front.csv` into the run folder: a row per plan of the front, the dense model first."""
+        path = self.folder / "front.csv"
+        columns = [f"{kind}_{name}" for name in self.objectives for kind in ("search", "report", "low", "high")]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["size", "plan", *columns])
+            for e in (self.dense, *self.front()):
+                values = [(e.search[n], r.value, r.low, r.high) for n, r in e.report.items()]
+                writer.writerow([e.size, e.plan, *(number for numbers in values for number in numbers)])
+        return path

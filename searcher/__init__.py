@@ -1,0 +1,80 @@
+"""searcher: search for prune plans of large language models.
+
+    import searcher
+    run = searcher.run(strategy="shapley", budget=8)
+    run.best, run.front()
+
+Nothing heavy is imported until a function is called.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from searcher.errors import UsageError
+from searcher.plan import Budget, Granularity, PrunePlan, Unit
+
+if TYPE_CHECKING:
+    from results.run import Run
+
+__all__ = ["Budget", "Granularity", "PrunePlan", "Unit", "UsageError", "evaluate", "load_run", "run"]
+
+
+def run(*, quiet: bool = False, **options: Any) -> "Run":
+    """Search for the plan to remove, or resume that search, and judge the outcome on unseen text.
+
+    Args:
+        quiet: show no progress on stderr.
+        options: as on the command line, with underscores: `strategy="shapley", budget=8, objective=["perplexity"]`;
+            see `searcher.config.RunConfig` for all of them.
+
+    Returns:
+        The finished run: `run.best`, `run.front()`, `run.document()`.
+
+    Raises:
+        UsageError: an option is unknown or does not fit; the message says what to do.
+    """
+    from searcher.config import RunConfig, make_config
+    from searcher.progress import Progress
+    from searcher.runner import execute
+
+    config = make_config(RunConfig, options)
+    with Progress(quiet) as progress:
+        folder = execute(config, progress)
+    finished = load_run(folder)
+    finished.write_front()
+    return finished
+
+
+def load_run(folder: Any) -> "Run":
+    """A finished run from its folder, without running anything.
+
+    Raises:
+        UsageError: the folder holds no finished run.
+    """
+    from results.run import Run
+
+    return Run(folder)
+
+
+def evaluate(plans: Sequence[str], *, split: str = "report", quiet: bool = False, **options: Any) -> dict[str, Any]:
+    """Measure plans by hand, in the order asked.
+
+    Args:
+        plans: such as `"3-5,9"`, `"12.attn"`, `"dense"`.
+        split: `report`, or `search`.
+        quiet: show no progress on stderr.
+        options: the measurement options of :func:`run`: model, data, windows, objective, …
+
+    Returns:
+        `{"evaluations": [{"plan", "size", "values": {objective: value}}]}`.
+
+    Raises:
+        UsageError: a plan or an option does not fit.
+    """
+    from searcher.by_hand import evaluate_plans
+    from searcher.config import MeasurementConfig, make_config
+    from searcher.progress import Progress
+
+    config = make_config(MeasurementConfig, options)
+    with Progress(quiet) as progress:
+        return evaluate_plans(config, plans, split, progress)

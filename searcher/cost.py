@@ -1,0 +1,178 @@
+"""What replaying plans costs, in layer-forwards and heads, and the ledger that limits are held against."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from searcher.plan import PrunePlan
+from searcher.replay import Replay
+from searcher.trie import layer_forwards
+
+
+@dataclass(frozen=True)
+class Prices:
+    """FLOPs of the parts of a model, relative to one whole block.
+
+    Attributes:
+        weight: by `Action`: what is left of a block to run, `(1, FFN share, attention share, 0)`.
+        head: one output head with its loss.
+    """
+
+    weight: tuple[float, float, float, float]
+    head: float
+
+
+def measure_prices(replay: Replay, tokens: int) -> Prices:
+    """Count the FLOPs of one window of this many tokens; an average over the blocks, which may differ.
+
+    Use under `torch.inference_mode()`.
+    """
+    ids = torch.zeros((1, tokens), dtype=torch.int64, device=replay.model.device)
+    hidden = replay.embed(ids)
+    total, attention, ffn = 0, 0, 0
+    for block in range(replay.num_blocks):
+        modules = (replay.architecture.attention[block], replay.architecture.ffn[block])
+        whole = _block_flops(replay, hidden, block, [])
+        without = [whole if m is None else _block_flops(replay, hidden, block, [m]) for m in modules]
+        total, attention, ffn = total + whole, attention + whole - without[0], ffn + whole - without[1]
+    head = _head_flops(replay, hidden, ids)
+    return Prices((1.0, 1 - attention / total, 1 - ffn / total, 0.0), head * replay.num_blocks / total)
+
+
+def _block_flops(replay: Replay, hidden: Tensor, block: int, removed: list[torch.nn.Module]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        replay.run_block_without(hidden, block, removed)
+    return int(counter.get_total_flops())
+
+
+def _head_flops(replay: Replay, hidden: Tensor, ids: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        replay.head.losses(hidden, ids)
+    return int(counter.get_total_flops())
+
+
+@dataclass
+class Cost:
+    """Work done or charged.
+
+    Attributes:
+        evaluations: plans measured on all search windows; a plan on a part of them counts as that part.
+        layer_forwards: one block over one window each; own inputs of objectives count by their tokens.
+        heads: output heads over one window each.
+    """
+
+    evaluations: float = 0.0
+    layer_forwards: float = 0.0
+    heads: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.evaluations + other.evaluations,
+            self.layer_forwards + other.layer_forwards,
+            self.heads + other.heads,
+        )
+
+    def total(self, prices: Prices, window_tokens: int) -> float:
+        """Layer-forward equivalents per 1,000 tokens."""
+        return (self.layer_forwards + self.heads * prices.head) * window_tokens / 1000
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """What an ask costs when nothing of it has been measured: the batch's trie, and the heads of each plan.
+
+    Attributes:
+        num_blocks: blocks of the model.
+        prices: relative FLOPs.
+        windows: search windows.
+        window_tokens: tokens of a window.
+        own_rows: tokens of the objectives' own inputs, in windows (each plan is replayed on them once).
+        heads_per_window: output heads that the objectives need for a plan on one window.
+        own_heads: output heads for a plan on the own inputs, in windows.
+    """
+
+    num_blocks: int
+    prices: Prices
+    windows: int
+    window_tokens: int
+    own_rows: float
+    heads_per_window: float
+    own_heads: float
+
+    def ask(self, plans: Iterable[PrunePlan], windows: int, own: bool) -> Cost:
+        """The cost of these distinct plans on this many windows, and on the own inputs or not."""
+        paths = [plan.actions(self.num_blocks) for plan in plans]
+        rows = windows + (self.own_rows if own else 0.0)
+        heads = windows * self.heads_per_window + (self.own_heads if own else 0.0)
+        return Cost(
+            evaluations=len(paths) * windows / self.windows,
+            layer_forwards=layer_forwards(paths, self.prices.weight) * rows,
+            heads=len(paths) * heads,
+        )
+
+    def total(self, cost: Cost) -> float:
+        """Layer-forward equivalents per 1,000 tokens."""
+        return cost.total(self.prices, self.window_tokens)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a search must end; None means never.
+
+    Attributes:
+        max_evaluations: plans measured on all search windows.
+        max_cost: layer-forward equivalents per 1,000 tokens.
+    """
+
+    max_evaluations: float | None = None
+    max_cost: float | None = None
+
+
+@dataclass
+class Ledger:
+    """Charges a search for what it asks: each distinct plan and window once, in the order of asking.
+
+    It does not matter what was run to answer, now or before a restart; so decisions based on the ledger are the
+    same in every repetition.
+    """
+
+    tariff: Tariff
+    limits: Limits
+    charged: Cost = field(default_factory=Cost)
+    _charged_windows: dict[PrunePlan, set[int]] = field(default_factory=dict)
+
+    def cost_of(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None) -> Cost:
+        """What asking for these plans would be charged now."""
+        wanted = set(range(self.tariff.windows) if windows is None else windows)
+        missing: dict[tuple[frozenset[int], bool], list[PrunePlan]] = {}
+        for plan in dict.fromkeys(plans):
+            done = self._charged_windows.get(plan)
+            key = (frozenset(wanted - (done or set())), done is None)
+            missing.setdefault(key, []).append(plan)
+        costs = (self.tariff.ask(group, len(new), own) for (new, own), group in missing.items() if new or own)
+        return sum(costs, Cost())
+
+    def charge(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None) -> None:
+        """Charge for an ask that is being answered."""
+        plans = tuple(plans)
+        self.charged += self.cost_of(plans, windows)
+        wanted = set(range(self.tariff.windows) if windows is None else windows)
+        for plan in plans:
+            self._charged_windows.setdefault(plan, set()).update(wanted)
+
+    def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
+        """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits."""
+        after = self.charged + self.cost_of(plans, windows)
+        for _ in range(spare):
+            after = after + self.tariff.ask([PrunePlan()], self.tariff.windows, own=True)
+        limits = self.limits
+        return (limits.max_evaluations is None or after.evaluations <= limits.max_evaluations + 1e-9) and (
+            limits.max_cost is None or self.tariff.total(after) <= limits.max_cost * (1 + 1e-9)
+        )
+
+    def knows(self, plan: PrunePlan) -> bool:
+        """Whether the plan has been asked for before."""
+        return plan in self._charged_windows

@@ -1,0 +1,146 @@
+"""Measured values: one line per plan and group of token sequences, and the table they add up to."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searcher.objective import Split
+from searcher.plan import PrunePlan
+
+WINDOWS_GROUP = "windows:"
+"""How the names of the groups of text windows begin."""
+PLAN_GROUP = "plan"
+"""Name of the group of objectives that need no forward pass."""
+
+
+@dataclass(frozen=True)
+class GroupLayout:
+    """Token sequences that are run together.
+
+    Attributes:
+        name: `windows:0`, `windows:1`, … in window order; `accuracy:0`, … for own inputs; `plan`.
+        rows: how many sequences.
+        objectives: names of the objectives measured on them.
+    """
+
+    name: str
+    rows: int
+    objectives: tuple[str, ...]
+
+
+Layout = dict[Split, tuple[GroupLayout, ...]]
+"""The groups of each split, in order."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The values of one plan on some rows of one group.
+
+    Attributes:
+        split: the part of the text.
+        plan: what was removed.
+        group: name of the group.
+        rows: which rows of it.
+        values: by objective, one number for each of those rows.
+        layer_forwards: run for this since the last measurement; shared prefixes count where they were run.
+        heads: output heads run for this, over one window each.
+        seconds: spent since the last measurement.
+    """
+
+    split: Split
+    plan: PrunePlan
+    group: str
+    rows: tuple[int, ...]
+    values: dict[str, tuple[float, ...]]
+    layer_forwards: float = 0.0
+    heads: float = 0.0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; NaN and infinity as text, since they are results too."""
+        values = {name: [_number_to_json(v) for v in numbers] for name, numbers in self.values.items()}
+        return {
+            "split": self.split,
+            "plan": str(self.plan),
+            "group": self.group,
+            "rows": list(self.rows),
+            "values": values,
+            "layer_forwards": self.layer_forwards,
+            "heads": self.heads,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> "Measurement":
+        """The inverse of :meth:`to_json`. Raises KeyError, TypeError or ValueError on anything else."""
+        return cls(
+            split=line["split"],
+            plan=PrunePlan.parse(line["plan"]),
+            group=line["group"],
+            rows=tuple(int(row) for row in line["rows"]),
+            values={name: tuple(map(float, numbers)) for name, numbers in line["values"].items()},
+            layer_forwards=float(line["layer_forwards"]),
+            heads=float(line["heads"]),
+            seconds=float(line["seconds"]),
+        )
+
+
+def _number_to_json(number: float) -> float | str:
+    return number if math.isfinite(number) else str(number)  # "nan", "inf", "-inf", which float() reads
+
+
+@dataclass
+class Measurements:
+    """All values of a run, by split, plan and objective.
+
+    Args:
+        layout: which groups there are; says when a plan has been measured in full.
+    """
+
+    layout: Layout
+    _rows: dict[tuple[Split, PrunePlan, str], dict[int, dict[str, float]]] = field(default_factory=dict)
+
+    def add(self, measurement: Measurement) -> None:
+        """Take in a measurement."""
+        known = self._rows.setdefault((measurement.split, measurement.plan, measurement.group), {})
+        for position, row in enumerate(measurement.rows):
+            known[row] = {name: numbers[position] for name, numbers in measurement.values.items()}
+
+    def missing(self, split: Split, plan: PrunePlan, group: str, rows: Iterable[int]) -> tuple[int, ...]:
+        """Those of the rows that have not been measured."""
+        known = self._rows.get((split, plan, group), {})
+        return tuple(row for row in rows if row not in known)
+
+    def rows(self, split: Split, plan: PrunePlan, objective: str) -> NDArray[np.float64]:
+        """float64 (rows of all groups of this objective,): its numbers for this plan, NaN where not measured."""
+        numbers = []
+        for group in self.layout[split]:
+            if objective in group.objectives:
+                known = self._rows.get((split, plan, group.name), {})
+                numbers += [known.get(row, {}).get(objective, math.nan) for row in range(group.rows)]
+        return np.array(numbers)
+
+    def measured(self, split: Split, plan: PrunePlan, objective: str, windows: Collection[int]) -> bool:
+        """Whether this objective has been measured for the plan: on these windows, or on its own inputs."""
+        first = 0
+        for group in self.layout[split]:
+            wanted: Iterable[int] = range(group.rows)
+            if group.name.startswith(WINDOWS_GROUP):
+                wanted = [row for row in wanted if first + row in windows]
+                first += group.rows
+            if objective in group.objectives and self.missing(split, plan, group.name, wanted):
+                return False
+        return True
+
+    def complete(self, split: Split, plan: PrunePlan) -> bool:
+        """Whether every row of every group of the split has been measured for this plan."""
+        return not any(self.missing(split, plan, group.name, range(group.rows)) for group in self.layout[split])
+
+    def plans(self, split: Split) -> tuple[PrunePlan, ...]:
+        """The plans measured in full on this split, sorted."""
+        seen = {plan for s, plan, _ in self._rows if s == split}
+        return tuple(sorted(plan for plan in seen if self.complete(split, plan)))

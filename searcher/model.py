@@ -1,0 +1,377 @@
+"""Loading a causal LM with its tokenizer: the embedded default, a GGUF file, a local folder or a hub id."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import struct
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+import transformers
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but re-exported without saying so
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from searcher.embedded import EMBEDDED_NAME, cache_dir, file_sha256, find_embedded
+from searcher.errors import UsageError
+
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+_NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # as torch names what x86 and Arm processors can do
+_WEIGHTS = ("*.safetensors", "*.bin")
+_PIECES, _PIECE = 16, 4096  # bytes of a tensor that its fingerprint reads: 16 pieces of 4 KiB
+# what transformers and its file readers raise for a checkpoint that is not what it should be
+_BROKEN = (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, SafetensorError, struct.error)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal LM, ready to be measured: in eval mode, without gradients, all on one device.
+
+    Attributes:
+        model: the transformers model.
+        tokenizer: its tokenizer.
+        name: what tables call it.
+        fingerprint: changes when the weights or the config change; see :func:`load_model`.
+        device: where the weights are.
+        dtype: what the weights were loaded as.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    fingerprint: str
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def num_blocks(self) -> int:
+        """How many decoder blocks the config says there are."""
+        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where transformers finds a model, and what is known of it before it is loaded."""
+
+    location: str
+    name: str
+    fingerprint: str
+    revision: str | None = None
+
+
+def load_model(
+    spec: str | None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> LoadedModel:
+    """Load a causal LM and its tokenizer.
+
+    The fingerprint of a hub model is its id and resolved commit; that of a GGUF file its sha256; that of a folder a
+    sha256 over the config, any modelling code, and of every weight file the name, the size, the safetensors header
+    and 16 evenly spaced pieces of 4 KiB of every tensor. Reading a folder of many gigabytes in full would take as
+    long as loading it; a training step or a zeroed tensor changes every tensor it touches throughout.
+
+    Args:
+        spec: a hub id, a local folder or a `.gguf` file; None for the embedded default. A GGUF file is dequantised
+            once and kept in the cache as float32 safetensors.
+        revision: branch, tag or commit of a hub id.
+        trust_remote_code: run modelling code that comes with the checkpoint.
+        dtype: `float32`, `bfloat16`, `float16` (or `fp32`, `bf16`, `fp16`); `auto` is bfloat16 where the device
+            computes in it, else float32 on CPU and float16 on CUDA.
+        device: `cpu`, `cuda`, `cuda:1`; `auto` is CUDA if there is any, else CPU.
+
+    Raises:
+        UsageError: an argument is wrong, or what it names holds no complete causal LM with a tokenizer.
+    """
+    chosen_device = _choose_device(device)
+    chosen_dtype = _choose_dtype(dtype, chosen_device)
+    source = _find(spec, revision)
+    options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
+    with _quiet():
+        model = _load_weights(source, chosen_dtype, chosen_device, options)
+        tokenizer = _load_tokenizer(source, options)
+    model.eval().requires_grad_(False)
+    _refuse_bidirectional(model, source)
+    return LoadedModel(model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype)
+
+
+def _choose_device(device: str) -> torch.device:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise UsageError(f"Device '{device}' is not known", "Choose auto, cpu, cuda or one GPU such as cuda:1")
+    if kind == "cuda" and int(index or 0) >= available:
+        raise UsageError(f"Device '{device}' is not available: torch sees {available} GPUs", "Try --device cpu")
+    return torch.device("cpu" if kind == "cpu" else f"cuda:{index or 0}")
+
+
+def _choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype in _DTYPES:
+        return _DTYPES[dtype]
+    if dtype != "auto":
+        raise UsageError(f"dtype '{dtype}' is not known", f"Choose auto, {', '.join(_DTYPES)}")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether this processor multiplies in bfloat16 natively; emulated it is slower than float32."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False  # older torch cannot tell: float32 is safe
+    return any(torch.cpu.get_capabilities().get(name) for name in _NATIVE_BF16)
+
+
+def _find(spec: str | None, revision: str | None) -> _Source:
+    if spec is None:
+        return _convert_gguf(find_embedded(), EMBEDDED_NAME)
+    path = Path(spec).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UsageError(f"Model '{spec}': there is no such file", "Check the path of the .gguf file")
+        return _convert_gguf(path, path.name)
+    if path.is_dir():
+        return _find_folder(path)
+    if path.is_absolute() or spec.startswith((".", "~")) or path.exists():
+        raise UsageError(
+            f"Model '{spec}' is not a folder", "Pass a hub id, a folder written by save_pretrained or a .gguf file"
+        )
+    return _find_on_hub(spec, revision)
+
+
+def _find_folder(path: Path) -> _Source:
+    if not (path / "config.json").is_file():
+        raise UsageError(
+            f"Folder '{path}' holds no causal LM: it has no config.json",
+            "Pass a folder written by save_pretrained, with config, weights and tokenizer",
+        )
+    return _Source(str(path), path.resolve().name, fingerprint_folder(path))
+
+
+def _find_on_hub(spec: str, revision: str | None) -> _Source:
+    with _quiet():
+        try:
+            config = cached_file(spec, "config.json", revision=revision)
+        except (OSError, ValueError) as error:
+            wanted = spec if revision is None else f"{spec}@{revision}"
+            raise UsageError(
+                f"Model '{wanted}' is neither a local folder nor can it be had from the hub: {_first_line(error)}",
+                "Check the name, the connection and, for gated models, `hf auth login`",
+            ) from error
+    commit = Path(config).parent.name  # the hub cache keeps each commit in a folder of that name
+    return _Source(spec, spec, f"hub:{spec}@{commit}", commit)
+
+
+def _convert_gguf(path: Path, name: str) -> _Source:
+    """Dequantise a GGUF file into the cache, unless it is there; safe against a second process doing the same."""
+    digest = file_sha256(path)
+    target = cache_dir() / "models" / digest[:16]
+    if not target.is_dir():
+        temporary = _temporary_folder(target)
+        try:
+            _save_dequantised(path, temporary)
+            _move_folder(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return _Source(str(target), name, f"gguf:{digest}")
+
+
+def _temporary_folder(target: Path) -> Path:
+    """A new folder beside `target`, on the same disk, so that it can be renamed to it."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise UsageError(
+            f"The cache folder {cache_dir()} cannot be written: {_first_line(error)}", "Set SEARCHER_CACHE to another"
+        ) from error
+
+
+def _save_dequantised(path: Path, folder: Path) -> None:
+    """Write the weights of a GGUF file as float32 safetensors, with config and tokenizer.
+
+    Raises:
+        UsageError: transformers cannot read the file.
+    """
+    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    hint = "It may be damaged, or of an architecture that transformers cannot read from GGUF"
+    # its dequantiser asks nobody before it draws a progress bar, so that only stderr can hush it
+    with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+        except _BROKEN as error:
+            raise UsageError(f"GGUF file '{path}' cannot be read: {_first_line(error)}", hint) from error
+        _refuse_incomplete(info, str(path))
+        _forget_quantisation(model)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _forget_quantisation(model: Any) -> None:
+    """The weights are plain float32 by now; while it thinks them quantised, a model refuses to be saved."""
+    del model.config.quantization_config
+    for attribute in ("hf_quantizer", "quantization_method", "is_quantized"):
+        model.__dict__.pop(attribute, None)
+
+
+def _move_folder(temporary: Path, target: Path) -> None:
+    temporary.chmod(0o755)  # mkdtemp makes folders that only the owner can read
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        if not target.is_dir():  # else another process was first, with the same content
+            raise
+
+
+def _load_weights(
+    source: _Source, dtype: torch.dtype, device: torch.device, options: dict[str, Any]
+) -> PreTrainedModel:
+    # weights go to a GPU tensor by tensor; on CPU no device map, which would add hooks for nothing
+    placement = {} if device.type == "cpu" else {"device_map": {"": device}}
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=dtype, output_loading_info=True, **placement, **options
+        )
+    except _BROKEN as error:
+        if "trust_remote_code" in str(error):
+            raise UsageError(
+                f"Model '{source.name}' comes with its own code", "Pass --trust-remote-code if you trust its author"
+            ) from error
+        raise UsageError(
+            f"Model '{source.name}' cannot be loaded as a causal LM: {_first_line(error)}",
+            "Its config, weights and architecture must be ones that AutoModelForCausalLM takes",
+        ) from error
+    _refuse_incomplete(info, source.name)
+    return model
+
+
+def _refuse_incomplete(info: dict[str, Any], name: str) -> None:
+    """Weights missing from a checkpoint are filled with random numbers and a warning; tied ones are not missing."""
+    missing = sorted(info["missing_keys"])
+    if missing:
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise UsageError(
+            f"Model '{name}' holds no complete causal LM: '{missing[0]}'{others} would be random",
+            "Pass a checkpoint that was saved with all of its weights, for a decoder-only model",
+        )
+
+
+def _load_tokenizer(source: _Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(source.location, **options)
+    except _BROKEN as error:
+        raise UsageError(
+            f"Model '{source.name}' has no tokenizer that can be loaded: {_first_line(error)}",
+            "Save the tokenizer into the same folder with tokenizer.save_pretrained",
+        ) from error
+
+
+def _refuse_bidirectional(model: PreTrainedModel, source: _Source) -> None:
+    """`AutoModelForCausalLM` loads BERT and its kin too, and only warns that they look ahead.
+
+    Their configs do not tell them apart reliably, so the last of 8 tokens is changed: in a causal LM no logits
+    before it move.
+    """
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    tokens = torch.arange(8, device=model.device).repeat(2, 1) % vocabulary  # (2, 8)
+    tokens[1, -1] = (tokens[1, -1] + 1) % vocabulary
+    with torch.inference_mode():
+        logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()  # (2, 7, V)
+    tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2  # rows of a batch may round differently
+    if (logits[0] - logits[1]).abs().max() > tolerance * logits.abs().max():
+        raise UsageError(
+            f"Model '{source.name}' is not a causal LM: its {type(model).__name__} looks at later tokens",
+            "Pass a decoder-only model",
+        )
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """A sha256 over a checkpoint's config, code and sampled weights; :func:`load_model` says what is sampled."""
+    digest = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.glob("*.py")]):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes())
+    for path in sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            for start, end in _spans(path, file):
+                _sample(file, start, end, digest.update)
+    return f"folder:{digest.hexdigest()}"
+
+
+def _spans(path: Path, file: BinaryIO) -> list[tuple[int, int]]:
+    """The byte ranges to sample: the header and every tensor of a safetensors file; else the file in 64 parts."""
+    size = path.stat().st_size
+    if path.suffix == ".safetensors":
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, size)))
+            offsets = [value["data_offsets"] for key, value in header.items() if key != "__metadata__"]
+            return [(0, 8 + length), *((8 + length + start, 8 + length + end) for start, end in sorted(offsets))]
+        except (ValueError, LookupError, TypeError, AttributeError):  # loading it will tell what is wrong
+            pass
+    return [(size * part // 64, size * (part + 1) // 64) for part in range(64)]
+
+
+def _sample(file: BinaryIO, start: int, end: int, update: Any) -> None:
+    """Feed evenly spaced pieces of a byte range, the first and last bytes among them, or all of a short one."""
+    if end - start <= _PIECES * _PIECE:
+        starts, length = [start], end - start
+    else:
+        starts, length = [start + (end - start - _PIECE) * i // (_PIECES - 1) for i in range(_PIECES)], _PIECE
+    for position in starts:
+        file.seek(position)
+        update(file.read(length))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings and no bars of transformers while loading; bars of downloads stay: they tell why it takes long."""
+    log = transformers.utils.logging
+    verbosity, bars, downloads = log.get_verbosity(), log.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
+            if not downloads:
+                disable_progress_bars()
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of an error message, not longer than a terminal's, without its full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[0] if len(lines[0]) <= 200 else f"{lines[0][:199]}…"
+    return line.rstrip(". ")

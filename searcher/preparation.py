@@ -1,0 +1,150 @@
+"""From a configuration to everything that is needed to measure plans: model, windows, objectives, evaluator."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from searcher import registry
+from searcher.config import MeasurementConfig
+from searcher.cost import Prices, Tariff, measure_prices
+from searcher.errors import UsageError
+from searcher.evaluator import Evaluator
+from searcher.measurement import WINDOWS_GROUP, Measurement
+from searcher.model import LoadedModel, load_model
+from searcher.objective import Objective, Split
+from searcher.plan import Granularity
+from searcher.selfcheck import open_replay
+from searcher.text import Text, load_text
+from searcher.windows import Windows, cut_windows
+
+DEFAULTS: dict[str, dict[str, int]] = {
+    "cpu": {"windows": 8, "window_tokens": 128, "report_windows": 32},
+    "cuda": {"windows": 64, "window_tokens": 512, "report_windows": 128},
+}
+"""Amounts of text that let a run end in minutes on this kind of device."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model and text, ready to measure plans.
+
+    Attributes:
+        model: the loaded model.
+        text: the text with its splits.
+        objectives: by name, in the order of the run.
+        evaluator: measures plans.
+        prices: relative FLOPs of the model's parts.
+        resolved: the measurement fields of the configuration with every default filled in.
+    """
+
+    model: LoadedModel
+    text: Text
+    objectives: dict[str, Objective]
+    evaluator: Evaluator
+    prices: Prices
+    resolved: dict[str, Any]
+
+    def tariff(self, dense: Iterable[Measurement]) -> Tariff:
+        """What asks on the search split cost, given the dense model's measurements there (for the heads they took)."""
+        tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
+        own = [
+            group.ids.numel() / tokens
+            for group in self.evaluator.groups["search"]
+            if not group.layout.name.startswith(WINDOWS_GROUP)
+        ]
+        heads = [(m.group.startswith(WINDOWS_GROUP), m.heads) for m in dense]
+        return Tariff(
+            num_blocks=self.model.num_blocks,
+            prices=self.prices,
+            windows=windows,
+            window_tokens=tokens,
+            own_rows=sum(own),
+            heads_per_window=sum(h for on_windows, h in heads if on_windows) / windows,
+            own_heads=sum(h for on_windows, h in heads if not on_windows),
+        )
+
+
+def make_objectives(config: MeasurementConfig) -> dict[str, Objective]:
+    """The objectives by name, with their options; needs no model, so a bad one is refused before it loads.
+
+    Raises:
+        UsageError: an objective is unknown, named twice, or its options do not fit.
+    """
+    names = config.objective
+    for name in config.objective_args:
+        if name not in names:
+            raise UsageError(f"Options for objective '{name}', which is not measured", f"Add --objective {name}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"An objective is named twice: {', '.join(names)}", "Name each once")
+    return {name: registry.make("objective", name, config.objective_args.get(name, {})) for name in names}
+
+
+def prepare(
+    config: MeasurementConfig,
+    objectives: dict[str, Objective],
+    granularity: Granularity,
+    say: Callable[[str], None] = lambda _: None,
+) -> Prepared:
+    """Load text and model, cut windows, check the replay.
+
+    Args:
+        config: what to measure, on what.
+        objectives: see :func:`make_objectives`.
+        granularity: what will be removed; the model is checked for it.
+        say: told what is going on.
+
+    Raises:
+        UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
+    """
+    say("Reading the text")
+    text = load_text(config.data)
+    say("Loading the model")
+    model = load_model(
+        config.model,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        dtype=config.dtype,
+        device=config.device,
+    )
+    resolved = _resolved(config, model)
+    windows = _cut(text, model, resolved)
+    say("Checking the replay against the model's own forward")
+    with torch.inference_mode():
+        replay = open_replay(model.model, granularity)
+        prices = measure_prices(replay, resolved["window_tokens"])
+    ids: dict[Split, torch.Tensor] = {split: found.ids for split, found in windows.items()}
+    evaluator = Evaluator(replay, objectives, ids, model.tokenizer, prices)
+    return Prepared(model, text, objectives, evaluator, prices, resolved)
+
+
+def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
+    defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
+    kinds = config.kinds()
+    fields = {name: value for name, value in config.model_dump(mode="json").items() if kinds[name] == "measurement"}
+    fields |= {name: default for name, default in defaults.items() if fields[name] is None}
+    fields["dtype"] = str(model.dtype).removeprefix("torch.")
+    fields["device_type"] = model.device.type
+    return fields
+
+
+def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, Windows]:
+    tokens = resolved["window_tokens"]
+    limit = getattr(model.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if limit and tokens > limit:
+        raise UsageError(
+            f"Windows of {tokens} tokens are longer than the {limit} the model reads", "Lower --window-tokens"
+        )
+    search = cut_windows(
+        text.search,
+        model.tokenizer,
+        tokens=tokens,
+        count=resolved["windows"],
+        split="search",
+        seed=resolved["data_seed"],
+    )
+    report = cut_windows(
+        text.report, model.tokenizer, tokens=tokens, count=resolved["report_windows"], split="report", seed=None
+    )
+    return {"search": search, "report": report}

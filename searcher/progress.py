@@ -1,0 +1,137 @@
+"""What a user sees while a run goes on, on stderr: what is being done, best so far, cost spent, time left."""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from searcher.measurement import Measurement
+from searcher.plan import PrunePlan
+from searcher.strategy import Ask, Space
+
+if TYPE_CHECKING:
+    from searcher.search_loop import SearchLoop
+
+LOG_EVERY = 10.0
+"""Seconds between two lines where stderr is not a terminal."""
+
+
+class Progress:
+    """A progress bar on a terminal, a line every ten seconds elsewhere; use it in a `with` statement.
+
+    Args:
+        quiet: show nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, status="", visible=False)
+        self._loop: SearchLoop | None = None
+        self._best: tuple[float, PrunePlan] | None = None
+        self._stage, self._done, self._total = "", 0, 0
+        self._started = self._logged = time.monotonic()
+        self._seen: set[PrunePlan] = set()
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, what: str) -> None:
+        """A step that cannot be counted has begun."""
+        self._console.print(f"[dim]{what}[/dim]")
+
+    def opened(self, folder: Path, resolved: dict[str, Any]) -> None:
+        """The run folder is open, and this is what will be measured."""
+        chosen = ", ".join(
+            f"{name} {resolved[name]}" for name in ("dtype", "windows", "window_tokens", "report_windows")
+        )
+        self._console.print(f"Run folder {folder} ({chosen})")
+
+    def searching(self, space: Space, loop: "SearchLoop", expected: int | None) -> None:
+        """The search begins; a strategy may say how many plans it will ask about."""
+        known = len(loop.recorder.known.plans("search"))
+        limit = loop.ledger.limits.max_evaluations
+        total = expected if limit is None else min(expected or limit, limit)
+        about = "" if total is None else f", about {total:g} plans"
+        resumed = f"; {known - 1} known from before" if known > 1 else ""
+        self._console.print(f"Searching {len(space.units)} units for {space.size} to remove{about}{resumed}")
+        self._begin("search", None if total is None else max(1, int(total) - known), loop)
+
+    def reporting(self, plans: int) -> None:
+        """The search is over; the dense model and the chosen plans are measured on the report split."""
+        self._console.print(f"Measuring {plans} plans on the report split")
+        self._begin("report", plans, self._loop)
+
+    def counted(self, lines: Iterable[Measurement], plans: int) -> Iterator[Measurement]:
+        """Pass measurements through, counting plans as they come."""
+        self._begin("measure", plans, None)
+        for line in lines:
+            self._seen.add(line.plan)
+            self._advance(len(self._seen))
+            yield line
+
+    def _begin(self, stage: str, total: int | None, loop: "SearchLoop | None") -> None:
+        self._stage, self._done, self._total, self._loop = stage, 0, total or 0, loop
+        self._started = self._logged = time.monotonic()
+        self._seen.clear()
+        self._bar.reset(self._task, total=total, description=stage, visible=True, status="")
+
+    def measured(self, line: Measurement) -> None:
+        """A measurement was kept."""
+        loop = self._loop
+        if loop is None or line.plan in self._seen or not loop.recorder.known.complete(line.split, line.plan):
+            return
+        self._seen.add(line.plan)
+        if self._stage == "search" and line.plan.size(loop.space.granularity) == loop.space.size:
+            score = float(loop.scores(Ask((line.plan,))).first[0])
+            self._best = min(self._best or (score, line.plan), (score, line.plan))
+        self._advance(self._done + 1)
+
+    def _advance(self, done: int) -> None:
+        self._done = done
+        total = max(done, self._total) if self._total else None
+        self._bar.update(self._task, completed=done, total=total, status=self._status())
+        self._log()
+
+    def _status(self) -> str:
+        loop = self._loop
+        if loop is None or self._stage != "search":
+            return ""
+        name, objective = next(iter(loop.objectives.items()))
+        best = "-"
+        if self._best is not None:
+            score = self._best[0] if objective.lower_is_better else -self._best[0]
+            best = f"{name} {objective.finish(score):.4g} ({self._best[1]})"
+        return f"best {best}  cost {loop.ledger.tariff.total(loop.ledger.charged):.0f}"
+
+    def _log(self) -> None:
+        """The same as a line, where a bar cannot be drawn."""
+        now = time.monotonic()
+        if self._console.is_terminal or now - self._logged < LOG_EVERY:
+            return
+        self._logged = now
+        left = (now - self._started) / self._done * max(0, self._total - self._done)
+        of = f" of about {self._total}" if self._total else ""
+        self._console.print(f"{self._stage}: {self._done}{of} plans  {self._status()}  about {left:.0f} s left")

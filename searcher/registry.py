@@ -1,0 +1,170 @@
+"""Strategies and objectives by name: built in, from entry points, from a module, or from a file of the user's.
+
+A name is a string until it is used; nothing is imported to list names.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from searcher.errors import UsageError
+from searcher.objective import Objective
+from searcher.strategy import Strategy
+
+Kind = Literal["strategy", "objective"]
+PLURAL: dict[Kind, str] = {"strategy": "strategies", "objective": "objectives"}
+CONTRACT: dict[Kind, type] = {"strategy": Strategy, "objective": Objective}
+
+BUILT_IN: dict[Kind, dict[str, str]] = {
+    "strategy": {
+        "greedy": "strategies.greedy:Greedy",
+        "random": "strategies.random:Random",
+        "shapley": "strategies.shapley:Shapley",
+    },
+    "objective": {
+        "loss": "objectives.loss:Loss",
+        "perplexity": "objectives.loss:Perplexity",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a strategy or objective, as its `__init__` declares it."""
+
+    name: str
+    type: str
+    default: str
+
+
+def names(kind: Kind) -> dict[str, str]:
+    """Known names and where each points to, built-in first, then entry points of installed packages."""
+    plugins = {e.name: e.value for e in entry_points(group=f"searcher.{PLURAL[kind]}")}
+    return BUILT_IN[kind] | {name: plugins[name] for name in sorted(plugins) if name not in BUILT_IN[kind]}
+
+
+def find(kind: Kind, name: str) -> type:
+    """The class of this name, or of `package.module:Class` or `path/to/file.py:Class`.
+
+    Raises:
+        UsageError: no such name, module, file or class, or it is no strategy or objective.
+    """
+    known = names(kind)
+    if name not in known and ":" not in name:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise UsageError(
+            f"Unknown {kind} '{name}'",
+            (f"Did you mean '{close[0]}'? " if close else "")
+            + f"Available: {', '.join(known)}; or a path/to/file.py:Class or package.module:Class of your own",
+        )
+    place, _, attribute = known.get(name, name).rpartition(":")
+    found = getattr(_module(kind, name, place), attribute, None)
+    contract = CONTRACT[kind]
+    if not (inspect.isclass(found) and issubclass(found, contract)) or inspect.isabstract(found):
+        raise UsageError(
+            f"{kind.capitalize()} '{name}': {place} has no {contract.__name__} class '{attribute}'",
+            f"Write it as place:Class, the class derived from searcher.{kind}.{contract.__name__}, no method missing",
+        )
+    return found
+
+
+def _module(kind: Kind, name: str, place: str) -> ModuleType:
+    try:
+        return _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except FileNotFoundError as error:
+        raise UsageError(f"{kind.capitalize()} '{name}': there is no file {place}", "Check the path") from error
+    except Exception as error:  # the user's own module may raise anything while it is imported
+        raise UsageError(
+            f"{kind.capitalize()} '{name}': {place} cannot be imported ({type(error).__name__}: {error})",
+            "Mend the module or check its name",
+        ) from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    spec = importlib.util.spec_from_file_location(f"searcher_plugin_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def options(cls: type) -> tuple[Option, ...]:
+    """The options of a strategy or objective class."""
+    return tuple(
+        Option(
+            name=p.name,
+            type=inspect.formatannotation(p.annotation),
+            default="required" if p.default is p.empty else str(p.default),
+        )
+        for p in _parameters(cls).values()
+    )
+
+
+def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+    own = (
+        inspect.getattr_static(cls, "__init__") is not object.__init__
+    )
+    return inspect.signature(cls, eval_str=True).parameters if own else {}
+
+
+def check_options(kind: Kind, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, each turned to the type its parameter declares ("8" to 8, "true" to True).
+
+    Raises:
+        UsageError: an option is unknown or missing, or its value does not fit.
+    """
+    parameters = _parameters(find(kind, name))
+    checked: dict[str, Any] = {}
+    for option, value in given.items():
+        if option not in parameters:
+            close = difflib.get_close_matches(option, parameters, n=1)
+            raise UsageError(
+                f"Unknown option '{option}' of {kind} '{name}'",
+                (f"Did you mean '{close[0]}'? " if close else "") + f"It has: {', '.join(parameters) or 'no options'}",
+            )
+        checked[option] = _converted(f"{kind} '{name}'", option, parameters[option].annotation, value)
+    for option, parameter in parameters.items():
+        if parameter.default is parameter.empty and option not in checked:
+            raise UsageError(f"{kind.capitalize()} '{name}' needs the option '{option}'", f"Pass {option}=value")
+    return checked
+
+
+def _converted(owner: str, option: str, annotation: Any, value: Any) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return value
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        expected = inspect.formatannotation(annotation)
+        raise UsageError(
+            f"Option '{option}' of {owner}: '{value}' does not fit",
+            f"Expected {expected} ({error.errors()[0]['msg']})",
+        ) from error
+
+
+def make(kind: Kind, name: str, given: Mapping[str, Any]) -> Any:
+    """An instance of the named strategy or objective, with these options.
+
+    Raises:
+        UsageError: see :func:`find` and :func:`check_options`; or the class refuses a value with a ValueError.
+    """
+    try:
+        return find(kind, name)(**check_options(kind, name, given))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{kind.capitalize()} '{name}' refuses its options: {error}", "Choose other values") from error

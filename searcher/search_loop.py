@@ -1,0 +1,191 @@
+"""The loop of a search: the strategy asks, the ledger charges, the evaluator measures, the strategy is told."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searcher.cost import Ledger
+from searcher.errors import UsageError
+from searcher.evaluator import Evaluator
+from searcher.journal import Journal
+from searcher.measurement import Measurement, Measurements
+from searcher.objective import Objective, Split
+from searcher.plan import PrunePlan
+from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
+
+STALE_ROUNDS = 100
+"""Rounds in which a strategy asked for nothing new, after which its search is over."""
+
+
+@dataclass
+class Recorder:
+    """Measures plans and keeps every measurement: what the journal holds is not measured again.
+
+    Args:
+        evaluator: measures plans.
+        journal: keeps each measurement as soon as it is there.
+        known: all measurements so far; grows.
+        heard: told of each measurement, after it was kept.
+    """
+
+    evaluator: Evaluator
+    journal: Journal
+    known: Measurements
+    heard: Callable[[Measurement], None]
+
+    def measure(
+        self,
+        split: Split,
+        plans: Iterable[PrunePlan],
+        windows: Sequence[int] | None = None,
+        deadline: float | None = None,
+    ) -> bool:
+        """Measure these plans on this split; False if the deadline (of `time.monotonic`) came before the end."""
+        distinct = tuple(dict.fromkeys(plans))
+        for measurement in self.evaluator.measure(split, distinct, self.known, windows):
+            self.journal.append(measurement)
+            self.known.add(measurement)
+            self.heard(measurement)
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+        return True
+
+
+@dataclass
+class SearchLoop:
+    """Drives one strategy.
+
+    Args:
+        space: what may be removed.
+        recorder: measures and keeps.
+        ledger: charges, and says what fits the limits.
+        objectives: by name, in the order of the run; the first is searched for.
+        deadline: when to stop, by `time.monotonic`; None for never.
+    """
+
+    space: Space
+    recorder: Recorder
+    ledger: Ledger
+    objectives: Mapping[str, Objective]
+    deadline: float | None = None
+    stopped: str | None = None
+    _has_full_size: bool = False
+    _stale: int = 0
+
+    def run(self, strategy: Strategy) -> Outcome:
+        """Search to the end or to the first limit; `stopped` then says which.
+
+        Raises:
+            UsageError: the strategy asked for a plan that is not legal here, or returned no Outcome.
+        """
+        generator = strategy.search(self.space)
+        try:
+            ask = next(generator)
+            while True:
+                reason, scores = self._answer(ask)
+                if reason is None:
+                    ask = generator.send(scores)
+                else:
+                    self.stopped = self.stopped or reason
+                    ask = generator.throw(SearchStopped(reason, scores))
+        except StopIteration as end:
+            outcome = end.value
+        except SearchStopped:  # a strategy that leaves it to us
+            outcome = Outcome(())
+        if not isinstance(outcome, Outcome):
+            raise UsageError(f"The strategy returned {type(outcome).__name__}", "`search` must return an Outcome")
+        self._measure_outcome(outcome)
+        return outcome
+
+    def _answer(self, ask: Ask) -> tuple[str | None, Scores]:
+        """Why the search must stop now, if it must, and the scores as far as they were measured."""
+        self._check(ask)
+        reason = self._limit(ask)
+        if reason is None:
+            self.ledger.charge(ask.plans, ask.windows)
+            if not self.recorder.measure("search", ask.plans, ask.windows, self.deadline):
+                reason = "timeout"
+            if ask.windows is None and reason is None:
+                self._has_full_size = self._has_full_size or self._any_full_size(ask.plans)
+        return reason, self.scores(ask)
+
+    def _limit(self, ask: Ask) -> str | None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return "timeout"
+        new = any(not self.ledger.knows(plan) for plan in ask.plans) or ask.windows is not None
+        self._stale = 0 if new else self._stale + 1
+        if self._stale >= STALE_ROUNDS:
+            return f"{STALE_ROUNDS} rounds without a new plan"
+        # until a plan of full size has been measured, the cost of one is kept back
+        spare = 0 if self._has_full_size or (ask.windows is None and self._any_full_size(ask.plans)) else 1
+        if self.ledger.fits(ask.plans, spare, ask.windows):
+            return None
+        return "cost limit" if self.ledger.limits.max_evaluations is None else "evaluation limit"
+
+    def _any_full_size(self, plans: Iterable[PrunePlan]) -> bool:
+        return any(plan.size(self.space.granularity) == self.space.size for plan in plans)
+
+    def _check(self, ask: Ask) -> None:
+        legal = set(self.space.units)
+        for plan in ask.plans:
+            if not legal.issuperset(plan.units(self.space.granularity)):
+                raise UsageError(
+                    f"The strategy asked for plan {plan}, which removes units that are protected or do not exist",
+                    "A strategy may only remove `space.units`",
+                )
+        for window in ask.windows or ():
+            if not 0 <= window < self.space.num_windows:
+                raise UsageError(f"The strategy asked for window {window}", f"There are {self.space.num_windows}")
+
+    def _measure_outcome(self, outcome: Outcome) -> None:
+        """Measure the plans the strategy stands for, and make sure that there is one of the full size."""
+        known = self.recorder.known
+        for size in reversed(self.space.sizes):
+            preferred = [p for p in outcome.plans if p.size(self.space.granularity) == size][:1]
+            if size == self.space.size and not preferred and not self._any_full_size(known.plans("search")):
+                preferred = [self._filled_up()]
+            for plan in preferred:
+                if self.ledger.fits([plan]):
+                    self.ledger.charge([plan])
+                    self.recorder.measure("search", [plan])
+
+    def _filled_up(self) -> PrunePlan:
+        """The best plan of the largest size measured, filled up by chance: better than nothing."""
+        granularity = self.space.granularity
+        measured = [p for p in self.recorder.known.plans("search") if p.size(granularity) < self.space.size]
+        score = dict(zip(measured, self.scores(Ask(tuple(measured))).first.tolist(), strict=True))
+        start = min(measured, key=lambda p: (-p.size(granularity), score[p], p), default=PrunePlan())
+        left = self.space.left(start)
+        missing = self.space.size - start.size(granularity)
+        return start.remove(*(left[i] for i in self.space.rng().permutation(len(left))[:missing]))
+
+    def scores(self, ask: Ask) -> Scores:
+        """The answer to an ask from what has been measured."""
+        windows = range(self.space.num_windows) if ask.windows is None else ask.windows
+        values = np.full((len(ask.plans), len(self.objectives)), np.nan)
+        per_window = np.full((*values.shape, self.space.num_windows), np.nan)
+        for i, plan in enumerate(ask.plans):
+            for j, (name, objective) in enumerate(self.objectives.items()):
+                rows = self._rows(plan, name)
+                if objective.reads == "windows":
+                    rows = rows[list(windows)]
+                    per_window[i, j, list(windows)] = rows if objective.lower_is_better else -rows
+                if self._measured(plan, name, windows):
+                    values[i, j] = additive(objective, rows)
+        return Scores(ask.plans, values, per_window)
+
+    def _rows(self, plan: PrunePlan, name: str) -> NDArray[np.float64]:
+        return self.recorder.known.rows("search", plan, name)
+
+    def _measured(self, plan: PrunePlan, name: str, windows: Sequence[int]) -> bool:
+        return self.recorder.known.measured("search", plan, name, windows)
+
+
+def additive(objective: Objective, rows: NDArray[np.float64]) -> float:
+    """A plan's score for one objective: the mean over items, lower is better, `inf` if the plan breaks the model."""
+    mean = float(np.mean(objective.items(rows)))
+    score = mean if objective.lower_is_better else -mean
+    return score if np.isfinite(score) else np.inf
