@@ -240,7 +240,7 @@ class Budget:
             first = last = max(1, int(legal * self._share))
         else:
             first, last = self._ends
-        if last > legal:
+        if last > legal or (self._share or 0) > 1:
             raise UsageError(
                 f"Budget '{self.text}' is larger than the {legal} units that can be removed here", "Ask for less"
             )
