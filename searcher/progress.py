@@ -58,16 +58,19 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)  # a log is not folded at 80 columns
+
     def say(self, what: str) -> None:
         """A step that cannot be counted has begun."""
-        self._console.print(f"[dim]{what}[/dim]")
+        self._print(f"[dim]{what}[/dim]")
 
     def opened(self, folder: Path, resolved: dict[str, Any]) -> None:
         """The run folder is open, and this is what will be measured."""
         chosen = ", ".join(
             f"{name} {resolved[name]}" for name in ("dtype", "windows", "window_tokens", "report_windows")
         )
-        self._console.print(f"Run folder {folder} ({chosen})")
+        self._print(f"Run folder {folder} ({chosen})")
 
     def searching(self, space: Space, loop: "SearchLoop", expected: int | None) -> None:
         """The search begins; a strategy may say how many plans it will ask about."""
@@ -76,12 +79,12 @@ class Progress:
         total = expected if limit is None else min(expected or limit, limit)
         about = "" if total is None else f", about {total:g} plans"
         resumed = f"; {known - 1} known from before" if known > 1 else ""
-        self._console.print(f"Searching {len(space.units)} units for {space.size} to remove{about}{resumed}")
+        self._print(f"Searching {len(space.units)} units for {space.size} to remove{about}{resumed}")
         self._begin("search", None if total is None else max(1, int(total) - known), loop)
 
     def reporting(self, plans: int) -> None:
         """The search is over; the dense model and the chosen plans are measured on the report split."""
-        self._console.print(f"Measuring {plans} plans on the report split")
+        self._print(f"Measuring {plans} plans on the report split")
         self._begin("report", plans, self._loop)
 
     def counted(self, lines: Iterable[Measurement], plans: int) -> Iterator[Measurement]:
@@ -134,4 +137,4 @@ class Progress:
         self._logged = now
         left = (now - self._started) / self._done * max(0, self._total - self._done)
         of = f" of about {self._total}" if self._total else ""
-        self._console.print(f"{self._stage}: {self._done}{of} plans  {self._status()}  about {left:.0f} s left")
+        self._print(f"{self._stage}: {self._done}{of} plans  {self._status()}  about {left:.0f} s left")

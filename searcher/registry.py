@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from types import ModuleType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -107,11 +107,20 @@ def options(cls: type) -> tuple[Option, ...]:
     return tuple(
         Option(
             name=p.name,
-            type=inspect.formatannotation(p.annotation),
+            type=inspect.formatannotation(_plain(p.annotation)),
             default="required" if p.default is p.empty else str(p.default),
         )
         for p in _parameters(cls).values()
     )
+
+
+def _plain(annotation: Any) -> Any:
+    """The type without the checks annotated to it."""
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(_plain(part) for part in get_args(annotation))]  # noqa: UP007 - made at run time
+    return annotation
 
 
 def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
@@ -149,7 +158,7 @@ def _converted(owner: str, option: str, annotation: Any, value: Any) -> Any:
     try:
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
-        expected = inspect.formatannotation(annotation)
+        expected = inspect.formatannotation(_plain(annotation))
         raise UsageError(
             f"Option '{option}' of {owner}: '{value}' does not fit",
             f"Expected {expected} ({error.errors()[0]['msg']})",

@@ -1,0 +1,298 @@
+"""Contract tests for strategies and objectives, to be subclassed under pytest by authors of plug-ins.
+
+    # tests/test_mine.py
+    from searcher.testing import ObjectiveContract, StrategyContract
+
+    class TestMyStrategy(StrategyContract):
+        name = "my_package.my_strategy:MyStrategy"
+        options = {"rounds": 3}
+
+    class TestMyObjective(ObjectiveContract):
+        name = "my_objective.py:MyObjective"
+
+Strategies play against synthetic games, where a plan's score is a formula; objectives measure tiny random models.
+"""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from searcher import registry
+from searcher.cost import measure_prices
+from searcher.evaluator import Evaluator
+from searcher.measurement import Measurements
+from searcher.objective import Objective
+from searcher.plan import Granularity, PrunePlan, Unit, all_units
+from searcher.selfcheck import open_replay
+from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
+
+Game = Callable[[PrunePlan], float]
+"""A plan's score; lower is better."""
+
+NUM_WINDOWS = 4
+
+
+def additive_game(seed: int = 0, num_blocks: int = 64) -> Game:
+    """Every sublayer has a price of its own, whatever else is removed: the best plan removes the cheapest units."""
+    prices = np.random.default_rng(seed).uniform(0.1, 1.0, size=(num_blocks, 2))
+
+    def score(plan: PrunePlan) -> float:
+        sublayers = plan.units(Granularity.SUBLAYER)
+        return float(sum(prices[unit.block, 0 if unit.part == "attn" else 1] for unit in sublayers))
+
+    return score
+
+
+def make_space(
+    num_blocks: int, size: int, *, granularity: Granularity = Granularity.BLOCK, seed: int = 0, most: float = np.inf
+) -> Space:
+    """A space without protected units, in which batches of at most `most` plans fit."""
+    return Space(
+        num_blocks=num_blocks,
+        granularity=granularity,
+        units=all_units(num_blocks, granularity),
+        sizes=(size,),
+        num_windows=NUM_WINDOWS,
+        seed=seed,
+        fits=lambda plans, spare=0: len(plans) + spare <= most,
+    )
+
+
+@dataclass(frozen=True)
+class Played:
+    """A search that was played: what was asked, in order, and what came out."""
+
+    asks: tuple[Ask, ...]
+    outcome: Outcome | None
+
+    @property
+    def plans(self) -> tuple[PrunePlan, ...]:
+        """Every plan asked for, in order."""
+        return tuple(plan for ask in self.asks for plan in ask.plans)
+
+
+def play(strategy: Strategy, space: Space, game: Game, *, stop_at: int | None = None) -> Played:
+    """Play a search against a game, without a model.
+
+    Args:
+        strategy: the player.
+        space: what it may do.
+        game: scores of plans.
+        stop_at: from this ask on (counted from 0) answer with `SearchStopped` and no scores.
+
+    Returns:
+        The asks and the outcome; no outcome if the strategy did not catch `SearchStopped`.
+    """
+    generator = strategy.search(space)
+    asks: list[Ask] = []
+    try:
+        ask = next(generator)
+        while True:
+            asks.append(ask)
+            if stop_at is not None and len(asks) > stop_at:
+                ask = generator.throw(SearchStopped("test", _scores(ask, space, lambda _: np.nan)))
+            else:
+                ask = generator.send(_scores(ask, space, game))
+    except StopIteration as end:
+        return Played(tuple(asks), end.value)
+    except SearchStopped:
+        return Played(tuple(asks), None)
+
+
+def _scores(ask: Ask, space: Space, game: Game) -> Scores:
+    values = np.array([[game(plan)] for plan in ask.plans], dtype=np.float64).reshape(len(ask.plans), 1)
+    per_window = np.repeat(values[:, :, None], space.num_windows, axis=2)
+    if ask.windows is not None:
+        unasked = [window for window in range(space.num_windows) if window not in ask.windows]
+        per_window[:, :, unasked] = np.nan
+    return Scores(ask.plans, values, per_window)
+
+
+def asked(name: str, options: Mapping[str, Any], seed: int) -> list[str]:
+    """Every plan that a strategy asks for in a small additive game, as text."""
+    strategy = registry.make("strategy", name, options)
+    return [str(plan) for plan in play(strategy, make_space(8, 3, seed=seed), additive_game()).plans]
+
+
+class StrategyContract:
+    """What every strategy must do. Subclass it, set `name` and, where needed, `options`."""
+
+    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
+
+    def make(self) -> Strategy:
+        """A new instance."""
+        strategy: Strategy = registry.make("strategy", self.name, self.options)
+        return strategy
+
+    def test_documents_itself(self) -> None:
+        """The class says what it does."""
+        assert (type(self.make()).__doc__ or "").strip()
+
+    def test_asks_for_legal_plans_and_returns_the_full_size(self) -> None:
+        """At every granularity."""
+        for granularity in Granularity:
+            space = make_space(7, 3, granularity=granularity)
+            played = play(self.make(), space, additive_game())
+            legal = set(space.units)
+            for plan in played.plans:
+                assert legal.issuperset(plan.units(granularity)), f"{plan} removes what it may not"
+            assert played.outcome is not None
+            assert 3 in [plan.size(granularity) for plan in played.outcome.plans], "no plan of the size asked for"
+
+    def test_finds_a_planted_optimum(self) -> None:
+        """In an additive game of 15 plans."""
+        space, game = make_space(6, 2), additive_game(seed=1)
+        played = play(self.make(), space, game)
+        assert played.outcome is not None
+        best = min((PrunePlan.of(pair) for pair in combinations(space.units, 2)), key=game)
+        assert next(plan for plan in played.outcome.plans if plan.size(Granularity.BLOCK) == 2) == best
+
+    def test_same_seed_same_questions_in_a_fresh_process(self) -> None:
+        """Whatever the hash seed of the process."""
+        code = f"import json, searcher.testing as t; print(json.dumps(t.asked({self.name!r}, {dict(self.options)!r}, 5)))"
+        for hash_seed in ("1", "2"):
+            environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+            found = subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            )
+            assert json.loads(found.stdout) == asked(self.name, self.options, 5)
+
+    def test_playing_twice_with_one_instance_is_the_same(self) -> None:
+        """A strategy keeps no state between searches."""
+        strategy, space = self.make(), make_space(8, 3)
+        assert play(strategy, space, additive_game()) == play(strategy, space, additive_game())
+
+    def test_can_be_stopped_at_any_ask(self) -> None:
+        """It returns a plan of the full size, or leaves the outcome to the runner."""
+        asks = len(play(self.make(), make_space(7, 3), additive_game()).asks)
+        for stop_at in range(asks):
+            played = play(self.make(), make_space(7, 3), additive_game(), stop_at=stop_at)
+            if played.outcome is not None and played.outcome.plans:
+                assert 3 in [plan.size(Granularity.BLOCK) for plan in played.outcome.plans]
+
+    def test_plans_that_break_the_model_are_avoided(self) -> None:
+        """Score `inf` is an answer like any other, only the worst."""
+
+        def game(plan: PrunePlan) -> float:
+            return np.inf if Unit(0) in plan.removed else additive_game()(plan)
+
+        played = play(self.make(), make_space(6, 2), game)
+        assert played.outcome is not None
+        best = next(plan for plan in played.outcome.plans if plan.size(Granularity.BLOCK) == 2)
+        assert np.isfinite(game(best))
+
+    def test_notes_are_json(self) -> None:
+        """They are kept in the run folder."""
+        played = play(self.make(), make_space(7, 3), additive_game())
+        assert played.outcome is not None
+        assert json.loads(json.dumps(played.outcome.notes, allow_nan=False)) == played.outcome.notes
+
+
+def tiny_llama(seed: int = 0) -> Any:
+    """A random Llama of 4 blocks in float32, with weights large enough for every part to matter."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def tiny_tokenizer() -> Any:
+    """A tokenizer of 97 entries for :func:`tiny_llama`; words it does not know share an id."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"[UNK]": 0} | {chr(32 + i): i for i in range(1, 95)} | {"[BOS]": 95, "[EOS]": 96}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
+
+
+class ObjectiveContract:
+    """What every objective must do. Subclass it, set `name` and, where needed, `options`."""
+
+    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
+    plans: ClassVar[Sequence[str]] = ("dense", "0", "2", "1-2", "0.attn,3.ffn")
+
+    def make(self) -> Objective:
+        """A new instance."""
+        objective: Objective = registry.make("objective", self.name, self.options)
+        return objective
+
+    def measured(self, model: Any, plans: Sequence[str]) -> tuple[Objective, dict[str, list[float]]]:
+        """The objective, and its numbers for each plan on the search split, all plans in one batch."""
+        objective = self.make()
+        windows = torch.randint(97, (3, 24), generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            replay = open_replay(model, Granularity.SUBLAYER)
+            prices = measure_prices(replay, windows.shape[1])
+        evaluator = Evaluator(replay, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
+        known = Measurements(evaluator.layout)
+        for line in evaluator.measure("search", [PrunePlan.parse(plan) for plan in plans], known):
+            known.add(line)
+        return objective, {plan: known.rows("search", PrunePlan.parse(plan), "it").tolist() for plan in plans}
+
+    def test_documents_itself(self) -> None:
+        """The class says what it measures, in what unit."""
+        objective = self.make()
+        assert (type(objective).__doc__ or "").strip()
+        assert objective.unit
+
+    def test_gives_finite_values(self) -> None:
+        """For plans that leave a working model; the evaluator checks for one number a row."""
+        objective, rows = self.measured(tiny_llama(), self.plans)
+        assert all(np.isfinite(objective.value(np.array(numbers))) for numbers in rows.values())
+
+    def test_a_plan_does_not_depend_on_the_others(self) -> None:
+        """The same numbers alone, in a batch and in another order."""
+        _, together = self.measured(tiny_llama(), self.plans)
+        _, backwards = self.measured(tiny_llama(), self.plans[::-1])
+        assert together == backwards
+        for plan in self.plans:
+            assert self.measured(tiny_llama(), [plan])[1][plan] == together[plan]
+
+    def test_leaves_the_model_as_it_was(self) -> None:
+        """Not one bit may stay changed."""
+        model = tiny_llama()
+        before = copy.deepcopy(model.state_dict())
+        self.measured(model, self.plans)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+    def test_finish_is_increasing(self) -> None:
+        """So that it can be applied to the ends of an interval."""
+        values = [self.make().finish(mean) for mean in np.linspace(0.1, 5.0, 20)]
+        assert all(one < other for one, other in zip(values, values[1:], strict=False))
+
+    def test_a_broken_model_is_no_error(self) -> None:
+        """NaN in the hidden states may give NaN or a number, but must not raise."""
+        model = tiny_llama()
+        model.model.layers[1].mlp.down_proj.weight.mul_(float("inf"))
+        objective = self.make()
+        windows = torch.randint(97, (2, 24), generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            sound = open_replay(tiny_llama(), Granularity.BLOCK)
+            prices = measure_prices(sound, windows.shape[1])
+            sound.architecture.blocks[1].load_state_dict(model.model.layers[1].state_dict())
+        evaluator = Evaluator(sound, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
+        lines = list(evaluator.measure("search", [PrunePlan()], Measurements(evaluator.layout)))
+        assert all(len(line.values["it"]) == len(line.rows) for line in lines)
