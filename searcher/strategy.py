@@ -59,8 +59,9 @@ class Outcome:
     """What a search ends with.
 
     Attributes:
-        plans: the plans the strategy stands for, best first. Those of a size asked for that have not been measured
-            are measured by the runner; the chosen plan of a size is the best measured one, ties in this order.
+        plans: the plans the strategy stands for, those of the full size first, of equal size the best first. The first
+            of each size asked for is measured by the runner if it has not been; the chosen plan of a size is the best
+            measured one, ties in this order.
         notes: what the strategy has learnt, as JSON values (for example Shapley values with standard errors).
     """
 

@@ -57,8 +57,8 @@ class Shapley(Strategy):
             _learn(known, (yield Ask(nested if space.fits(nested) else nested[-1:])))
         except SearchStopped as stop:
             _learn(known, stop.scores)
-        ranked = order_by_score([p for p in known if p.size(space.granularity) in range(1, space.size + 1)], known)
-        return Outcome(tuple(dict.fromkeys((*ranked, *reversed(nested)))), self._notes(values, order, nested))
+        full_size = order_by_score([p for p in known if p.size(space.granularity) == space.size], known)
+        return Outcome(tuple(dict.fromkeys((*full_size, *reversed(nested)))), self._notes(values, order, nested))
 
     def expected_evaluations(self, space: Space) -> int:
         """Every plan along the chains, the dense model, and the nested plans."""

@@ -1,0 +1,220 @@
+"""The evaluator: sharing, counting, windows, own inputs, plug-ins that misbehave."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from families import VOCABULARY, tiny_model
+from oracle import oracle_losses
+
+from objectives.loss import Loss, Perplexity
+from searcher import evaluator as evaluator_module
+from searcher.cost import measure_prices
+from searcher.errors import UsageError
+from searcher.evaluator import Evaluator
+from searcher.measurement import Measurement, Measurements
+from searcher.objective import Objective, TokenBatch
+from searcher.plan import Granularity, PrunePlan
+from searcher.selfcheck import open_replay
+from searcher.testing import tiny_tokenizer
+
+IDS = torch.randint(VOCABULARY, (5, 24), generator=torch.Generator().manual_seed(2))
+PLANS = [PrunePlan.parse(text) for text in ("dense", "0", "1.attn", "0,3", "2-3")]
+
+
+class Choices(Objective):
+    """Log-likelihood of the last tokens of sequences of its own, of two lengths."""
+
+    unit = "nats"
+    reads = "inputs"
+
+    def inputs(self, tokenizer, split):
+        assert len(tokenizer) == 97
+        generator = torch.Generator().manual_seed({"search": 1, "report": 2}[split])
+        batches = []
+        for rows, tokens in ((2, 12), (3, 7)):
+            scored = torch.zeros((rows, tokens - 1), dtype=torch.bool)
+            scored[:, -3:] = True
+            batches.append(TokenBatch(torch.randint(VOCABULARY, (rows, tokens), generator=generator), scored))
+        return batches
+
+    def prepare(self, dense):
+        assert str(dense.plan) == "dense"
+        self.dense = getattr(self, "dense", {}) | {dense.batch: dense.losses().clone()}
+
+    def measure(self, candidate):
+        assert self.dense[candidate.batch].shape == candidate.losses().shape
+        return (candidate.losses() * candidate.scored).sum(dim=1).double().numpy()
+
+
+class Removed(Objective):
+    """Number of blocks left; needs no forward pass."""
+
+    unit = "blocks"
+    reads = "plan"
+    lower_is_better = False
+
+    def measure(self, candidate):
+        with pytest.raises(RuntimeError, match="no hidden states"):
+            candidate.hidden()
+        return np.array([candidate.config.num_hidden_layers - len(candidate.plan.removed)])
+
+
+def opened(objectives, model=None, windows=None):
+    model = model or tiny_model("llama")
+    with torch.inference_mode():
+        replay = open_replay(model, Granularity.SUBLAYER)
+        prices = measure_prices(replay, IDS.shape[1])
+    return Evaluator(replay, objectives, windows or {"search": IDS, "report": IDS.flip(0)}, tiny_tokenizer(), prices)
+
+
+def measured(evaluator, plans=PLANS, split="search", windows=None, known=None):
+    known = known or Measurements(evaluator.layout)
+    lines = []
+    for line in evaluator.measure(split, plans, known, windows):
+        known.add(line)
+        lines.append(line)
+    return known, lines
+
+
+@pytest.fixture
+def small_groups(monkeypatch):
+    """Two windows run together, so that five make three groups."""
+    monkeypatch.setattr(evaluator_module, "GROUP_TOKENS", {"cpu": 48})
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_values_are_the_oracles_and_objectives_share_the_head():
+    evaluator = opened({"loss": Loss(), "perplexity": Perplexity()})
+    known, lines = measured(evaluator)
+    assert [g.rows for g in evaluator.layout["search"]] == [2, 2, 1]
+    for plan in PLANS:
+        rows = known.rows("search", plan, "loss")
+        np.testing.assert_allclose(rows, oracle_losses(tiny_model("llama"), IDS, plan).numpy(), rtol=1e-5)
+        assert Perplexity().value(rows) == math.exp(rows.mean())
+        np.testing.assert_array_equal(rows, known.rows("search", plan, "perplexity"))
+        assert known.complete("search", plan)
+        assert not known.complete("report", plan)
+    assert sum(line.heads for line in lines) == len(PLANS) * 5  # one head for both objectives
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_what_was_run_is_counted_with_shared_prefixes_once():
+    evaluator = opened({"loss": Loss()})
+    _, lines = measured(evaluator)
+    weight = measure_prices(evaluator._replay, 24).weight
+    # as a trie: dense 4; 0: +3; 1.attn shares block 0: +weight+2; 0,3 shares all of 0's blocks 1 and 2: +0; 2-3: +0
+    per_window = 4 + 3 + weight[1] + 2
+    assert sum(line.layer_forwards for line in lines) == pytest.approx(5 * per_window)
+
+
+def test_nothing_known_is_measured_again():
+    evaluator = opened({"loss": Loss()})
+    known, _ = measured(evaluator, PLANS[:3])
+    _, more = measured(evaluator, PLANS, known=known)
+    assert {line.plan for line in more} == set(PLANS[3:])
+    assert measured(evaluator, PLANS, known=known)[1] == []
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_some_windows_then_the_rest_equal_all_at_once_bit_for_bit():
+    evaluator = opened({"loss": Loss()})
+    known, first = measured(evaluator, windows=[0, 3])
+    assert {(line.group, line.rows) for line in first} == {("windows:0", (0,)), ("windows:1", (1,))}
+    assert known.measured("search", PLANS[1], "loss", [0, 3])
+    assert not known.measured("search", PLANS[1], "loss", [0, 1])
+    measured(evaluator, known=known)
+    whole, _ = measured(opened({"loss": Loss()}))
+    for plan in PLANS:
+        np.testing.assert_array_equal(known.rows("search", plan, "loss"), whole.rows("search", plan, "loss"))
+
+
+def test_objectives_with_inputs_of_their_own_and_with_none():
+    evaluator = opened({"loss": Loss(), "choices": Choices(), "left": Removed()})
+    known, lines = measured(evaluator)
+    names = [(g.name, g.rows, g.objectives) for g in evaluator.layout["search"]]
+    assert names == [
+        ("windows:0", 5, ("loss",)),
+        ("choices:0", 2, ("choices",)),
+        ("choices:1", 3, ("choices",)),
+        ("plan", 1, ("left",)),
+    ]
+    assert known.rows("search", PrunePlan.parse("0,3"), "left").tolist() == [2.0]
+    model = tiny_model("llama")
+    for split in ("search", "report"):
+        measured(evaluator, split=split, known=known)
+        for plan in PLANS:
+            expected = []
+            for batch in Choices().inputs(tiny_tokenizer(), split):
+                with torch.inference_mode():
+                    from oracle import pruned_copy
+
+                    logits = pruned_copy(model, plan)(input_ids=batch.ids, use_cache=False).logits
+                losses = torch.nn.functional.cross_entropy(
+                    logits[:, :-1].transpose(1, 2), batch.ids[:, 1:], reduction="none"
+                )
+                expected += losses[:, -3:].sum(dim=1).tolist()
+            np.testing.assert_allclose(known.rows(split, plan, "choices"), expected, rtol=1e-5)
+    # the own inputs are metered by their tokens, in windows of 24
+    own = sum(line.heads for line in lines if line.group.startswith("choices"))
+    assert own == pytest.approx(len(PLANS) * (2 * 12 + 3 * 7) / 24)
+
+
+def test_a_plan_that_breaks_the_model_is_a_result():
+    model = tiny_model("llama")
+    evaluator = opened({"loss": Loss()}, model)
+    model.model.layers[3].mlp.down_proj.weight.fill_(float("nan"))
+    known, lines = measured(evaluator)
+    assert np.isnan(known.rows("search", PLANS[0], "loss")).all()
+    assert np.isfinite(known.rows("search", PrunePlan.parse("2-3"), "loss")).all()
+    assert known.complete("search", PLANS[0])
+    for line in lines:
+        again = Measurement.from_json(line.to_json())
+        np.testing.assert_array_equal(again.values["loss"], line.values["loss"])
+        assert (again.plan, again.rows, again.group) == (line.plan, line.rows, line.group)
+
+
+class Broken(Loss):
+    """Fails on one plan."""
+
+    def __init__(self, way):
+        self.way = way
+
+    def measure(self, candidate):
+        if str(candidate.plan) != "0,3":
+            return super().measure(candidate)
+        return {"raise": lambda: 1 // 0, "text": lambda: "many", "shape": lambda: np.zeros(2)}[self.way]()
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("raise", "failed on plan 0,3: ZeroDivisionError"),
+        ("text", "failed on plan 0,3: ValueError"),
+        ("shape", "returned shape (2,) for plan 0,3"),
+    ],
+)
+def test_an_objective_that_misbehaves_is_named_with_the_plan(way, message):
+    evaluator = opened({"mine": Broken(way)})
+    known = Measurements(evaluator.layout)
+    with pytest.raises(UsageError, match=re.escape(f"Objective 'mine' {message}")):
+        for line in evaluator.measure("search", PLANS, known):
+            known.add(line)
+    assert known.plans("search")  # what came before is there
+
+
+def test_an_objective_without_inputs_is_refused():
+    class Empty(Choices):
+        def inputs(self, tokenizer, split):
+            return []
+
+    with pytest.raises(UsageError, match="'mine' brings no inputs for the search split"):
+        opened({"mine": Empty()})
+
+
+def test_inference_mode_does_not_leak_out():
+    evaluator = opened({"loss": Loss()})
+    for _ in evaluator.measure("search", PLANS, Measurements(evaluator.layout)):
+        assert not torch.is_inference_mode_enabled()
