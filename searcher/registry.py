@@ -124,9 +124,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
-    own = (
-        inspect.getattr_static(cls, "__init__") is not object.__init__
-    )
+    own = inspect.getattr_static(cls, "__init__") is not object.__init__
     return inspect.signature(cls, eval_str=True).parameters if own else {}
 
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -159,7 +159,9 @@ class StrategyContract:
 
     def test_same_seed_same_questions_in_a_fresh_process(self) -> None:
         """Whatever the hash seed of the process."""
-        code = f"import json, searcher.testing as t; print(json.dumps(t.asked({self.name!r}, {dict(self.options)!r}, 5)))"
+        code = (
+            f"import json, searcher.testing as t; print(json.dumps(t.asked({self.name!r}, {dict(self.options)!r}, 5)))"
+        )
         for hash_seed in ("1", "2"):
             environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
             found = subprocess.run(
@@ -222,7 +224,7 @@ def tiny_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {"[UNK]": 0} | {chr(32 + i): i for i in range(1, 95)} | {"[BOS]": 95, "[EOS]": 96}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
 
@@ -281,7 +283,7 @@ class ObjectiveContract:
     def test_finish_is_increasing(self) -> None:
         """So that it can be applied to the ends of an interval."""
         values = [self.make().finish(mean) for mean in np.linspace(0.1, 5.0, 20)]
-        assert all(one < other for one, other in zip(values, values[1:], strict=False))
+        assert all(one < other for one, other in pairwise(values))
 
     def test_a_broken_model_is_no_error(self) -> None:
         """NaN in the hidden states may give NaN or a number, but must not raise."""
