@@ -100,6 +100,10 @@ class Journal:
         self._file = path.open("ab", buffering=0)
         return self
 
+    def read(self) -> Iterator[Measurement]:
+        """The measurements so far, in order; see :func:`read_evaluations`."""
+        return read_evaluations(self._folder)
+
     def append(self, measurement: Measurement) -> None:
         """Add a line and wait until the disk has it.
 

@@ -1,9 +1,7 @@
 """Loading a causal LM with its tokenizer: the embedded default, a GGUF file, a local folder or a hub id."""
 
 import contextlib
-import hashlib
 import io
-import json
 import os
 import shutil
 import struct
@@ -12,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 import transformers
@@ -27,6 +25,7 @@ from transformers.utils import cached_file
 
 from searcher.embedded import EMBEDDED_NAME, cache_dir, file_sha256, find_embedded
 from searcher.errors import UsageError
+from searcher.fingerprint import fingerprint_folder
 
 _DTYPES = {
     "float32": torch.float32,
@@ -37,8 +36,6 @@ _DTYPES = {
     "fp16": torch.float16,
 }
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # as torch names what x86 and Arm processors can do
-_WEIGHTS = ("*.safetensors", "*.bin")
-_PIECES, _PIECE = 16, 4096  # bytes of a tensor that its fingerprint reads: 16 pieces of 4 KiB
 # what transformers and its file readers raise for a checkpoint that is not what it should be
 _BROKEN = (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, SafetensorError, struct.error)
 
@@ -309,44 +306,6 @@ def _refuse_bidirectional(model: PreTrainedModel, source: _Source) -> None:
             f"Model '{source.name}' is not a causal LM: its {type(model).__name__} looks at later tokens",
             "Pass a decoder-only model",
         )
-
-
-def fingerprint_folder(folder: Path) -> str:
-    """A sha256 over a checkpoint's config, code and sampled weights; :func:`load_model` says what is sampled."""
-    digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.py")]):
-        digest.update(f"{path.name}\0".encode() + path.read_bytes())
-    for path in sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            for start, end in _spans(path, file):
-                _sample(file, start, end, digest.update)
-    return f"folder:{digest.hexdigest()}"
-
-
-def _spans(path: Path, file: BinaryIO) -> list[tuple[int, int]]:
-    """The byte ranges to sample: the header and every tensor of a safetensors file; else the file in 64 parts."""
-    size = path.stat().st_size
-    if path.suffix == ".safetensors":
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(length, size)))
-            offsets = [value["data_offsets"] for key, value in header.items() if key != "__metadata__"]
-            return [(0, 8 + length), *((8 + length + start, 8 + length + end) for start, end in sorted(offsets))]
-        except (ValueError, LookupError, TypeError, AttributeError):  # loading it will tell what is wrong
-            pass
-    return [(size * part // 64, size * (part + 1) // 64) for part in range(64)]
-
-
-def _sample(file: BinaryIO, start: int, end: int, update: Any) -> None:
-    """Feed evenly spaced pieces of a byte range, the first and last bytes among them, or all of a short one."""
-    if end - start <= _PIECES * _PIECE:
-        starts, length = [start], end - start
-    else:
-        starts, length = [start + (end - start - _PIECE) * i // (_PIECES - 1) for i in range(_PIECES)], _PIECE
-    for position in starts:
-        file.seek(position)
-        update(file.read(length))
 
 
 @contextlib.contextmanager

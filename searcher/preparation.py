@@ -100,7 +100,7 @@ def prepare(
     """
     say("Reading the text")
     text = load_text(config.data)
-    say("Loading the model")
+    say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
     model = load_model(
         config.model,
         revision=config.revision,

@@ -12,7 +12,7 @@ from rich.progress import Progress as Bar
 
 from searcher.measurement import Measurement
 from searcher.plan import PrunePlan
-from searcher.strategy import Ask, Space
+from searcher.strategy import Ask
 
 if TYPE_CHECKING:
     from searcher.search_loop import SearchLoop
@@ -72,9 +72,9 @@ class Progress:
         )
         self._print(f"Run folder {folder} ({chosen})")
 
-    def searching(self, space: Space, loop: "SearchLoop", expected: int | None) -> None:
+    def searching(self, loop: "SearchLoop", expected: int | None) -> None:
         """The search begins; a strategy may say how many plans it will ask about."""
-        known = len(loop.recorder.known.plans("search"))
+        space, known = loop.space, len(loop.recorder.known.plans("search"))
         limit = loop.ledger.limits.max_evaluations
         total = expected if limit is None else min(expected or limit, limit)
         about = "" if total is None else f", about {total:g} plans"

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,32 @@ class Recorder:
     Args:
         evaluator: measures plans.
         journal: keeps each measurement as soon as it is there.
-        known: all measurements so far; grows.
-        heard: told of each measurement, after it was kept.
+        known: all values so far; grows.
+        lines: all measurements so far, in the order they were made; grows.
+        heard: told of each new measurement, after it was kept.
     """
 
     evaluator: Evaluator
     journal: Journal
     known: Measurements
     heard: Callable[[Measurement], None]
+    lines: list[Measurement] = field(default_factory=list)
+
+    @classmethod
+    def resume(cls, evaluator: Evaluator, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
+        """A recorder that knows what the journal holds.
+
+        Raises:
+            UsageError: the journal is damaged.
+        """
+        recorder = cls(evaluator, journal, Measurements(evaluator.layout), heard)
+        for line in journal.read():
+            recorder._take(line)
+        return recorder
+
+    def _take(self, line: Measurement) -> None:
+        self.lines.append(line)
+        self.known.add(line)
 
     def measure(
         self,
@@ -47,7 +65,7 @@ class Recorder:
         distinct = tuple(dict.fromkeys(plans))
         for measurement in self.evaluator.measure(split, distinct, self.known, windows):
             self.journal.append(measurement)
-            self.known.add(measurement)
+            self._take(measurement)
             self.heard(measurement)
             if deadline is not None and time.monotonic() > deadline:
                 return False

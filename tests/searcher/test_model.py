@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from searcher import embedded
 from searcher import model as loading
 from searcher.errors import UsageError
-from searcher.model import LoadedModel, fingerprint_folder, load_model
+from searcher.fingerprint import fingerprint_folder
+from searcher.model import LoadedModel, load_model
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 needs_wheel = pytest.mark.skipif(

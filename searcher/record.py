@@ -1,0 +1,130 @@
+"""`run.json`: what a run is, so that the same command finds it again and another one is refused."""
+
+import hashlib
+import inspect
+import json
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from searcher import registry
+from searcher.config import RunConfig, parse_seconds
+from searcher.errors import UsageError
+from searcher.journal import RUN_FILE, read_json, write_json
+from searcher.preparation import Prepared
+
+FORMAT = 1
+"""Version of the run folder's contents."""
+
+_PACKAGES = ("searcher", "torch", "transformers", "tokenizers", "numpy", "scipy")
+
+
+def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """Everything that must be the same for two runs to be the same run."""
+    kinds = config.kinds()
+    search = {name: value for name, value in config.model_dump(mode="json").items() if kinds[name] == "search"}
+    fingerprints = {
+        "model_fingerprint": prepared.model.fingerprint,
+        "text_fingerprint": prepared.text.fingerprint,
+        "inputs_fingerprint": _inputs_fingerprint(prepared),
+    }
+    return prepared.resolved | search | fingerprints
+
+
+def _inputs_fingerprint(prepared: Prepared) -> str:
+    """Of every token that is measured on, and of the source of objectives that are not our own."""
+    digest = hashlib.sha256()
+    for split, groups in sorted(prepared.evaluator.groups.items()):
+        for group in groups:
+            digest.update(f"{split}/{group.layout}".encode())
+            digest.update(group.ids.cpu().numpy().tobytes() + group.scored.cpu().numpy().tobytes())
+    for name, objective in prepared.objectives.items():
+        if name not in registry.BUILT_IN["objective"]:
+            digest.update(inspect.getsource(type(objective)).encode())
+    return digest.hexdigest()
+
+
+def default_name(config: RunConfig, identity: dict[str, Any]) -> str:
+    """A folder name for a run: what it searches, and a hash of all that must be the same for the same run."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    strategy = config.strategy.rpartition(":")[2].lower()
+    return re.sub(r"[^\w.-]", "", f"{strategy}-{config.granularity}-{config.budget.replace('%', 'pct')}-{digest}")
+
+
+def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: dict[str, Any]) -> dict[str, Any]:
+    """Write a new `run.json`, or check the one there against this configuration and take over its grown limits.
+
+    Raises:
+        UsageError: the folder holds a run of another configuration, or one with higher limits.
+    """
+    path = folder / RUN_FILE
+    kinds = config.kinds()
+    limits = {name: value for name, value in config.model_dump().items() if kinds[name] == "limit"}
+    if path.exists():
+        before = read_json(path)
+        _check_identity(folder, before, identity)
+        _check_limits(folder, before, limits)
+    record = {
+        "format": FORMAT,
+        "config": config.model_dump(mode="json"),
+        "identity": identity,
+        "limits": limits,
+        "model": prepared.model.name,
+        "text": prepared.text.name,
+        "num_blocks": prepared.model.num_blocks,
+        "prices": {"weight": list(prepared.prices.weight), "head": prepared.prices.head},
+        "layout": {
+            split: [{"name": g.name, "rows": g.rows, "objectives": list(g.objectives)} for g in groups]
+            for split, groups in prepared.evaluator.layout.items()
+        },
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "hardware": _hardware(prepared),
+    }
+    write_json(path, record)
+    return record
+
+
+def _check_identity(folder: Path, before: dict[str, Any], identity: dict[str, Any]) -> None:
+    if before.get("format") != FORMAT:
+        raise UsageError(f"{folder} was written in format {before.get('format')}, not {FORMAT}", "Use another --name")
+    for field in sorted(identity.keys() | before["identity"].keys()):
+        old, new = before["identity"].get(field), json.loads(json.dumps(identity.get(field)))
+        if old != new:
+            raise UsageError(
+                f"{folder} holds a run of another configuration: {field} was {_short(old)}, now {_short(new)}",
+                "Use another --name, or the old value to resume that run",
+            )
+
+
+def _check_limits(folder: Path, before: dict[str, Any], limits: dict[str, Any]) -> None:
+    for field, new in limits.items():
+        old = before["limits"][field]
+        as_number = parse_seconds if field == "timeout" else float
+        if new is not None and (old is None or as_number(new) < as_number(old)):
+            raise UsageError(
+                f"{folder} was run with {field} {'unlimited' if old is None else old}, now {new}",
+                "A limit may grow when a run is resumed, not shrink; use another --name",
+            )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _hardware(prepared: Prepared) -> dict[str, Any]:
+    device = prepared.model.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"device": str(device), "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
