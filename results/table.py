@@ -1,6 +1,7 @@
 """Tables for the terminal."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -16,14 +17,20 @@ def show(*items: Any) -> None:
     """Print tables and lines on stdout."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
     for item in items:
-        console.print(item)
+        console.print(item, soft_wrap=isinstance(item, str))
 
 
-def run_table(run: Run) -> Table:
-    """The dense model and the front, with intervals on the report split."""
+def run_lines(run: Run) -> Iterator[Table | str]:
+    """The outcome of a run: what was searched on what, the dense model and the front, what it cost."""
     identity = run.record["identity"]
-    title = f"{run.record['model']} on {run.record['text']}, {run.config.strategy}, {identity['dtype']}"
-    table = Table(title=title, caption=_caption(run), title_justify="left", caption_justify="left")
+    yield f"{run.record['model']} in {identity['dtype']} on {run.record['text']}"
+    yield f"strategy {run.config.strategy}, granularity {run.config.granularity}, budget {run.config.budget}"
+    yield _front_table(run)
+    yield from _footnotes(run)
+
+
+def _front_table(run: Run) -> Table:
+    table = Table()
     table.add_column("size", justify="right")
     table.add_column("plan", overflow="fold")
     for name in run.objectives:
@@ -31,8 +38,7 @@ def run_table(run: Run) -> Table:
         table.add_column(f"report {name} (95% interval)", justify="right")
         table.add_column("to dense", justify="right")
     for evaluation in (run.dense, *run.front()):
-        best = evaluation is run.best or evaluation.plan == run.best.plan
-        table.add_row(*_cells(run, evaluation), style="bold" if best else None)
+        table.add_row(*_cells(run, evaluation), style="bold" if evaluation.plan == run.best.plan else None)
     return table
 
 
@@ -54,20 +60,23 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-def _caption(run: Run) -> str:
+def _footnotes(run: Run) -> Iterator[str]:
     identity, cost = run.record["identity"], run.outcome["cost"]
     charged, executed = cost["charged"], cost["executed"]
-    tokens = identity["window_tokens"]
-    lines = [
+    yield (
         f"Chosen on {identity['windows']} search windows, judged on {identity['report_windows']} report windows, "
-        f"{tokens} tokens each.",
-        f"Search: {charged['evaluations']:g} plans, {charged['layer_forwards']:,.0f} layer-forwards and "
-        f"{charged['heads']:,.0f} heads over one window, cost {charged['total']:,.0f} "
-        f"(run here: {executed['total']:,.0f}), {cost['seconds']:.0f} s.",
-    ]
+        f"of {identity['window_tokens']} tokens."
+    )
+    yield (
+        f"The search was charged {charged['evaluations']:g} plans, {charged['layer_forwards']:,.0f} layer-forwards and "
+        f"{charged['heads']:,.0f} heads over a window: cost {charged['total']:,.0f} (run: {executed['total']:,.0f}) "
+        f"in {cost['seconds']:.0f} s."
+    )
     if run.outcome["stopped"]:
-        lines.append(f"Stopped early: {run.outcome['stopped']}.")
-    return "\n".join(lines)
+        yield f"Stopped early: {run.outcome['stopped']}."
+    if not run.outcome["repeatable"]:
+        yield "Another run may end otherwise: it depended on time, or on a device that rounds differently every time."
+    yield f"Kept in {run.folder}"
 
 
 def evaluations_table(document: dict[str, Any], split: str) -> Table:

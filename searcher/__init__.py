@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from searcher.errors import UsageError
+from searcher.own_packages import check_own_packages
 from searcher.plan import Budget, Granularity, PrunePlan, Unit
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def run(*, quiet: bool = False, **options: Any) -> "Run":
     Raises:
         UsageError: an option is unknown or does not fit; the message says what to do.
     """
+    check_own_packages()
     from searcher.config import RunConfig, make_config
     from searcher.progress import Progress
     from searcher.runner import execute
@@ -51,6 +53,7 @@ def load_run(folder: Any) -> "Run":
     Raises:
         UsageError: the folder holds no finished run.
     """
+    check_own_packages()
     from results.run import Run
 
     return Run(folder)
@@ -71,6 +74,7 @@ def evaluate(plans: Sequence[str], *, split: str = "report", quiet: bool = False
     Raises:
         UsageError: a plan or an option does not fit.
     """
+    check_own_packages()
     from searcher.by_hand import evaluate_plans
     from searcher.config import MeasurementConfig, make_config
     from searcher.progress import Progress

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from searcher.errors import UsageError
+from searcher.own_packages import check_own_packages
 
 app = typer.Typer(
     name="searcher",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -205,9 +205,9 @@ def run(
     if output == "json":
         _print_json(finished.document())
     else:
-        from results.table import run_table, show
+        from results.table import run_lines, show
 
-        show(run_table(finished), f"Kept in {finished.folder}")
+        show(*run_lines(finished))
 
 
 @app.command()
@@ -255,6 +255,7 @@ def list_(
     runs_dir: Annotated[str, typer.Option(help="Where run folders are.")] = "runs",
 ) -> None:
     """List the strategies and objectives there are, or the runs you have made."""
+    check_own_packages()
     from results.listing import plugin_lines, run_lines
     from results.table import show
 
@@ -302,20 +303,20 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def main() -> NoReturn:
     """The console script: runs a command and turns what went wrong into one line and an exit code."""
+    kept = "What was measured is kept; the same command goes on from there"
     try:
-        app(standalone_mode=False)
-        code = 0
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        if code == 130:
+            _complain("Interrupted", kept, code)
     except UsageError as error:
-        code = _complain(error.message, error.hint, 2)
-    except typer.Exit as stop:
-        code = stop.exit_code
-    except KeyboardInterrupt:
-        code = _complain("Interrupted", "What was measured is kept; the same command goes on from there", 130)
+        code = _complain(f"Error: {error.message}", error.hint, 2)
+    except typer.TyperException as error:  # an unknown option, or a value that is none of the choices
+        code = _complain(f"Error: {error.format_message()}", "See what there is with --help", 2)
+    except OSError as error:  # the disk is full, say
+        code = _complain(f"Error: {error}", kept, 1)
     sys.exit(code)
 
 
 def _complain(message: str, hint: str, code: int) -> int:
-    sys.stderr.write(f"Error: {message}\n" if code != 130 else f"{message}\n")
-    if hint:
-        sys.stderr.write(f"  {hint}\n")
+    sys.stderr.write(f"{message}\n  {hint}\n" if hint else f"{message}\n")
     return code

@@ -106,8 +106,13 @@ class Evaluator:
             split: (*self._window_groups(ids), *self._own_groups(split, tokenizer), *self._plan_group())
             for split, ids in windows.items()
         }
-        self._prepared: set[Split] = set()
+        self._prepared: set[tuple[Split, str]] = set()
         self._run_forwards = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether values are the same to the last bit in every repetition: so on a CPU, not promised elsewhere."""
+        return bool(self._replay.model.device.type == "cpu")
 
     @property
     def layout(self) -> dict[Split, tuple[GroupLayout, ...]]:
@@ -153,8 +158,6 @@ class Evaluator:
         Raises:
             UsageError: an objective raised an error or returned something else than a number for each row.
         """
-        if split not in self._prepared:
-            self._prepare(split)
         first = 0
         for group in self.groups[split]:
             rows = range(group.layout.rows)
@@ -170,18 +173,24 @@ class Evaluator:
             for missing, members in todo.items():
                 yield from self._measure_group(split, group, missing, members)
 
-    @torch.inference_mode()
-    def _prepare(self, split: Split) -> None:
-        """Show the dense model to the objectives, on every group of the split."""
-        for group in self.groups[split]:
-            for candidate in self._candidates(split, group, tuple(range(group.layout.rows)), [PrunePlan()]):
-                for name in group.layout.objectives:
-                    self._objectives[name].prepare(candidate)
-        self._prepared.add(split)
+    def _prepare(self, split: Split, group: Group) -> None:
+        """Show the dense model on this group to the objectives that want to see it, once."""
+        if (split, group.layout.name) in self._prepared:
+            return
+        self._prepared.add((split, group.layout.name))
+        objectives = [self._objectives[name] for name in group.layout.objectives]
+        wanting = [objective for objective in objectives if type(objective).prepare is not Objective.prepare]
+        if not wanting:
+            return
+        for candidate in self._candidates(split, group, tuple(range(group.layout.rows)), [PrunePlan()]):
+            with torch.inference_mode():
+                for objective in wanting:
+                    objective.prepare(candidate)
 
     def _measure_group(
         self, split: Split, group: Group, rows: tuple[int, ...], plans: list[PrunePlan]
     ) -> Iterator[Measurement]:
+        self._prepare(split, group)
         self._run_forwards, started = 0.0, time.perf_counter()
         for candidate in self._candidates(split, group, rows, plans):
             with torch.inference_mode():

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from searcher.cost import Cost
 from searcher.measurement import Measurement
 from searcher.plan import PrunePlan
 from searcher.strategy import Ask
@@ -48,6 +49,7 @@ class Progress:
         self._stage, self._done, self._total = "", 0, 0
         self._started = self._logged = time.monotonic()
         self._seen: set[PrunePlan] = set()
+        self._spent = Cost()
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -80,6 +82,8 @@ class Progress:
         about = "" if total is None else f", about {total:g} plans"
         resumed = f"; {known - 1} known from before" if known > 1 else ""
         self._print(f"Searching {len(space.units)} units for {space.size} to remove{about}{resumed}")
+        for line in loop.recorder.lines:
+            self._spend(line)
         self._begin("search", None if total is None else max(1, int(total) - known), loop)
 
     def reporting(self, plans: int) -> None:
@@ -104,6 +108,7 @@ class Progress:
     def measured(self, line: Measurement) -> None:
         """A measurement was kept."""
         loop = self._loop
+        self._spend(line)
         if loop is None or line.plan in self._seen or not loop.recorder.known.complete(line.split, line.plan):
             return
         self._seen.add(line.plan)
@@ -127,7 +132,11 @@ class Progress:
         if self._best is not None:
             score = self._best[0] if objective.lower_is_better else -self._best[0]
             best = f"{name} {objective.finish(score):.4g} ({self._best[1]})"
-        return f"best {best}  cost {loop.ledger.tariff.total(loop.ledger.charged):.0f}"
+        return f"best {best}  cost {loop.ledger.tariff.total(self._spent):.0f}"
+
+    def _spend(self, line: Measurement) -> None:
+        if line.split == "search":
+            self._spent += Cost(0, line.layer_forwards, line.heads)
 
     def _log(self) -> None:
         """The same as a line, where a bar cannot be drawn."""

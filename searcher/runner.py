@@ -78,6 +78,7 @@ def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -
         "chosen": {str(size): str(plan) for size, plan in chosen.items()},
         "size": loop.space.size,
         "stopped": loop.stopped,
+        "repeatable": loop.stopped != "timeout" and loop.recorder.evaluator.exact,
         "notes": outcome.notes,
         "cost": {
             "charged": _cost(loop, loop.ledger.charged),

@@ -3,6 +3,7 @@
 import math
 import re
 from collections import deque
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -204,6 +205,24 @@ def test_an_objective_that_misbehaves_is_named_with_the_plan(way, message):
     with pytest.raises(UsageError, match=re.escape(f"Objective 'mine' {message}")):
         deque(map(known.add, lines), maxlen=0)
     assert known.plans("search")  # what came before is there
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_an_objective_that_prepares_sees_the_dense_model_once_on_every_group():
+    class Watching(Loss):
+        seen: ClassVar[list] = []
+
+        def prepare(self, dense):
+            self.seen.append((dense.batch, str(dense.plan), dense.rows))
+
+    evaluator = opened({"mine": Watching()})
+    known, _ = measured(evaluator, windows=[1])
+    assert Watching.seen == [("search/windows:0", "dense", (0, 1))]  # all rows, whatever was asked for
+    measured(evaluator, known=known)
+    measured(evaluator, split="report")
+    assert [batch for batch, _, _ in Watching.seen] == [
+        f"{split}/windows:{i}" for split in ("search", "report") for i in range(3)
+    ]
 
 
 def test_an_objective_without_inputs_is_refused():
