@@ -45,7 +45,7 @@ class Progress:
         )
         self._task = self._bar.add_task("", total=None, status="", visible=False)
         self._loop: SearchLoop | None = None
-        self._best: tuple[float, PrunePlan] | None = None
+        self._best: tuple[int, float, PrunePlan] | None = None
         self._stage, self._done, self._total = "", 0, 0
         self._started = self._logged = time.monotonic()
         self._seen: set[PrunePlan] = set()
@@ -112,9 +112,10 @@ class Progress:
         if loop is None or line.plan in self._seen or not loop.recorder.known.complete(line.split, line.plan):
             return
         self._seen.add(line.plan)
-        if self._stage == "search" and line.plan.size(loop.space.granularity) == loop.space.size:
+        if self._stage == "search":
             score = float(loop.scores(Ask((line.plan,))).first[0])
-            self._best = min(self._best or (score, line.plan), (score, line.plan))
+            entry = (-line.plan.size(loop.space.granularity), score, line.plan)  # of the largest size so far
+            self._best = min(self._best or entry, entry)
         self._advance(self._done + 1)
 
     def _advance(self, done: int) -> None:
@@ -130,8 +131,9 @@ class Progress:
         name, objective = next(iter(loop.objectives.items()))
         best = "-"
         if self._best is not None:
-            score = self._best[0] if objective.lower_is_better else -self._best[0]
-            best = f"{name} {objective.finish(score):.4g} ({self._best[1]})"
+            size, score, plan = self._best
+            value = objective.finish(score if objective.lower_is_better else -score)
+            best = f"of {-size}: {name} {value:.4g} ({plan})"
         return f"best {best}  cost {loop.ledger.tariff.total(self._spent):.0f}"
 
     def _spend(self, line: Measurement) -> None:
