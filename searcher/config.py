@@ -156,7 +156,8 @@ def make_config(kind: type[Config], fields: Mapping[str, Any]) -> Config:
 
 
 def _explained(kind: type[MeasurementConfig], error: ValidationError) -> UsageError:
-    first = error.errors()[0]
+    # a misspelt option explains a missing one
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     name = str(first["loc"][0])
     fields = kind.model_fields
     if first["type"] == "extra_forbidden":

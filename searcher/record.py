@@ -92,7 +92,7 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
 def _check_identity(folder: Path, before: dict[str, Any], identity: dict[str, Any]) -> None:
     if before.get("format") != FORMAT:
         raise UsageError(f"{folder} was written in format {before.get('format')}, not {FORMAT}", "Use another --name")
-    for field in sorted(identity.keys() | before["identity"].keys()):
+    for field in dict.fromkeys([*identity, *before["identity"]]):  # fingerprints, which follow from the rest, come last
         old, new = before["identity"].get(field), json.loads(json.dumps(identity.get(field)))
         if old != new:
             raise UsageError(

@@ -1,0 +1,34 @@
+"""Fixtures shared by the end-to-end tests."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tiny_checkpoint import command, save_tiny_checkpoint, write_text
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with `model/` and `text.jsonl`."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_checkpoint(folder / "model")
+    write_text(folder / "text.jsonl")
+    return folder
+
+
+@pytest.fixture
+def searcher_command(tiny, tmp_path, monkeypatch, capsys):
+    """Calls the command line in this process, in an empty folder: `done = searcher_command("run", "--budget", "2")`."""
+    from searcher.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(name, *arguments, defaults=True):
+        given = command(tiny) if defaults else []
+        monkeypatch.setattr("sys.argv", ["searcher", name, *given, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=stop.value.code, out=out, err=err)
+
+    return call

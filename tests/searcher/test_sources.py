@@ -1,0 +1,117 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from searcher.errors import UsageError
+from searcher.sources import SECTION_WORDS, read_documents, sections
+
+
+def refused(data):
+    """The error that reading gives: on one line, with a hint."""
+    with pytest.raises(UsageError) as error:
+        read_documents(str(data))
+    assert "\n" not in str(error.value)
+    assert error.value.hint
+    return error.value
+
+
+def saved(path, splits):
+    from datasets import Dataset, DatasetDict
+
+    DatasetDict({name: Dataset.from_list(rows) for name, rows in splits.items()}).save_to_disk(path)
+    return str(path)
+
+
+def test_of_a_saved_dict_train_is_read_or_else_the_first_split(tmp_path):
+    both = saved(tmp_path / "both", {"test": [{"text": "t"}], "train": [{"text": "u"}]})
+    assert read_documents(both).documents == ("u",)
+    one = saved(tmp_path / "one", {"validation": [{"text": "v"}], "test": [{"text": "t"}]})
+    assert read_documents(one).documents == ("v",)
+
+
+def test_a_saved_dataset_without_the_column_is_refused(tmp_path):
+    error = refused(saved(tmp_path / "a", {"train": [{"content": "t"}]}))
+    assert "no 'text' of type string, only content" in error.message
+
+
+def test_a_damaged_saved_dataset_is_refused(tmp_path):
+    folder = saved(tmp_path / "a", {"train": [{"text": "t" * 999}] * 50})
+    for path in Path(folder).rglob("*.arrow"):
+        path.write_bytes(b"junk")
+    assert folder in refused(folder).message
+
+
+def test_a_parquet_file_without_the_column_is_refused(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_list([{"content": "t", "id": 1}]).to_parquet(tmp_path / "a.parquet")
+    assert "has no 'text' column, only content, id" in refused(tmp_path / "a.parquet").message
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    def denied(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_text('{"text": "a"}')
+    monkeypatch.setattr(Path, "open", denied)
+    for name in ("a.txt", "a.jsonl"):
+        error = refused(tmp_path / name)
+        assert str(tmp_path / name) in error.message
+        assert "Permission denied" in error.message
+
+
+def test_invalid_utf8_in_rows_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
+    assert "cannot be read ('utf-8' codec" in refused(tmp_path / "a.jsonl").message
+
+
+def test_rows_of_the_hub_without_the_field_are_refused(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_args, **_options: [{"question": "q"}])
+    assert "'me/mine' has no 'text' of type string, only question" in refused("me/mine").message
+
+
+def test_the_hub_is_read_no_further_than_the_limit(monkeypatch):
+    import datasets
+
+    from searcher import sources
+
+    taken = []
+
+    def rows():
+        for number in range(100):
+            taken.append(number)
+            yield {"text": "12345678"}
+
+    monkeypatch.setattr(sources, "MAX_CHARACTERS", 20)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_args, **_options: rows())
+    source = read_documents("me/mine")
+    assert source.documents == ("12345678", "12345678", "1234")
+    assert source.truncated
+    assert len(taken) == 3
+
+
+def test_what_exists_on_disk_is_no_dataset_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "me" / "mine", {"train": [{"text": "t"}]})
+    assert read_documents("me/mine").documents == ("t",)
+
+
+def test_text_of_exactly_the_limit_is_not_truncated(tmp_path, monkeypatch):
+    from searcher import sources
+
+    monkeypatch.setattr(sources, "MAX_CHARACTERS", 16)
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "12345678"}) for _ in range(2)))
+    assert not read_documents(str(tmp_path / "a.jsonl")).truncated
+
+
+def test_sections_lose_no_line_and_cut_no_paragraph():
+    paragraphs = [f"{i} " + "word " * (SECTION_WORDS // 3) for i in range(10)]
+    lines = "\n\n".join(paragraphs).splitlines()
+    found = list(sections(lines))
+    assert "\n".join(found).splitlines() == lines
+    assert all(sum(paragraph in section for section in found) == 1 for paragraph in paragraphs)
+    assert all(len(section.split()) >= SECTION_WORDS for section in found[:-1])

@@ -1,0 +1,418 @@
+"""The command line, end to end, on a tiny checkpoint."""
+
+import csv
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_checkpoint import OPTIONS, command
+
+import searcher
+from searcher.journal import read_evaluations
+from searcher.plan import Granularity, PrunePlan
+
+
+def run_json(call, *arguments):
+    done = call("run", "--format", "json", *arguments)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def without(document, *keys):
+    return {key: value for key, value in document.items() if key not in keys}
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "shapley", "random"])
+def test_the_document_keeps_its_contract(searcher_command, strategy):
+    document = run_json(
+        searcher_command, "--strategy", strategy, "--budget", "3", "--objective", "perplexity", "--objective", "loss"
+    )
+    assert set(document) == {"run", "config", "dense", "best", "front", "cost"}
+    for entry in (document["dense"], document["best"], *document["front"]):
+        assert set(entry) == {"plan", "size", "search", "report"}
+        assert set(entry["search"]) == set(entry["report"]) == {"perplexity", "loss"}
+        for estimate in entry["report"].values():
+            assert set(estimate) == {"value", "low", "high"}
+            assert estimate["low"] < estimate["value"] < estimate["high"]
+        assert entry["search"]["perplexity"] == pytest.approx(math.exp(entry["search"]["loss"]))
+        assert entry["report"]["perplexity"]["value"] == pytest.approx(math.exp(entry["report"]["loss"]["value"]))
+        assert PrunePlan.parse(entry["plan"]).size(Granularity.BLOCK) == entry["size"]
+    assert document["dense"]["plan"] == "dense"
+    assert document["best"]["size"] == 3
+    assert document["best"] in document["front"]
+    assert set(document["cost"]) == {"charged", "executed", "seconds"}
+    for kind in ("charged", "executed"):
+        assert set(document["cost"][kind]) == {"evaluations", "layer_forwards", "heads", "total"}
+    assert document["config"]["strategy"] == strategy
+    assert document["config"]["windows"] == OPTIONS["windows"]
+
+
+def test_the_run_folder_holds_what_was_printed(searcher_command):
+    document = run_json(searcher_command, "--strategy", "greedy", "--budget", "3")
+    folder = Path(document["run"])
+    with (folder / "front.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, entry in zip(rows, [document["dense"], *document["front"]], strict=True):
+        report = entry["report"]["perplexity"]
+        assert (row["plan"], int(row["size"])) == (entry["plan"], entry["size"])
+        assert float(row["search_perplexity"]) == entry["search"]["perplexity"]
+        numbers = [float(row[f"{kind}_perplexity"]) for kind in ("report", "low", "high")]
+        assert numbers == [report["value"], report["low"], report["high"]]
+    lines = list(read_evaluations(folder))
+    searched = {line.plan for line in lines if line.split == "search"}
+    assert len(searched) == 6 + 5 + 4 + 1
+    losses = {
+        line.plan: sum(line.values["perplexity"]) / 4
+        for line in lines
+        if line.split == "search" and line.plan.size(Granularity.BLOCK) == 3
+    }
+    assert document["best"]["plan"] == str(min(losses, key=losses.get))
+    assert document["best"]["search"]["perplexity"] == pytest.approx(math.exp(min(losses.values())))
+    # greedy on 6 blocks as a trie, per window, and a head a plan
+    charged = document["cost"]["charged"]
+    assert charged["evaluations"] == 15
+    assert charged["heads"] == 15 * 4
+    assert charged["layer_forwards"] == document["cost"]["executed"]["layer_forwards"]
+    record = json.loads((folder / "run.json").read_text())
+    assert record["outcome"]["repeatable"]
+    assert record["versions"]["torch"]
+
+
+def test_the_table_goes_to_stdout_and_all_else_to_stderr(searcher_command):
+    done = searcher_command("run", "--strategy", "greedy", "--budget", "2")
+    assert done.code == 0
+    assert "report perplexity (95% interval)" in done.out
+    assert "Kept in runs/greedy-block-2-" in done.out
+    assert "Searching 6 units for 2 to remove, about 11 plans" in done.err
+    assert "Searching" not in done.out
+
+
+def test_the_same_command_again_measures_nothing_and_prints_the_same(searcher_command):
+    first = run_json(searcher_command, "--strategy", "shapley", "--budget", "3")
+    journal = Path(first["run"]) / "evaluations.jsonl"
+    before = journal.read_bytes()
+    assert run_json(searcher_command, "--strategy", "shapley", "--budget", "3") == first
+    assert journal.read_bytes() == before
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "shapley", "random"])
+def test_same_seed_same_plans_in_a_fresh_process(searcher_command, tiny, tmp_path, strategy):
+    ours = run_json(searcher_command, "--strategy", strategy, "--budget", "3", "--seed", "7")
+    theirs = subprocess.run(
+        [sys.executable, "-m", "searcher", "run", *command(tiny), "--runs-dir", tmp_path / "elsewhere"]
+        + ["--strategy", strategy, "--budget", "3", "--seed", "7", "--format", "json"],  # noqa: RUF005
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    document = json.loads(theirs.stdout)
+    assert without(document, "run", "config", "cost") == without(ours, "run", "config", "cost")
+    assert document["cost"]["charged"] == ours["cost"]["charged"]
+
+
+def test_seeds_change_the_search_and_never_the_report_text(searcher_command):
+    documents = [
+        run_json(searcher_command, "--strategy", "random", "--strategy-arg", "samples=3", "--budget", "3", *seeds)
+        for seeds in ([], ["--seed", "1"], ["--data-seed", "1"])
+    ]
+    dense = [d["dense"] for d in documents]
+    assert dense[0]["report"] == dense[1]["report"] == dense[2]["report"]
+    assert dense[0]["search"] == dense[1]["search"] != dense[2]["search"]
+    assert documents[0]["best"]["plan"] != documents[1]["best"]["plan"]
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "shapley", "random"])
+def test_limits_hold_and_may_grow(searcher_command, strategy):
+    def limited(*limits):
+        return run_json(searcher_command, "--strategy", strategy, "--budget", "3", "--name", "a", *limits)
+
+    small = limited("--max-evaluations", "9")
+    assert small["cost"]["charged"]["evaluations"] <= 9
+    assert small["best"]["size"] == 3
+    journal = Path("runs/a/evaluations.jsonl").read_bytes()
+    full = limited()
+    assert Path("runs/a/evaluations.jsonl").read_bytes().startswith(journal)
+    fresh = run_json(searcher_command, "--strategy", strategy, "--budget", "3", "--name", "b")
+    assert full["best"] == fresh["best"]
+    assert full["cost"]["charged"] == fresh["cost"]["charged"]
+    shrunk = searcher_command("run", "--strategy", strategy, "--budget", "3", "--name", "a", "--max-evaluations", "5")
+    assert shrunk.code == 2
+    assert "max_evaluations unlimited, now 5" in shrunk.err
+
+
+def test_a_cost_limit_holds(searcher_command):
+    full = run_json(searcher_command, "--strategy", "greedy", "--budget", "3")["cost"]["charged"]["total"]
+    limited = ["--strategy", "greedy", "--budget", "3", "--max-cost", f"{full / 2}", "--name", "limited"]
+    document = run_json(searcher_command, *limited)
+    assert document["cost"]["charged"]["total"] <= full / 2
+    assert document["best"]["size"] == 3
+    done = searcher_command("run", *limited)
+    assert "Stopped early: cost limit." in done.out
+
+
+def test_a_timeout_still_gives_a_plan_of_the_full_size(searcher_command):
+    done = searcher_command("run", "--strategy", "greedy", "--budget", "3", "--timeout", "0.001s", "--format", "json")
+    assert done.code == 0
+    assert json.loads(done.out)["best"]["size"] == 3
+    assert json.loads(Path(json.loads(done.out)["run"], "run.json").read_text())["outcome"]["stopped"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("granularity", "plan"), [("attention", r"\d\.attn,\d\.attn"), ("ffn", r"\d\.ffn,\d\.ffn"), ("sublayer", r".+")]
+)
+def test_granularities(searcher_command, granularity, plan):
+    document = run_json(searcher_command, "--strategy", "greedy", "--budget", "2", "--granularity", granularity)
+    assert re.fullmatch(plan, document["best"]["plan"])
+    assert PrunePlan.parse(document["best"]["plan"]).size(Granularity(granularity)) == 2
+
+
+def test_budgets_and_kept_units(searcher_command):
+    assert run_json(searcher_command, "--strategy", "greedy", "--budget", "50%")["best"]["size"] == 3
+    document = run_json(searcher_command, "--strategy", "random", "--budget", "1-3", "--keep", "0,5")
+    removed = [PrunePlan.parse(e["plan"]) for e in document["front"]]
+    assert document["best"]["size"] == 3
+    assert not any({0, 5} & {unit.block for unit in plan.removed} for plan in removed)
+
+
+def test_a_configuration_file_and_options_that_win(searcher_command):
+    Path("c.yaml").write_text("strategy: random\nbudget: 3\nstrategy-args: {samples: 4}\nseed: 3\n")
+    document = run_json(searcher_command, "--config", "c.yaml", "--budget", "2")
+    assert (document["config"]["strategy"], document["config"]["seed"], document["best"]["size"]) == ("random", 3, 2)
+    assert document["cost"]["charged"]["evaluations"] == 4
+
+
+def test_evaluate_gives_what_the_run_reported_in_the_order_asked(searcher_command):
+    document = run_json(searcher_command, "--strategy", "greedy", "--budget", "2")
+    plans = [document["best"]["plan"], "dense", "4.attn,1", document["best"]["plan"]]
+    flags = [text for plan in plans for text in ("--plan", plan)]
+    for split in ("report", "search"):
+        done = searcher_command("evaluate", *flags, "--split", split, "--format", "json")
+        assert done.code == 0, done.err
+        evaluations = json.loads(done.out)["evaluations"]
+        assert [e["plan"] for e in evaluations] == [plans[0], "dense", "1,4.attn", plans[0]]
+        assert [e["size"] for e in evaluations] == [4, 0, 3, 4]  # in sublayers, since one plan removes one
+        for measured, entry in zip(evaluations, (document["best"], document["dense"]), strict=False):
+            told = entry["report"]["perplexity"]["value"] if split == "report" else entry["search"]["perplexity"]
+            assert measured["values"] == {"perplexity": told}
+    assert "dense" in searcher_command("evaluate", "--plan", "dense").out
+
+
+def test_lists(searcher_command):
+    strategies = searcher_command("list", "strategies", defaults=False).out
+    assert all(name in strategies for name in ("greedy", "shapley", "random"))
+    verbose = searcher_command("list", "strategies", "--verbose", defaults=False).out
+    assert "--strategy-arg samples=…  int, default 64" in verbose
+    assert "arXiv:2402.09025" in verbose
+    assert "perplexity" in searcher_command("list", "objectives", defaults=False).out
+    assert "No runs" in searcher_command("list", "runs", defaults=False).out
+    run_json(searcher_command, "--strategy", "greedy", "--budget", "1", "--name", "mine")
+    assert "mine" in searcher_command("list", "runs", defaults=False).out
+
+
+def test_the_python_interface(tiny, tmp_path):
+    options = {"model": str(tiny / "model"), "data": str(tiny / "text.jsonl"), "runs_dir": str(tmp_path), **OPTIONS}
+    run = searcher.run(strategy="greedy", budget=2, keep=[0], quiet=True, **options)
+    assert run.best.size == 2
+    assert run.best in run.front()
+    assert searcher.load_run(run.folder).document() == run.document()
+    del options["runs_dir"]
+    told = searcher.evaluate([str(run.best.plan)], quiet=True, **options)["evaluations"]
+    assert told[0]["values"]["perplexity"] == run.best.report["perplexity"].value
+    with pytest.raises(searcher.UsageError, match="Unknown option 'budgt'"):
+        searcher.run(budgt=2)
+
+
+def test_help_answers_at_once_and_lists_import_no_torch():
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "searcher", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5
+    code = """
+import sys
+sys.argv = ["searcher", "list", "strategies", "--verbose"]
+from searcher.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def write_plugins(folder):
+    (folder / "mine.py").write_text(
+        '''
+import numpy as np
+from dataclasses import dataclass
+from searcher.objective import Objective
+from searcher.plan import PrunePlan
+from searcher.strategy import Ask, Outcome, Strategy
+
+class TopOne(Objective):
+    """Share of tokens ranked first."""
+    unit = "share"
+    lower_is_better = False
+    def __init__(self, fail_on: str = ""):
+        self.fail_on = fail_on
+    def measure(self, candidate):
+        if str(candidate.plan) == self.fail_on:
+            raise KeyError("of mine")
+        pairs = zip(candidate.ids, candidate.logits())
+        return np.array([(z[:-1].argmax(-1) == y[1:]).double().mean().item() for y, z in pairs])
+
+@dataclass(frozen=True)
+class Last(Strategy):
+    """The last units."""
+    offset: int = 0
+    def search(self, space):
+        end = len(space.units) - self.offset
+        plans = tuple(PrunePlan.of(space.units[end - k:end]) for k in range(1, space.size + 1))
+        yield Ask(plans)
+        return Outcome(plans[::-1])
+'''
+    )
+    (folder / "broken.py").write_text("1 / 0\n")
+
+
+def test_strategies_and_objectives_of_the_users_own(searcher_command, tmp_path):
+    write_plugins(tmp_path)
+    document = run_json(
+        searcher_command, "--strategy", "mine.py:Last", "--strategy-arg", "offset=1", "--budget", "2",
+        "--objective", "mine.py:TopOne", "--objective", "loss",
+    )  # fmt: skip
+    assert document["best"]["plan"] == "3-4"
+    assert 0 <= document["best"]["report"]["mine.py:TopOne"]["value"] <= 1
+    assert document["best"]["search"]["loss"] > 0
+
+
+def test_an_objective_that_fails_loses_nothing(searcher_command, tmp_path):
+    write_plugins(tmp_path)
+    arguments = ["--strategy", "greedy", "--budget", "2", "--objective", "mine.py:TopOne", "--name", "a"]
+    done = searcher_command("run", *arguments, "--objective-arg", "fail_on=3")
+    assert done.code == 2
+    assert "Objective 'mine.py:TopOne' failed on plan 3: KeyError: 'of mine'" in done.err
+    assert "Traceback" not in done.err
+    assert 1 <= len(list(read_evaluations(Path("runs/a")))) < 7
+
+
+def lines_of(error):
+    return [line for line in error.splitlines() if line.startswith(("Error:", "  "))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--strategy", "shaply"], "Unknown strategy 'shaply'|Did you mean 'shapley'"),
+        (["--objective", "perplexty"], "Unknown objective 'perplexty'|Did you mean 'perplexity'"),
+        (["--strategy-arg", "chain=4"], "Unknown option 'chain' of strategy 'shapley'|Did you mean 'chains'"),
+        (["--strategy-arg", "chains=many"], "Option 'chains' of strategy 'shapley': 'many' does not fit|integer"),
+        (["--strategy-arg", "chains=1"], "Option 'chains' of strategy 'shapley': '1' does not fit|greater than"),
+        (["--strategy-arg", "chains"], "--strategy-arg 'chains' is not name=value|name=value"),
+        (["--objective-arg", "x=1"], "Unknown option 'x' of objective 'perplexity'|no options"),
+        (["--budget", "0"], "Budget '0' removes nothing|at least 1"),
+        (["--budget", "7"], "Budget '7' is larger than the 6 units|less"),
+        (["--budget", "some"], "Budget 'some' is not a number of units|8"),
+        (["--keep", "6"], "names block 6, but the model has 6 blocks|0 to 5"),
+        (["--keep", "all"], "Plan 'all': cannot read 'all'|Write"),
+        (["--data", "none.txt"], "Data 'none.txt': there is no such file|path"),
+        (["--data", "bad.txt"], "Data 'bad.txt' cannot be read|UTF-8"),
+        (["--model", "empty"], "Folder 'empty' holds no causal LM|save_pretrained"),
+        (["--model", "./none"], "Model './none' is not a folder|hub id"),
+        (["--windows", "1000"], "too short for 1000 windows of 16 tokens: [0-9]+ fit|--data"),
+        (["--window-tokens", "300"], "Windows of 300 tokens are longer than the 256 the model reads|Lower"),
+        (["--report-windows", "31"], "--report-windows: '31' does not fit|at least 32"),
+        (["--seed", "-1"], "--seed: '-1' does not fit|greater"),
+        (["--windows", "x"], "--windows|--help"),
+        (["--format", "xml"], "--format|--help"),
+        (["--nonsense", "1"], "No such option: --nonsense|--help"),
+        (["--timeout", "soon"], "Timeout 'soon' is not a duration|30m"),
+        (["--max-cost", "0"], "--max-cost: '0.0' does not fit|greater"),
+        (["--dtype", "int3"], "dtype 'int3' is not known|float32"),
+        (["--device", "tpu"], "Device 'tpu' is not known|cuda"),
+        (["--name", "a/b"], "Name 'a/b' cannot be a folder name|letters"),
+        (["--config", "none.yaml"], "Configuration none.yaml cannot be read|YAML"),
+        (["--config", "odd.yaml"], "Unknown option 'budgets'|Did you mean 'budget'"),
+        (["--strategy", "none.py:A"], "there is no file none.py|path"),
+        (["--strategy", "broken.py:A"], "broken.py cannot be imported .ZeroDivisionError|Mend"),
+        (["--strategy", "mine.py:None"], "mine.py has no Strategy class 'None'|Strategy"),
+        (["--strategy", "mine.py:TopOne"], "mine.py has no Strategy class 'TopOne'|Strategy"),
+        (["--strategy", "no.such.module:A"], "no.such.module cannot be imported|name"),
+        (["--runs-dir", "bad.txt"], "cannot be written|--runs-dir"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_is_one_line_and_a_hint(searcher_command, tmp_path, arguments, told):
+    write_plugins(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x81")
+    (tmp_path / "odd.yaml").write_text("budgets: 3\n")
+    budget = [] if "--budget" in arguments else ["--budget", "2"]
+    done = searcher_command("run", *budget, *arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    error, hint = lines_of(done.err)
+    what, expected = told.rsplit("|", 1)
+    assert re.search(what.split("|")[0], error), error
+    assert re.search("|".join(what.split("|")[1:]) or expected, hint), hint
+    assert re.search(expected, error + hint), hint
+
+
+def test_a_missing_budget(searcher_command):
+    done = searcher_command("run")
+    assert done.code == 2
+    assert lines_of(done.err)[0] == "Error: Option --budget is missing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--plan", "2,6"], "Plan 2,6 names block 6, but the model has 6 blocks"),
+        (["--plan", "3-"], "Plan '3-': cannot read '3-'"),
+        ([], "Missing option '--plan'"),
+    ],
+)
+def test_mistakes_in_evaluate(searcher_command, arguments, told):
+    done = searcher_command("evaluate", *arguments)
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        (["--windows", "5"], "windows was 4, now 5"),
+        (["--seed", "1"], "seed was 0, now 1"),
+        (["--strategy", "greedy"], 'strategy was "shapley", now "greedy"'),
+        (["--budget", "3"], 'budget was "2", now "3"'),
+        (["--dtype", "bfloat16"], 'dtype was "float32", now "bfloat16"'),
+    ],
+)
+def test_a_run_folder_of_another_configuration_is_refused_naming_the_field(searcher_command, changed, field):
+    assert searcher_command("run", "--budget", "2", "--name", "a").code == 0
+    before = {path: path.read_bytes() for path in Path("runs/a").iterdir()}
+    done = searcher_command("run", *([] if "--budget" in changed else ["--budget", "2"]), "--name", "a", *changed)
+    assert done.code == 2
+    assert f"runs/a holds a run of another configuration: {field}" in done.err
+    assert {path: path.read_bytes() for path in Path("runs/a").iterdir()} == before
+
+
+def test_changed_text_or_weights_make_another_run(searcher_command, tiny, tmp_path):
+    from tiny_checkpoint import write_text
+
+    assert searcher_command("run", "--budget", "2", "--name", "a").code == 0
+    other = write_text(tmp_path / "text.jsonl", documents=61)
+    done = searcher_command("run", "--budget", "2", "--name", "a", "--data", other)
+    assert done.code == 2
+    assert "another configuration: data was" in done.err
