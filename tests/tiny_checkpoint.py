@@ -32,3 +32,33 @@ def command(folder: Path) -> list[str]:
     """The options of the command line for the checkpoint and text in this folder."""
     flags = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     return ["--model", str(folder / "model"), "--data", str(folder / "text.jsonl"), *flags]
+
+
+SLOW_OBJECTIVE = '''
+import time
+from objectives.loss import Loss
+
+class Slow(Loss):
+    """The loss, taken slowly, so that there is time to be killed."""
+    def measure(self, candidate):
+        time.sleep(0.01)
+        return super().measure(candidate)
+'''
+
+
+def slow_run(folder: str, runs_dir: str) -> None:
+    """A run of some 80 plans; for a process of its own."""
+    import searcher
+
+    searcher.run(
+        model=f"{folder}/model",
+        data=f"{folder}/text.jsonl",
+        objective=f"{runs_dir}/slow.py:Slow",
+        strategy="shapley",
+        granularity="sublayer",
+        budget=6,
+        name="run",
+        runs_dir=runs_dir,
+        quiet=True,
+        **OPTIONS,
+    )

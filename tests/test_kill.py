@@ -1,0 +1,160 @@
+"""Runs that are killed, interrupted or damaged: nothing finished is lost, nothing is measured twice."""
+
+import json
+import multiprocessing
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from tiny_checkpoint import SLOW_OBJECTIVE, command, slow_run
+
+import searcher
+from searcher.errors import UsageError
+from searcher.journal import Journal, read_evaluations
+from searcher.measurement import Measurement
+from searcher.plan import PrunePlan
+
+# children are forked from a server that has imported everything and computed nothing: they start at once
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["torch", "transformers", "searcher.runner", "results.run", "tiny_checkpoint"])
+
+
+def journal_of(folder):
+    return folder / "run" / "evaluations.jsonl"
+
+
+def count_lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def killed_after(tiny, folder, lines, rng):
+    """Start the run and kill it when its journal has this many lines; False if it was done before that."""
+    process = PROCESSES.Process(target=slow_run, args=(str(tiny), str(folder)))
+    process.start()
+    while process.is_alive() and count_lines(journal_of(folder)) < lines:
+        time.sleep(0.0005)
+    time.sleep(rng.uniform(0, 0.012))  # anywhere between two lines, or in the middle of one
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+def finish(tiny, folder):
+    process = PROCESSES.Process(target=slow_run, args=(str(tiny), str(folder)))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return searcher.load_run(folder / "run").document()
+
+
+def prepared(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "slow.py").write_text(SLOW_OBJECTIVE)
+    return folder
+
+
+def comparable(document):
+    """All of a document that does not say where the run is or how long it took."""
+    entries = json.dumps([document["dense"], document["best"], document["front"], document["cost"]["charged"]])
+    return entries.replace(document["config"]["objective"][0], "objective")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory):
+    folder = prepared(tmp_path_factory.mktemp("undisturbed"))
+    document = finish(tiny, folder)
+    return document, count_lines(journal_of(folder))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_random_moments_it_ends_the_same_and_runs_nothing_again(tiny, tmp_path, undisturbed, seed):
+    document, total = undisturbed
+    rng, folder = random.Random(seed), prepared(tmp_path / "a")
+    moments = sorted(rng.sample(range(total - 3), 5))  # four runs, five kills each
+    for lines in moments:
+        before = journal_of(folder).read_bytes() if journal_of(folder).exists() else b""
+        assert killed_after(tiny, folder, lines, rng)
+        after = journal_of(folder).read_bytes() if journal_of(folder).exists() else b""
+        assert after.startswith(before[: before.rfind(b"\n") + 1])  # only a torn line may go
+    resumed = finish(tiny, folder)
+    assert comparable(resumed) == comparable(document)
+    measured = Counter(
+        (line.split, line.plan, line.group, row) for line in read_evaluations(folder / "run") for row in line.rows
+    )
+    assert set(measured.values()) == {1}
+    assert count_lines(journal_of(folder)) == total
+
+
+def test_a_torn_line_is_forgiven(tiny, tmp_path, undisturbed):
+    folder = prepared(tmp_path / "a")
+    finish(tiny, folder)
+    whole = journal_of(folder).read_bytes()
+    journal_of(folder).write_bytes(whole[:-40])
+    assert len(list(read_evaluations(folder / "run"))) == undisturbed[1] - 1
+    assert comparable(finish(tiny, folder)) == comparable(undisturbed[0])
+    assert count_lines(journal_of(folder)) == undisturbed[1]
+    assert journal_of(folder).read_bytes().startswith(whole[: whole[:-40].rfind(b"\n") + 1])
+
+
+def line(plan="3"):
+    return Measurement("search", PrunePlan.parse(plan), "windows:0", (0,), {"loss": (1.5,)})
+
+
+@pytest.mark.parametrize("damage", [b"{}\n", b"not json\n", b'{"split": 3\n', b"\x00\xff\n", b"[]\n"])
+def test_a_damaged_line_is_named(tmp_path, damage):
+    with Journal(tmp_path) as journal:
+        journal.append(line())
+    path = tmp_path / "evaluations.jsonl"
+    path.write_bytes(path.read_bytes() + damage + path.read_bytes())
+    with pytest.raises(UsageError, match=r"evaluations\.jsonl, line 2 is not a measurement"):
+        list(read_evaluations(tmp_path))
+
+
+def test_infinity_and_nan_are_kept_as_what_they_are(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.append(Measurement("search", PrunePlan(), "windows:0", (0, 1), {"loss": (float("inf"), float("nan"))}))
+    text = (tmp_path / "evaluations.jsonl").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    (again,) = read_evaluations(tmp_path)
+    assert str(again.values["loss"]) == "(inf, nan)"
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with Journal(tmp_path), pytest.raises(UsageError, match="is being written by another searcher"):
+        Journal(tmp_path).__enter__()
+    with Journal(tmp_path) as journal:  # and let in when the first has gone
+        journal.append(line())
+
+
+def test_an_unfinished_run_cannot_be_read_as_a_finished_one(tiny, tmp_path):
+    folder = prepared(tmp_path / "a")
+    assert killed_after(tiny, folder, 5, random.Random(0))
+    with pytest.raises(UsageError, match="is not finished"):
+        searcher.load_run(folder / "run")
+    with pytest.raises(UsageError, match="is not a run folder"):
+        searcher.load_run(tmp_path / "none")
+
+
+def test_interrupted_it_exits_130_and_goes_on(tiny, tmp_path):
+    prepared(tmp_path)
+    arguments = [sys.executable, "-m", "searcher", "run", *command(tiny), "--objective", "slow.py:Slow"]
+    arguments += ["--strategy", "greedy", "--granularity", "sublayer", "--budget", "6", "--name", "run"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    journal = journal_of(tmp_path / "runs")
+    while process.poll() is None and count_lines(journal) < 10:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err
+    assert out == ""
+    kept = journal.read_bytes()
+    assert kept.count(b"\n") >= 10
+    again = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "known from before" in again.stderr
+    assert journal.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
