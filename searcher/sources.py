@@ -48,16 +48,27 @@ def read_documents(data: str | None) -> Source:
     """
     if data is None:
         return _python_topics()
+    if not data.strip():
+        raise UsageError(f"Data '{data}' names no text", "Name a file, a folder or a dataset, or leave --data out")
     path = Path(data).expanduser()
-    if not (path.exists() or path.suffix in _READERS or data.startswith(("/", "./", "../", "~"))):
+    exists = _exists(path)
+    looks_like_a_path = path.suffix in (*_READERS, ".json") or data.startswith(("/", "./", "../", "~"))
+    if not (exists or looks_like_a_path):
         return _limited(data, _from_hub(data))
-    if not path.exists():
+    if not exists:
         raise UsageError(f"Data '{data}': there is no such file", "Check the path")
     if path.is_dir():
         return _limited(path.name, _from_folder(path))
     if path.suffix not in _READERS:
         raise UsageError(f"Data '{data}': files of type '{path.suffix}' are not read", f"Use {', '.join(_READERS)}")
     return _limited(path.name, _READERS[path.suffix](path))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a folder above that may not be entered, or a name no file can have
+        raise UsageError(f"Data '{path}' cannot be read ({_line(error)})", "Give a path you may read") from error
 
 
 def _python_topics() -> Source:
@@ -81,8 +92,9 @@ def _limited(name: str, documents: Iterable[str]) -> Source:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(MAX_CHARACTERS + 1)
+        with path.open(encoding="utf-8-sig") as file:
+            # Sections lose the newline between them, so a little over the limit would not show that there was more.
+            return file.read(2 * MAX_CHARACTERS)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Data '{path}' cannot be read ({_line(error)})", "Give a readable UTF-8 file") from error
 
@@ -92,12 +104,16 @@ def _from_text(path: Path) -> Iterator[str]:
 
 
 def sections(lines: Iterable[str]) -> Iterator[str]:
-    """Plain text as documents: whole paragraphs, about 1,000 words together; a WikiText title starts a new one."""
+    """Plain text as documents: whole paragraphs, about 1,000 words together; a WikiText title starts a new one.
+
+    Text that goes on for 2,000 words without an empty line is cut at the end of a line, or within a longer one.
+    """
     section: list[str] = []
     words = 0
-    for line in lines:
+    for line in _short_lines(lines):
         title = bool(_HEADING.fullmatch(line.strip()))
-        if section and (title or (not line.strip() and words >= SECTION_WORDS)):
+        long = words >= (2 * SECTION_WORDS if line.strip() else SECTION_WORDS)
+        if section and (title or long):
             yield "\n".join(section)
             section, words = [], 0
         section.append(line)
@@ -106,9 +122,18 @@ def sections(lines: Iterable[str]) -> Iterator[str]:
         yield "\n".join(section)
 
 
+def _short_lines(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        words = line.split()
+        if len(words) <= SECTION_WORDS:
+            yield line
+        else:
+            yield from (" ".join(words[i : i + SECTION_WORDS]) for i in range(0, len(words), SECTION_WORDS))
+
+
 def _from_jsonl(path: Path) -> Iterator[str]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _text_of(json.loads(line), f"'{path}', line {number}")
@@ -124,6 +149,10 @@ def _text_of(row: Any, place: str) -> str:
         found = f"only {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
         raise UsageError(f"Data {place} has no 'text' of type string, {found}", "Name the field or column 'text'")
     text: str = row["text"]
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can write half a surrogate pair, which no tokenizer takes
+        raise UsageError(f"Data {place} is not Unicode text ({error.reason})", "Mend the text") from error
     return text
 
 
@@ -161,12 +190,17 @@ def _from_folder(path: Path) -> Iterator[str]:
             "Write it with save_to_disk, or name a file in it",
         ) from error
     if isinstance(found, DatasetDict):
+        if not found:
+            raise UsageError(f"Data '{path}' is a dataset without splits", "Save at least one, such as 'train'")
         found = found["train"] if "train" in found else next(iter(found.values()))
     return (_text_of(row, f"'{path}'") for row in found)
 
 
 def _from_hub(data: str) -> Iterator[str]:
-    name, config, split = (*SHORT_NAMES.get(data, data).split(":"), "", "")[:3]
+    name, *rest = SHORT_NAMES.get(data, data).split(":")
+    if len(rest) > 2:
+        raise UsageError(f"Data '{data}' has {len(rest) + 1} parts", "Write a dataset as id[:config[:split]]")
+    config, split = (*rest, "", "")[:2]
     try:
         from datasets import load_dataset
 

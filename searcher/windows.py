@@ -44,8 +44,9 @@ def cut_windows(
         seed: draws the windows at random; None takes them at equal distances.
 
     Raises:
-        UsageError: the text is too short; says how many windows fit.
+        UsageError: the text is too short, with how many windows fit; or `tokens` or `count` is too small.
     """
+    _check(tokens, count, split)
     bos = bos_token(tokenizer)
     length = tokens - len(bos)
     whole, leftovers = _cut_documents(documents, tokenizer, length)
@@ -53,13 +54,22 @@ def cut_windows(
     if len(whole) + len(packed) < count:
         raise UsageError(
             f"The {split} split is too short for {count} windows of {tokens} tokens: {len(whole) + len(packed)} fit",
-            "Lower --window-tokens or the number of windows, or give a longer text with --data",
+            "Lower --windows, --report-windows or --window-tokens, or give a longer text with --data",
         )
     missing = max(0, count - len(whole))
     taken = [whole[i] for i in _choose(len(whole), count - missing, seed)]
     taken += [packed[i] for i in _choose(len(packed), missing, seed)]
     ids = torch.tensor([bos + window for _, window in taken], dtype=torch.int64)
     return Windows(ids, tuple(number for number, _ in taken))
+
+
+def _check(tokens: int, count: int, split: str) -> None:
+    if tokens < 2:
+        raise UsageError(
+            f"Windows of {tokens} tokens hold nothing to predict ({split} split)", "Set --window-tokens to 2 or more"
+        )
+    if count < 1:
+        raise UsageError(f"{count} windows of the {split} split measure nothing", "Ask for 1 window or more")
 
 
 def bos_token(tokenizer: Any) -> list[int]:

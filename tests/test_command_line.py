@@ -105,8 +105,11 @@ def test_the_same_command_again_measures_nothing_and_prints_the_same(searcher_co
 def test_same_seed_same_plans_in_a_fresh_process(searcher_command, tiny, tmp_path, strategy):
     ours = run_json(searcher_command, "--strategy", strategy, "--budget", "3", "--seed", "7")
     theirs = subprocess.run(
-        f"{sys.executable} -m searcher run --strategy {strategy} --budget 3 --seed 7 --format json".split()
-        + [*command(tiny), "--runs-dir", tmp_path / "elsewhere"],
+        [
+            *f"{sys.executable} -m searcher run --strategy {strategy} --budget 3 --seed 7 --format json".split(),
+            *command(tiny),
+            *("--runs-dir", tmp_path / "elsewhere"),
+        ],
         env={**os.environ, "PYTHONHASHSEED": "1"},
         capture_output=True,
         text=True,

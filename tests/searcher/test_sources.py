@@ -115,3 +115,56 @@ def test_sections_lose_no_line_and_cut_no_paragraph():
     assert "\n".join(found).splitlines() == lines
     assert all(sum(paragraph in section for section in found) == 1 for paragraph in paragraphs)
     assert all(len(section.split()) >= SECTION_WORDS for section in found[:-1])
+
+
+def test_a_long_plain_text_is_cut_and_says_so(tmp_path, monkeypatch):
+    from searcher import sources
+
+    paragraphs = "\n\n".join("word " * SECTION_WORDS for _ in range(10))
+    monkeypatch.setattr(sources, "MAX_CHARACTERS", len(paragraphs) - 5)
+    (tmp_path / "a.txt").write_text(paragraphs)
+    source = read_documents(str(tmp_path / "a.txt"))
+    assert sum(map(len, source.documents)) <= len(paragraphs) - 5
+    monkeypatch.setattr(sources, "MAX_CHARACTERS", len(paragraphs) // 2)
+    source = read_documents(str(tmp_path / "a.txt"))
+    assert source.truncated
+    assert sum(map(len, source.documents)) == len(paragraphs) // 2
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}', encoding="utf-8-sig")
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8-sig")
+    for name in ("a.jsonl", "a.txt"):
+        assert read_documents(str(tmp_path / name)).documents == ("a",)
+
+
+def test_half_a_surrogate_pair_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "\\ud800"}')
+    assert "line 2 is not Unicode text" in refused(tmp_path / "a.jsonl").message
+
+
+def test_a_saved_dict_without_splits_is_refused(tmp_path):
+    assert "without splits" in refused(saved(tmp_path / "a", {})).message
+
+
+@pytest.mark.parametrize("data", ["none.json", "./none.json"])
+def test_json_names_a_file(data):
+    assert "no such file" in refused(data).message
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(36, "File name too long")])
+def test_a_path_that_cannot_even_be_looked_up_is_refused(monkeypatch, error):
+    def fail(_path):
+        raise error
+
+    monkeypatch.setattr(Path, "exists", fail)
+    assert f"Data '/a/b.txt' cannot be read ({error})" in refused("/a/b.txt").message
+
+
+def test_an_id_of_too_many_parts_is_refused():
+    assert "'me/mine:config:split:more' has 4 parts" in refused("me/mine:config:split:more").message
+
+
+@pytest.mark.parametrize("data", ["", " "])
+def test_an_empty_name_is_refused(data):
+    assert "names no text" in refused(data).message

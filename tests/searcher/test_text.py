@@ -25,7 +25,7 @@ def texts_made_of_repeats(draw):
 
 
 def runs(documents, words):
-    return {tuple(words(d)[i : i + 20]) for d in documents for i in range(len(words(d)) - 19)}
+    return {tuple(found[i : i + 20]) for found in map(words, documents) for i in range(len(found) - 19)}
 
 
 def assert_disjoint(parts):
@@ -99,6 +99,16 @@ def test_plain_text_becomes_sections(tmp_path):
     path.write_text("\n\n".join(" ".join(f"w{i}_{j}" for j in range(400)) for i in range(10)))
     documents = read_documents(str(path)).documents
     assert [len(d.split()) for d in documents] == [1200, 1200, 1200, 400]
+
+
+@pytest.mark.parametrize("between", [" ", "\n"])
+def test_plain_text_without_paragraphs_is_cut_too(tmp_path, between):
+    path = tmp_path / "a.txt"
+    path.write_text(between.join(f"w{i}" for i in range(9000)))
+    documents = read_documents(str(path)).documents
+    assert [w for d in documents for w in d.split()] == [f"w{i}" for i in range(9000)]
+    assert all(len(d.split()) <= 2000 for d in documents)
+    assert all(getattr(load_text(str(path)), part) for part in PARTS)
 
 
 def test_wikitext_titles_start_documents(tmp_path):

@@ -86,3 +86,22 @@ def test_too_short_a_text_says_how_many_windows_fit():
     assert "--window-tokens" in str(error.value)
     with pytest.raises(UsageError, match="0 fit"):
         cut([], count=1)
+
+
+def test_the_hint_names_the_options_to_lower():
+    with pytest.raises(UsageError) as error:
+        cut(["abcd"], count=2)
+    for option in ("--windows", "--report-windows", "--window-tokens", "--data"):
+        assert option in error.value.hint
+
+
+@pytest.mark.parametrize("tokens", [1, 0, -1])
+def test_windows_without_a_token_to_predict_are_refused(tokens):
+    with pytest.raises(UsageError, match=f"Windows of {tokens} tokens hold nothing to predict"):
+        cut(["abcdefgh"], tokens=tokens)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_fewer_than_one_window_is_refused(count):
+    with pytest.raises(UsageError, match=f"^{count} windows of the search split"):
+        cut(["abcdefgh"], count=count)
