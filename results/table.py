@@ -1,10 +1,12 @@
 """Tables for the terminal."""
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from results.run import Estimate, Evaluation, Run
@@ -23,8 +25,9 @@ def show(*items: Any) -> None:
 def run_lines(run: Run) -> Iterator[Table | str]:
     """The outcome of a run: what was searched on what, the dense model and the front, what it cost."""
     identity = run.record["identity"]
-    yield f"{run.record['model']} in {identity['dtype']} on {run.record['text']}"
-    yield f"strategy {run.config.strategy}, granularity {run.config.granularity}, budget {run.config.budget}"
+    yield escape(f"{run.record['model']} in {identity['dtype']} on {run.record['text']}")
+    config = run.config
+    yield escape(f"strategy {config.strategy}, granularity {config.granularity}, budget {config.budget}")
     yield _front_table(run)
     yield from _footnotes(run)
 
@@ -46,7 +49,9 @@ def _cells(run: Run, evaluation: Evaluation) -> list[str]:
     cells = [str(evaluation.size), str(evaluation.plan)]
     for name, report in evaluation.report.items():
         dense = run.dense.report[name].value
-        cells += [_number(evaluation.search[name]), _estimate(report), f"{report.value / dense:.2f}x" if dense else "-"]
+        times = report.value / dense if dense else math.nan
+        shown = f"{times:.2f}x" if math.isfinite(times) else "-"
+        cells += [_number(evaluation.search[name]), _estimate(report), shown]
     return cells
 
 
@@ -76,7 +81,7 @@ def _footnotes(run: Run) -> Iterator[str]:
         yield f"Stopped early: {run.outcome['stopped']}."
     if not run.outcome["repeatable"]:
         yield "Another run may end otherwise: it depended on time, or on a device that rounds differently every time."
-    yield f"Kept in {run.folder}"
+    yield f"Kept in {escape(str(run.folder))}"
 
 
 def evaluations_table(document: dict[str, Any], split: str) -> Table:

@@ -196,11 +196,11 @@ def run(
     given |= _measurement(locals())
     options = (read_config_file(config) if config else {}) | {k: v for k, v in given.items() if v is not None}
     if strategy_arg:
-        options["strategy_args"] = options.get("strategy_args", {}) | dict(_pairs("--strategy-arg", strategy_arg))
+        named = {_field(name): value for name, value in _pairs("--strategy-arg", strategy_arg)}
+        options["strategy_args"] = _joined(options.get("strategy_args"), named)
     if objective_arg:
-        options["objective_args"] = options.get("objective_args", {}) | _objective_args(
-            objective_arg, options.get("objective")
-        )
+        args = _objective_args(objective_arg, options.get("objective"))
+        options["objective_args"] = _joined(options.get("objective_args"), args)
     finished = searcher.run(**options)
     if output == "json":
         _print_json(finished.document())
@@ -278,12 +278,25 @@ def _pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
     for text, (name, equals, _) in zip(texts, pairs, strict=True):
         if not (name and equals):
             raise UsageError(f"{option} '{text}' is not name=value", f"Write it as {option} name=value")
-    return [(name.strip().replace("-", "_"), value) for name, _, value in pairs]
+    return [(name.strip(), value) for name, _, value in pairs]
 
 
-def _objective_args(texts: list[str], objectives: list[str] | None) -> dict[str, dict[str, str]]:
+def _field(option: str) -> str:
+    return option.replace("-", "_")
+
+
+def _joined(file: Any, given: dict[str, Any]) -> Any:
+    """Options of a configuration file with those given on the command line, which win, also one level down."""
+    if file is None:
+        return given
+    if not isinstance(file, dict):
+        return file  # is refused with all else that does not fit
+    return file | {name: _joined(file.get(name), v) if isinstance(v, dict) else v for name, v in given.items()}
+
+
+def _objective_args(texts: list[str], objectives: str | list[str] | None) -> dict[str, dict[str, str]]:
     """Options by objective; a name without `objective:` before it goes to the only objective there is."""
-    names = objectives or ["perplexity"]
+    names = [objectives] if isinstance(objectives, str) else objectives or ["perplexity"]
     found: dict[str, dict[str, str]] = {}
     for name, value in _pairs("--objective-arg", texts):
         owner, colon, option = name.rpartition(":")
@@ -292,12 +305,14 @@ def _objective_args(texts: list[str], objectives: list[str] | None) -> dict[str,
                 f"--objective-arg '{name}={value}' could be meant for any of {', '.join(names)}",
                 f"Write it as {names[0]}:{name}={value}",
             )
-        found.setdefault(owner if colon else names[0], {})[option] = value
+        found.setdefault(owner if colon else names[0], {})[_field(option)] = value
     return found
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    json.dump(document, sys.stdout, indent=2)
+    from searcher.measurement import to_plain_json
+
+    json.dump(to_plain_json(document), sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
 
 
@@ -318,5 +333,6 @@ def main() -> NoReturn:
 
 
 def _complain(message: str, hint: str, code: int) -> int:
+    message = " ".join(message.split("\n"))  # of an exception of somebody else's, say
     sys.stderr.write(f"{message}\n  {hint}\n" if hint else f"{message}\n")
     return code

@@ -165,13 +165,21 @@ class Ledger:
 
     def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
         """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits."""
+        return self.limit_passed_by(plans, spare, windows) is None
+
+    def limit_passed_by(
+        self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None
+    ) -> str | None:
+        """The limit that measuring these plans and `spare` dense ones would pass, None if they fit."""
         after = self.charged + self.cost_of(plans, windows)
         for _ in range(spare):
             after = after + self.tariff.ask([PrunePlan()], self.tariff.windows, own=True)
         limits = self.limits
-        return (limits.max_evaluations is None or after.evaluations <= limits.max_evaluations + 1e-9) and (
-            limits.max_cost is None or self.tariff.total(after) <= limits.max_cost * (1 + 1e-9)
-        )
+        if limits.max_evaluations is not None and after.evaluations > limits.max_evaluations + 1e-9:
+            return "evaluation limit"
+        if limits.max_cost is not None and self.tariff.total(after) > limits.max_cost * (1 + 1e-9):
+            return "cost limit"
+        return None
 
     def knows(self, plan: PrunePlan) -> bool:
         """Whether the plan has been asked for before."""

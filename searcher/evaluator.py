@@ -1,5 +1,6 @@
 """Plans in, measurements out: replays plans on groups of token sequences and lets the objectives measure them."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,7 +133,8 @@ class Evaluator:
     def _own_groups(self, split: Split, tokenizer: Any) -> Iterator[Group]:
         device = self._replay.model.device
         for name in self._reading("inputs"):
-            batches = self._objectives[name].inputs(tokenizer, split)
+            with _blaming(name, f"to bring inputs for the {split} split"):
+                batches = self._objectives[name].inputs(tokenizer, split)
             if not batches:
                 raise UsageError(f"Objective '{name}' brings no inputs for the {split} split", "Give it more items")
             for number, batch in enumerate(batches):
@@ -178,13 +180,13 @@ class Evaluator:
         if (split, group.layout.name) in self._prepared:
             return
         self._prepared.add((split, group.layout.name))
-        objectives = [self._objectives[name] for name in group.layout.objectives]
-        wanting = [objective for objective in objectives if type(objective).prepare is not Objective.prepare]
+        objectives = {name: self._objectives[name] for name in group.layout.objectives}
+        wanting = {name: o for name, o in objectives.items() if type(o).prepare is not Objective.prepare}
         if not wanting:
             return
         for candidate in self._candidates(split, group, tuple(range(group.layout.rows)), [PrunePlan()]):
-            with torch.inference_mode():
-                for objective in wanting:
+            for name, objective in wanting.items():
+                with torch.inference_mode(), _blaming(name, f"to prepare for the {split} split"):
                     objective.prepare(candidate)
 
     def _measure_group(
@@ -224,16 +226,25 @@ class Evaluator:
 
     def _value(self, name: str, candidate: ReplayedCandidate) -> tuple[float, ...]:
         rows = len(candidate.rows)
-        try:
+        with _blaming(name, f"on plan {candidate.plan}"):
             values = np.asarray(self._objectives[name].measure(candidate), dtype=np.float64)
-        except Exception as error:
-            raise UsageError(
-                f"Objective '{name}' failed on plan {candidate.plan}: {type(error).__name__}: {error}",
-                "What was measured before is kept; mend the objective and run the same command again",
-            ) from error
         if values.shape != (rows,):
             raise UsageError(
                 f"Objective '{name}' returned shape {values.shape} for plan {candidate.plan}",
                 f"`measure` must return one number for each of the {rows} rows",
             )
         return tuple(values.tolist())
+
+
+@contextlib.contextmanager
+def _blaming(name: str, doing: str) -> Iterator[None]:
+    """What an objective raises stops the run and names the objective; errors meant for the user pass."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # the user's own objective may raise anything
+        raise UsageError(
+            f"Objective '{name}' failed {doing}: {type(error).__name__}: {error}",
+            "What was measured before is kept for the same command; an objective that was changed starts a new run",
+        ) from error

@@ -10,7 +10,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from searcher.errors import UsageError
-from searcher.measurement import Measurement
+from searcher.measurement import Measurement, to_plain_json
 
 RUN_FILE = "run.json"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -61,7 +61,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object so that the file is at every moment either the old one or the new one, whole."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
+        json.dump(to_plain_json(content), file, indent=2, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

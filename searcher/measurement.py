@@ -62,7 +62,7 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; NaN and infinity as text, since they are results too."""
-        values = {name: [_number_to_json(v) for v in numbers] for name, numbers in self.values.items()}
+        values = {name: to_plain_json(numbers) for name, numbers in self.values.items()}
         return {
             "split": self.split,
             "plan": str(self.plan),
@@ -89,8 +89,13 @@ class Measurement:
         )
 
 
-def _number_to_json(number: float) -> float | str:
-    return number if math.isfinite(number) else str(number)  # "nan", "inf", "-inf", which float() reads
+def to_plain_json(value: Any) -> Any:
+    """The value with NaN and infinity, for which JSON has no numbers, as text that `float` reads: nan, inf, -inf."""
+    if isinstance(value, Mapping):
+        return {name: to_plain_json(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain_json(member) for member in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass

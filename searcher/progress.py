@@ -60,12 +60,12 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True)  # a log is not folded at 80 columns
+    def _print(self, line: str, style: str = "") -> None:
+        self._console.print(line, style=style, soft_wrap=True, markup=False)  # a log is not folded at 80 columns
 
     def say(self, what: str) -> None:
         """A step that cannot be counted has begun."""
-        self._print(f"[dim]{what}[/dim]")
+        self._print(what, style="dim")
 
     def opened(self, folder: Path, resolved: dict[str, Any]) -> None:
         """The run folder is open, and this is what will be measured."""

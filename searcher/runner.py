@@ -7,6 +7,7 @@ from typing import Any
 from searcher import registry
 from searcher.config import RunConfig
 from searcher.cost import Cost, Ledger, Limits
+from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
 from searcher.plan import Budget, PrunePlan, legal_units
@@ -59,6 +60,7 @@ def _make_loop(config: RunConfig, prepared: Prepared, recorder: Recorder, starte
     units = legal_units(prepared.model.num_blocks, config.granularity, PrunePlan.parse(config.keep))
     dense = [line for line in recorder.lines if line.split == "search" and line.plan == DENSE]
     ledger = Ledger(prepared.tariff(dense), Limits(config.max_evaluations, config.max_cost))
+    _check_limits(ledger)
     space = Space(
         num_blocks=prepared.model.num_blocks,
         granularity=config.granularity,
@@ -70,6 +72,17 @@ def _make_loop(config: RunConfig, prepared: Prepared, recorder: Recorder, starte
     )
     deadline = None if config.seconds is None else started + config.seconds
     return SearchLoop(space, recorder, ledger, prepared.objectives, deadline)
+
+
+def _check_limits(ledger: Ledger) -> None:
+    if ledger.fits([], spare=1):
+        return
+    limits = {name: limit for name, limit in vars(ledger.limits).items() if limit is not None}
+    one = ledger.tariff.ask([DENSE], ledger.tariff.windows, own=True)
+    raise UsageError(
+        f"Not even one plan fits {' and '.join(f'{name} {limit:g}' for name, limit in limits.items())}",
+        f"A plan is 1 evaluation and costs up to {ledger.tariff.total(one):.3g}: raise the limit",
+    )
 
 
 def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -> dict[str, Any]:

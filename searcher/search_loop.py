@@ -139,9 +139,7 @@ class SearchLoop:
             return f"{STALE_ROUNDS} rounds without a new plan"
         # until a plan of full size has been measured, the cost of one is kept back
         spare = 0 if self._has_full_size or (ask.windows is None and self._any_full_size(ask.plans)) else 1
-        if self.ledger.fits(ask.plans, spare, ask.windows):
-            return None
-        return "cost limit" if self.ledger.limits.max_evaluations is None else "evaluation limit"
+        return self.ledger.limit_passed_by(ask.plans, spare, ask.windows)
 
     def _any_full_size(self, plans: Iterable[PrunePlan]) -> bool:
         return any(plan.size(self.space.granularity) == self.space.size for plan in plans)

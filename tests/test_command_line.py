@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import OPTIONS, command
+from tiny_checkpoint import OPTIONS, command, save_tiny_checkpoint, write_text
 
 import searcher
-from searcher.journal import read_evaluations
+from searcher.journal import Journal, read_evaluations
 from searcher.plan import Granularity, PrunePlan
 
 
@@ -22,6 +22,10 @@ def run_json(call, *arguments):
     done = call("run", "--format", "json", *arguments)
     assert done.code == 0, done.err
     return json.loads(done.out)
+
+
+def strict_json(text):
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 def without(document, *keys):
@@ -46,9 +50,14 @@ def test_the_document_keeps_its_contract(searcher_command, strategy):
     assert document["dense"]["plan"] == "dense"
     assert document["best"]["size"] == 3
     assert document["best"] in document["front"]
+    sizes = [entry["size"] for entry in document["front"]]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == 3
     assert set(document["cost"]) == {"charged", "executed", "seconds"}
     for kind in ("charged", "executed"):
         assert set(document["cost"][kind]) == {"evaluations", "layer_forwards", "heads", "total"}
+        assert document["cost"][kind]["total"] > document["cost"][kind]["layer_forwards"] * 16 / 1000  # and the heads
+    assert document["cost"]["seconds"] > 0
     assert document["config"]["strategy"] == strategy
     assert document["config"]["windows"] == OPTIONS["windows"]
 
@@ -101,23 +110,21 @@ def test_the_same_command_again_measures_nothing_and_prints_the_same(searcher_co
     assert journal.read_bytes() == before
 
 
-@pytest.mark.parametrize("strategy", ["greedy", "shapley", "random"])
-def test_same_seed_same_plans_in_a_fresh_process(searcher_command, tiny, tmp_path, strategy):
-    ours = run_json(searcher_command, "--strategy", strategy, "--budget", "3", "--seed", "7")
+@pytest.mark.parametrize("strategy", ["shapley", "random"])
+def test_same_seed_same_plans_in_a_fresh_process(searcher_command, tiny, strategy):
+    arguments = ["--strategy", strategy, "--budget", "3", "--seed", "7", "--format", "json"]
+    done = searcher_command("run", *arguments)
     theirs = subprocess.run(
-        [
-            *f"{sys.executable} -m searcher run --strategy {strategy} --budget 3 --seed 7 --format json".split(),
-            *command(tiny),
-            *("--runs-dir", tmp_path / "elsewhere"),
-        ],
+        [sys.executable, "-m", "searcher", "run", *command(tiny), *arguments, "--runs-dir", "elsewhere"],
         env={**os.environ, "PYTHONHASHSEED": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    document = json.loads(theirs.stdout)
+    ours, document = json.loads(done.out), json.loads(theirs.stdout)  # stdout holds nothing else
     assert without(document, "run", "config", "cost") == without(ours, "run", "config", "cost")
     assert document["cost"]["charged"] == ours["cost"]["charged"]
+    assert "Searching 6 units for 3 to remove" in theirs.stderr
 
 
 def test_seeds_change_the_search_and_never_the_report_text(searcher_command):
@@ -160,6 +167,23 @@ def test_a_cost_limit_holds(searcher_command):
     assert "Stopped early: cost limit." in done.out
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "shapley", "random"])
+def test_no_strategy_passes_a_limit_however_small(searcher_command, strategy):
+    arguments = ["--strategy", strategy, "--budget", "3"]
+    none = searcher_command("run", *arguments, "--max-evaluations", "0.9")
+    assert none.code == 2
+    assert lines_of(none.err)[0] == "Error: Not even one plan fits max_evaluations 0.9"
+    for limit in (1, 2, 7):  # of the same run: a limit may grow
+        document = run_json(searcher_command, *arguments, "--max-evaluations", limit)
+        assert document["cost"]["charged"]["evaluations"] <= limit
+        assert document["best"]["size"] == 3
+    assert searcher_command("run", *arguments, "--max-cost", "1e-3", "--name", "a").code == 2
+    for limit in (0.5, 1):
+        document = run_json(searcher_command, *arguments, "--max-cost", limit, "--name", "a")
+        assert document["cost"]["charged"]["total"] <= limit
+        assert document["best"]["size"] == 3
+
+
 def test_a_timeout_still_gives_a_plan_of_the_full_size(searcher_command):
     done = searcher_command("run", "--strategy", "greedy", "--budget", "3", "--timeout", "0.001s", "--format", "json")
     assert done.code == 0
@@ -189,6 +213,24 @@ def test_a_configuration_file_and_options_that_win(searcher_command):
     document = run_json(searcher_command, "--config", "c.yaml", "--budget", "2")
     assert (document["config"]["strategy"], document["config"]["seed"], document["best"]["size"]) == ("random", 3, 2)
     assert document["cost"]["charged"]["evaluations"] == 4
+    Path("d.yaml").write_text("strategy: random\nbudget: 2\nobjective: loss\nkeep: [0, 5]\nstrategy-args:\n")
+    document = run_json(searcher_command, "--config", "d.yaml", "--strategy-arg", "samples=5")
+    assert (document["config"]["objective"], document["config"]["keep"]) == (["loss"], "0,5")
+    assert document["cost"]["charged"]["evaluations"] == 5
+    done = searcher_command("run", "--config", "d.yaml", "--strategy-arg", "samples=5", "--objective-arg", "x=1")
+    assert lines_of(done.err)[0] == "Error: Unknown option 'x' of objective 'loss'"
+
+
+def test_options_of_an_objective_in_the_file_and_on_the_command_line(searcher_command, tmp_path):
+    write_plugins(tmp_path)
+    (tmp_path / "mine.py").rename("my-own.py")
+    Path("c.yaml").write_text(
+        "budget: 1\nobjective: [my-own.py:TopOne, loss]\nobjective-args: {my-own.py:TopOne: {fail_on: x, times: 2}}\n"
+    )
+    document = run_json(searcher_command, "--config", "c.yaml", "--objective-arg", "my-own.py:TopOne:fail-on=y")
+    assert document["config"]["objective_args"] == {"my-own.py:TopOne": {"fail_on": "y", "times": 2}}
+    done = searcher_command("run", "--config", "c.yaml", "--objective-arg", "fail_on=y")
+    assert "--objective-arg 'fail_on=y' could be meant for any of my-own.py:TopOne, loss" in done.err
 
 
 def test_evaluate_gives_what_the_run_reported_in_the_order_asked(searcher_command):
@@ -265,8 +307,11 @@ class TopOne(Objective):
     """Share of tokens ranked first."""
     unit = "share"
     lower_is_better = False
-    def __init__(self, fail_on: str = ""):
-        self.fail_on = fail_on
+    def __init__(self, fail_on: str = "", times: int = 1):
+        self.fail_on, self.times = fail_on, times
+    def prepare(self, dense):
+        if self.fail_on == "prepare":
+            raise ValueError("two\\nlines")
     def measure(self, candidate):
         if str(candidate.plan) == self.fail_on:
             raise KeyError("of mine")
@@ -305,7 +350,53 @@ def test_an_objective_that_fails_loses_nothing(searcher_command, tmp_path):
     assert done.code == 2
     assert "Objective 'mine.py:TopOne' failed on plan 3: KeyError: 'of mine'" in done.err
     assert "Traceback" not in done.err
-    assert 1 <= len(list(read_evaluations(Path("runs/a")))) < 7
+    before = list(read_evaluations(Path("runs/a")))
+    assert 1 <= len(before) < 7
+    assert searcher_command("run", *arguments, "--objective-arg", "fail_on=3").code == 2
+    assert list(read_evaluations(Path("runs/a"))) == before  # nothing was measured again
+    assert "objective_args was" in searcher_command("run", *arguments).err  # what is measured has changed
+    assert run_json(searcher_command, *arguments, "--name", "b")["best"]["size"] == 2
+    done = searcher_command("run", *arguments, "--objective-arg", "fail_on=prepare", "--name", "c")
+    assert done.code == 2
+    assert lines_of(done.err)[0].endswith("failed to prepare for the search split: ValueError: two lines")
+
+
+def test_an_objective_whose_source_changed_is_another_one(searcher_command, tmp_path):
+    write_plugins(tmp_path)
+    arguments = ["--strategy", "greedy", "--budget", "1", "--objective", "mine.py:TopOne", "--name", "a"]
+    run_json(searcher_command, *arguments)
+    source = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(source.replace("z[:-1].argmax", "z[:-1].argmin"))
+    done = searcher_command("run", *arguments)
+    assert done.code == 2
+    assert "runs/a holds a run of another configuration: inputs_fingerprint was" in done.err
+
+
+def test_a_plan_that_breaks_the_model_is_a_result_and_written_as_valid_json(searcher_command, tmp_path):
+    (tmp_path / "fragile.py").write_text(
+        """
+import numpy as np
+from objectives.loss import Perplexity
+
+class Fragile(Perplexity):
+    def measure(self, candidate):
+        return super().measure(candidate) + (0.0, 900.0, np.inf, np.nan)[len(candidate.plan.removed)]
+"""
+    )
+    name = "fragile.py:Fragile"
+    done = searcher_command("run", "--strategy", "greedy", "--budget", "1-3", "--objective", name, "--format", "json")
+    document = strict_json(done.out)
+    assert document["best"]["search"] == {name: "nan"}
+    assert document["best"]["report"] == {name: {"value": "nan", "low": None, "high": None}}
+    folder = Path(document["run"])
+    assert [step["score"] for step in strict_json((folder / "run.json").read_text())["outcome"]["notes"]["steps"]][
+        1:
+    ] == ["inf", "inf"]
+    for line in (folder / "evaluations.jsonl").read_text().splitlines():
+        strict_json(line)
+    values = [entry.search[name] for entry in searcher.load_run(folder).chosen]
+    assert str(values) == "[inf, inf, nan]"
+    assert "Warning" not in done.err
 
 
 def lines_of(error):
@@ -351,6 +442,11 @@ def lines_of(error):
         (["--strategy", "mine.py:TopOne"], "mine.py has no Strategy class 'TopOne'|Strategy"),
         (["--strategy", "no.such.module:A"], "no.such.module cannot be imported|name"),
         (["--runs-dir", "bad.txt"], "cannot be written|--runs-dir"),
+        (["--config", "odd.bin"], "Configuration odd.bin cannot be read|YAML"),
+        (["--max-evaluations", "nan"], "--max-evaluations: 'nan' does not fit|greater"),
+        (["--keep", "0-5"], "Budget '2' is larger than the 0 units|less"),
+        (["--objective", "loss", "--objective", "loss"], "An objective is named twice: loss, loss|once"),
+        (["--objective-arg", "topone:k=1"], "Options for objective 'topone', which is not measured|--objective"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -359,6 +455,7 @@ def test_a_users_mistake_is_one_line_and_a_hint(searcher_command, tmp_path, argu
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x81")
     (tmp_path / "odd.yaml").write_text("budgets: 3\n")
+    (tmp_path / "odd.bin").write_bytes(b"\xff\x00")
     budget = [] if "--budget" in arguments else ["--budget", "2"]
     done = searcher_command("run", *budget, *arguments)
     assert done.code == 2
@@ -412,10 +509,58 @@ def test_a_run_folder_of_another_configuration_is_refused_naming_the_field(searc
 
 
 def test_changed_text_or_weights_make_another_run(searcher_command, tiny, tmp_path):
-    from tiny_checkpoint import write_text
-
     assert searcher_command("run", "--budget", "2", "--name", "a").code == 0
     other = write_text(tmp_path / "text.jsonl", documents=61)
     done = searcher_command("run", "--budget", "2", "--name", "a", "--data", other)
     assert done.code == 2
     assert "another configuration: data was" in done.err
+    save_tiny_checkpoint(tmp_path / "model", num_blocks=5)
+    done = searcher_command("run", "--budget", "2", "--name", "a", "--model", tmp_path / "model")
+    assert done.code == 2
+    assert "another configuration: model was" in done.err
+    # the same paths, with other contents
+    at = ["--data", tmp_path / "text.jsonl", "--model", tmp_path / "model", "--budget", "2", "--name", "b"]
+    assert searcher_command("run", *at).code == 0
+    write_text(tmp_path / "text.jsonl", documents=62)
+    assert "another configuration: text_fingerprint was" in searcher_command("run", *at).err
+    write_text(tmp_path / "text.jsonl", documents=61)
+    assert searcher_command("run", *at).code == 0
+    save_tiny_checkpoint(tmp_path / "model", num_blocks=6)
+    assert "another configuration: model_fingerprint was" in searcher_command("run", *at).err
+
+
+def test_a_damaged_run_folder_is_named_not_traced_back(searcher_command):
+    arguments = ["run", "--strategy", "greedy", "--budget", "2", "--name", "a"]
+    assert searcher_command(*arguments).code == 0
+    journal, record = Path("runs/a/evaluations.jsonl"), Path("runs/a/run.json")
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:3], lines[3][:30] + b"\n", *lines[4:]]))
+    done = searcher_command(*arguments)
+    assert done.code == 2
+    error, hint = lines_of(done.err)
+    assert error.startswith("Error: runs/a/evaluations.jsonl, line 4 is not a measurement")
+    assert "delete that line" in hint
+    journal.write_bytes(b"".join([*lines[:3], *lines[4:]]))  # as the hint says
+    assert searcher_command(*arguments).code == 0
+    assert len(journal.read_bytes().splitlines()) == len(lines)
+    record.write_text(record.read_text()[:100])
+    done = searcher_command(*arguments)
+    assert done.code == 2
+    assert lines_of(done.err)[0].startswith("Error: runs/a/run.json cannot be read")
+    assert "damaged: runs/a/run.json cannot be read" in searcher_command("list", "runs", defaults=False).out
+
+
+def test_a_second_searcher_on_the_same_run_is_refused(searcher_command):
+    with Journal(Path("runs/a")):
+        done = searcher_command("run", "--budget", "2", "--name", "a")
+    assert done.code == 2
+    assert lines_of(done.err)[0] == "Error: runs/a is being written by another searcher"
+    assert searcher_command("run", "--budget", "2", "--name", "a").code == 0
+
+
+def test_brackets_in_a_path_are_no_markup(searcher_command):
+    done = searcher_command("run", "--strategy", "greedy", "--budget", "1", "--runs-dir", "r[/b][red]", "--name", "a")
+    assert done.code == 0
+    assert "Kept in r[/b][red]/a" in done.out
+    assert "Run folder r[/b][red]/a" in done.err

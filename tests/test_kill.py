@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from tiny_checkpoint import SLOW_OBJECTIVE, command, slow_run
@@ -37,7 +38,7 @@ def killed_after(tiny, folder, lines, rng):
     process.start()
     while process.is_alive() and count_lines(journal_of(folder)) < lines:
         time.sleep(0.0005)
-    time.sleep(rng.uniform(0, 0.012))  # anywhere between two lines, or in the middle of one
+    time.sleep(rng.uniform(0, 0.01))  # anywhere between two lines, or in the middle of one
     process.kill()
     process.join()
     return process.exitcode == -signal.SIGKILL
@@ -63,41 +64,82 @@ def comparable(document):
     return entries.replace(document["config"]["objective"][0], "objective")
 
 
+def values_of(folder):
+    """Every measured value of a run: what may not depend on when it was killed, to the last bit."""
+    values = {}
+    for line in read_evaluations(folder / "run"):
+        (numbers,) = line.values.values()
+        for row, number in zip(line.rows, numbers, strict=True):
+            assert values.setdefault((line.split, line.plan, line.group, row), number) is number, "measured twice"
+    return values
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tiny, tmp_path_factory):
     folder = prepared(tmp_path_factory.mktemp("undisturbed"))
     document = finish(tiny, folder)
-    return document, count_lines(journal_of(folder))
+    return document, values_of(folder)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_random_moments_it_ends_the_same_and_runs_nothing_again(tiny, tmp_path, undisturbed, seed):
-    document, total = undisturbed
+    document, values = undisturbed
+    total = len({key[:3] for key in values})  # lines
     rng, folder = random.Random(seed), prepared(tmp_path / "a")
     moments = sorted(rng.sample(range(total - 3), 5))  # four runs, five kills each
+    partly = 0
     for lines in moments:
         before = journal_of(folder).read_bytes() if journal_of(folder).exists() else b""
         assert killed_after(tiny, folder, lines, rng)
         after = journal_of(folder).read_bytes() if journal_of(folder).exists() else b""
         assert after.startswith(before[: before.rfind(b"\n") + 1])  # only a torn line may go
-    resumed = finish(tiny, folder)
-    assert comparable(resumed) == comparable(document)
-    measured = Counter(
-        (line.split, line.plan, line.group, row) for line in read_evaluations(folder / "run") for row in line.rows
-    )
-    assert set(measured.values()) == {1}
+        groups = Counter(line.plan for line in read_evaluations(folder / "run") if line.split == "search")
+        partly += 1 in groups.values()
+    assert partly  # kills came between the groups of windows of a plan, too
+    assert comparable(finish(tiny, folder)) == comparable(document)
+    assert values_of(folder) == values
     assert count_lines(journal_of(folder)) == total
 
 
-def test_a_torn_line_is_forgiven(tiny, tmp_path, undisturbed):
-    folder = prepared(tmp_path / "a")
-    finish(tiny, folder)
-    whole = journal_of(folder).read_bytes()
-    journal_of(folder).write_bytes(whole[:-40])
-    assert len(list(read_evaluations(folder / "run"))) == undisturbed[1] - 1
-    assert comparable(finish(tiny, folder)) == comparable(undisturbed[0])
-    assert count_lines(journal_of(folder)) == undisturbed[1]
-    assert journal_of(folder).read_bytes().startswith(whole[: whole[:-40].rfind(b"\n") + 1])
+def test_a_torn_last_line_is_forgiven_wherever_it_was_torn(searcher_command):
+    arguments = ["run", "--strategy", "greedy", "--budget", "2", "--name", "run", "--format", "json"]
+    document = json.loads(searcher_command(*arguments).out)
+    journal = Path("runs/run/evaluations.jsonl")
+    whole, values = journal.read_bytes(), values_of(Path("runs"))
+    last = len(whole) - whole[:-1].rfind(b"\n") - 1
+    for cut in (1, 2, 40, last - 1):  # only the newline is missing, …, only one byte is there
+        journal.write_bytes(whole[:-cut])
+        assert len(list(read_evaluations(journal.parent))) == len(whole.splitlines()) - 1
+        resumed = json.loads(searcher_command(*arguments).out)
+        assert comparable(resumed) == comparable(document)
+        assert journal.read_bytes().startswith(whole[:-last])
+        assert values_of(Path("runs")) == values
+    journal.write_bytes(whole + b'{"split": "sea')
+    assert json.loads(searcher_command(*arguments).out) == document
+    assert journal.read_bytes() == whole
+
+
+def test_killed_after_the_last_measurement_it_measures_nothing(searcher_command):
+    arguments = ["run", "--strategy", "shapley", "--budget", "2", "--name", "run", "--format", "json"]
+    document = json.loads(searcher_command(*arguments).out)
+    journal, record = Path("runs/run/evaluations.jsonl"), Path("runs/run/run.json")
+    whole, finished = journal.read_bytes(), json.loads(record.read_text())
+    record.write_text(json.dumps({name: value for name, value in finished.items() if name != "outcome"}))
+    record.with_suffix(".tmp").write_text("{")  # the next run.json was being written
+    Path("runs/run/front.csv").unlink()
+    assert json.loads(searcher_command(*arguments).out) == document
+    assert journal.read_bytes() == whole
+    assert json.loads(record.read_text()) == finished
+    assert Path("runs/run/front.csv").exists()
+
+
+def test_killed_before_the_first_measurement_it_starts_again(searcher_command):
+    arguments = ["run", "--strategy", "shapley", "--budget", "2", "--name", "run"]
+    Path("runs/run").mkdir(parents=True)
+    Path("runs/run/evaluations.jsonl").touch()
+    Path("runs/run/.lock").touch()
+    assert searcher_command(*arguments).code == 0
+    assert searcher.load_run("runs/run").best.size == 2
 
 
 def line(plan="3"):
@@ -139,11 +181,12 @@ def test_an_unfinished_run_cannot_be_read_as_a_finished_one(tiny, tmp_path):
         searcher.load_run(tmp_path / "none")
 
 
-def test_interrupted_it_exits_130_and_goes_on(tiny, tmp_path):
+def test_interrupted_it_exits_130_and_goes_on(searcher_command, tiny, tmp_path):
     prepared(tmp_path)
-    arguments = [sys.executable, "-m", "searcher", "run", *command(tiny), "--objective", "slow.py:Slow"]
-    arguments += ["--strategy", "greedy", "--granularity", "sublayer", "--budget", "6", "--name", "run"]
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = ["--objective", "slow.py:Slow", "--strategy", "greedy", "--granularity", "sublayer"]
+    arguments += ["--budget", "6", "--name", "run"]
+    started = [sys.executable, "-m", "searcher", "run", *command(tiny), *arguments]
+    process = subprocess.Popen(started, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = journal_of(tmp_path / "runs")
     while process.poll() is None and count_lines(journal) < 10:
         time.sleep(0.005)
@@ -155,6 +198,11 @@ def test_interrupted_it_exits_130_and_goes_on(tiny, tmp_path):
     assert out == ""
     kept = journal.read_bytes()
     assert kept.count(b"\n") >= 10
-    again = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "known from before" in again.stderr
-    assert journal.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+    again = searcher_command("run", *arguments)
+    assert again.code == 0
+    assert "known from before" in again.err
+    assert journal.read_bytes().startswith(kept)  # not even the last line was torn
+    resumed = searcher.load_run("runs/run").document()
+    fresh = searcher_command("run", *arguments, "--name", "fresh")
+    assert fresh.code == 0
+    assert comparable(resumed) == comparable(searcher.load_run("runs/fresh").document())

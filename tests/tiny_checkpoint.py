@@ -1,12 +1,18 @@
 """A checkpoint and a text so small that a whole run takes a second."""
 
 import json
+import os
 import random
 from pathlib import Path
 
+import torch
 from families import tiny_model
 
 from searcher.testing import tiny_tokenizer
+
+# on models this small threads only wait for one another: a run takes a fifth of the time with one
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 OPTIONS = {"windows": 4, "window_tokens": 16, "report_windows": 32, "dtype": "float32", "device": "cpu"}
 """What a run on this text must ask for."""
@@ -41,15 +47,17 @@ from objectives.loss import Loss
 class Slow(Loss):
     """The loss, taken slowly, so that there is time to be killed."""
     def measure(self, candidate):
-        time.sleep(0.01)
+        time.sleep(0.004)
         return super().measure(candidate)
 '''
 
 
 def slow_run(folder: str, runs_dir: str) -> None:
-    """A run of some 80 plans; for a process of its own."""
+    """A run of some 70 plans, each measured in two groups of windows; for a process of its own."""
     import searcher
+    import searcher.evaluator
 
+    searcher.evaluator.GROUP_TOKENS["cpu"] = 64  # groups of four windows, so that a kill comes between those of a plan
     searcher.run(
         model=f"{folder}/model",
         data=f"{folder}/text.jsonl",
@@ -60,5 +68,5 @@ def slow_run(folder: str, runs_dir: str) -> None:
         name="run",
         runs_dir=runs_dir,
         quiet=True,
-        **OPTIONS,
+        **{**OPTIONS, "windows": 6},
     )

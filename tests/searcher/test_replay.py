@@ -152,3 +152,24 @@ def test_forward_overridden_by_someone_else_is_put_back():
     block.forward = wrapped
     opened("llama", model)
     assert block.__dict__["forward"] is wrapped
+
+
+@pytest.mark.parametrize(  # in bfloat16 a sum with a bias is rounded by the size of the slice: nothing to compare with
+    ("dtype", "bias"), [(torch.float32, True), (torch.float32, False), (torch.bfloat16, False)]
+)
+def test_fused_losses_are_those_of_a_plain_cross_entropy(monkeypatch, dtype, bias):
+    from types import SimpleNamespace
+
+    monkeypatch.setattr("searcher.head.SLICE", 16)
+    head = torch.nn.Linear(32, 97, bias=bias, dtype=dtype)
+    head.weight.data.mul_(40)  # sure enough for denormal numbers to come up
+    hidden = torch.randn((3, 24, 32), generator=torch.Generator().manual_seed(0)).to(dtype)
+    if bias:
+        head.bias.data[32:48] = -torch.inf  # a slice of entries that never come
+    ids = IDS % 32
+    with torch.inference_mode():
+        ours = FusedHead((), head, SimpleNamespace()).losses(hidden, ids)
+        logits = head(hidden[:, :-1]).float()
+        plain = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    assert torch.isfinite(ours).all()
