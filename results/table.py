@@ -23,16 +23,17 @@ def show(*items: Any) -> None:
 
 
 def run_lines(run: Run) -> Iterator[Table | str]:
-    """The outcome of a run: what was searched on what, the dense model and the front, what it cost."""
+    """The outcome of a run: what was searched on what, the chosen plans, what it cost."""
     identity = run.record["identity"]
     yield escape(f"{run.record['model']} in {identity['dtype']} on {run.record['text']}")
     config = run.config
     yield escape(f"strategy {config.strategy}, granularity {config.granularity}, budget {config.budget}")
-    yield _front_table(run)
+    yield _sizes_table(run)
     yield from _footnotes(run)
 
 
-def _front_table(run: Run) -> Table:
+def _sizes_table(run: Run) -> Table:
+    """The dense model and the chosen plan of each size, with intervals on the report split."""
     table = Table()
     table.add_column("size", justify="right")
     table.add_column("plan", overflow="fold")
@@ -40,7 +41,7 @@ def _front_table(run: Run) -> Table:
         table.add_column(f"search {name}", justify="right")
         table.add_column(f"report {name} (95% interval)", justify="right")
         table.add_column("to dense", justify="right")
-    for evaluation in (run.dense, *run.front()):
+    for evaluation in (run.dense, *run.chosen):
         table.add_row(*_cells(run, evaluation), style="bold" if evaluation.plan == run.best.plan else None)
     return table
 
@@ -77,6 +78,9 @@ def _footnotes(run: Run) -> Iterator[str]:
         f"{charged['heads']:,.0f} heads over a window: cost {charged['total']:,.0f} (run: {executed['total']:,.0f}) "
         f"in {cost['seconds']:.0f} s."
     )
+    front = run.front()
+    if beaten := [str(e.size) for e in run.chosen if e not in front]:
+        yield f"Size {', '.join(beaten)} is not on the Pareto front: removing more scored better."
     if run.outcome["stopped"]:
         yield f"Stopped early: {run.outcome['stopped']}."
     if not run.outcome["repeatable"]:

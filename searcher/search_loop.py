@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.cost import Ledger
+from searcher.cost import Cost, Ledger
 from searcher.errors import UsageError
 from searcher.evaluator import Evaluator
 from searcher.journal import Journal
@@ -133,7 +133,7 @@ class SearchLoop:
     def _limit(self, ask: Ask) -> str | None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             return "timeout"
-        new = any(not self.ledger.knows(plan) for plan in ask.plans) or ask.windows is not None
+        new = self.ledger.cost_of(ask.plans, ask.windows) != Cost()
         self._stale = 0 if new else self._stale + 1
         if self._stale >= STALE_ROUNDS:
             return f"{STALE_ROUNDS} rounds without a new plan"

@@ -46,8 +46,10 @@ from objectives.loss import Loss
 
 class Slow(Loss):
     """The loss, taken slowly, so that there is time to be killed."""
+    def __init__(self, seconds: float = 0.004):
+        self.seconds = seconds
     def measure(self, candidate):
-        time.sleep(0.004)
+        time.sleep(self.seconds)
         return super().measure(candidate)
 '''
 

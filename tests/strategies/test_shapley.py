@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from searcher.plan import Granularity, PrunePlan, Unit, all_units
 from searcher.testing import additive_game, make_space, play
+from searcher.trie import layer_forwards
 from strategies.shapley import Shapley, _balanced_permutations
 
 
@@ -127,3 +128,12 @@ def test_chains_from_a_broken_model_teach_nothing():
     assert notes[Unit(0)]["value"] == "inf"
     assert list(notes)[-1] == Unit(0)
     assert all(notes[Unit(i)]["value"] > 0 for i in range(1, 8))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_batch_of_whole_chains_shares_about_half(seed):
+    """On 32 blocks, 8 removed: layer-forwards as a trie against one plan at a time."""
+    asked = play(Shapley(), make_space(32, 8, seed=seed), additive_game()).asks[0].plans
+    paths = [plan.actions(32) for plan in asked]
+    alone = sum(layer_forwards([path], (1, 0.5, 0.5, 0)) for path in paths)
+    assert 1.9 < alone / layer_forwards(paths, (1, 0.5, 0.5, 0)) < 2.4

@@ -1,0 +1,60 @@
+"""The README's examples do what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tiny_checkpoint import OPTIONS
+
+import searcher
+from searcher.testing import StrategyContract, additive_game, make_space, play
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_strategy_of_ones_own(tmp_path):
+    (code,) = [block for block in PYTHON if "class Pairs" in block]
+    path = tmp_path / "pairs.py"
+    path.write_text(code)
+
+    class Contract(StrategyContract):
+        name = f"{path}:Pairs"
+
+    contract = Contract()
+    contract.test_asks_for_legal_plans_and_returns_the_full_size()
+    contract.test_same_seed_same_questions_in_a_fresh_process()
+    contract.test_can_be_stopped_at_any_ask()
+    assert play(contract.make(), make_space(9, 4), additive_game()).outcome.plans[0].size("block") == 4
+
+
+def test_the_example_in_python(tiny, tmp_path, monkeypatch, capsys):
+    """With the tiny checkpoint in place of the default model."""
+    (code,) = [block for block in PYTHON if "searcher.run(" in block]
+    place = {"model": str(tiny / "model"), "data": str(tiny / "text.jsonl"), "quiet": True, **OPTIONS}
+    run = searcher.run
+    monkeypatch.setattr(searcher, "run", lambda **options: run(**{**options, "keep": "0,5"}, **place))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    plan, front = capsys.readouterr().out.splitlines()
+    assert "Estimate(value=" in plan
+    assert re.fullmatch(r"\[(\(\d, .[\d,-]+.\)(, )?)+\]", front)
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\.venv/bin/searcher (.*)$", README, flags=re.MULTILINE))
+def test_every_option_in_the_readme_exists(command):
+    from typer.testing import CliRunner
+
+    from searcher.cli import app
+
+    name, *rest = command.split()
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+    assert all(option in shown for option in rest if option.startswith("--"))
+
+
+def test_the_count_of_families():
+    from families import FAMILIES
+
+    told = re.search(r"(\d+) configurations of (\d+) families", README)
+    kinds = {name.removesuffix("_new") for name in FAMILIES}
+    assert (int(told[1]), int(told[2])) == (len(FAMILIES), len(kinds))
