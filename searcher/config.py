@@ -3,8 +3,9 @@
 import difflib
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,8 +18,15 @@ Kind = Literal["measurement", "search", "limit", "execution"]
 *limit* may grow, an *execution* field is free."""
 
 
-def _of(kind: Kind, help_text: str, **checks: Any) -> Any:
-    return Field(description=help_text, json_schema_extra={"kind": kind}, **checks)
+DEFAULT_OBJECTIVE = ("perplexity",)
+
+
+def _field(kind: Kind, default: Any, description: str, **checks: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"kind": kind}, **checks)
+
+
+_measurement, _search = partial(_field, "measurement"), partial(_field, "search")
+_limit, _execution = partial(_field, "limit"), partial(_field, "execution")
 
 
 class MeasurementConfig(BaseModel):
@@ -26,29 +34,32 @@ class MeasurementConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Annotated[str | None, _of("measurement", "Hub id, folder or .gguf file; default: SmolLM2-135M")] = None
-    revision: Annotated[str | None, _of("measurement", "Branch, tag or commit of a hub model")] = None
-    trust_remote_code: Annotated[bool, _of("measurement", "Run modelling code that comes with the model")] = False
-    dtype: Annotated[str, _of("measurement", "float32, bfloat16, float16, or auto for what suits the device")] = "auto"
-    device: Annotated[str, _of("execution", "cpu, cuda, cuda:1, or auto")] = "auto"
-    data: Annotated[
-        str | None,
-        _of("measurement", "Text: .txt, .jsonl, .parquet, saved folder or datasets id; default: Python's docs"),
-    ] = None
-    windows: Annotated[int | None, _of("measurement", "Search windows; default: 8 on a CPU, 64 on a GPU", ge=1)] = None
-    window_tokens: Annotated[
-        int | None, _of("measurement", "Tokens of a window; default: 128, or 512 on a GPU", ge=2)
-    ] = None
-    report_windows: Annotated[
-        int | None, _of("measurement", "Report windows, at least 32; default: 32, or 128 on a GPU", ge=32)
-    ] = None
-    data_seed: Annotated[int, _of("measurement", "Which windows of the search split are taken", ge=0)] = 0
-    objective: Annotated[
-        tuple[str, ...], _of("measurement", "What to measure; the first is searched for", min_length=1)
-    ] = ("perplexity",)
-    objective_args: Annotated[
-        dict[str, dict[str, Any]], _of("measurement", "Options of objectives, by their name")
-    ] = {}
+    model: str | None = _measurement(
+        None, "Hub id, local folder or .gguf file. Default: SmolLM2-135M-Instruct, fetched once."
+    )
+    revision: str | None = _measurement(None, "Branch, tag or commit of a hub model.")
+    trust_remote_code: bool = _measurement(False, "Run modelling code that comes with the model.")
+    dtype: str = _measurement("auto", "float32, bfloat16 or float16. Default: what suits the device.")
+    data: str | None = _measurement(
+        None,
+        "Text: a .txt, .jsonl or .parquet file, a folder of datasets' save_to_disk, or a datasets id "
+        "(wikitext2 and c4 for short). Default: the topics of Python's own help.",
+    )
+    windows: int | None = _measurement(None, "Search windows. Default: 8 on a CPU, 64 on a GPU.", ge=1)
+    window_tokens: int | None = _measurement(None, "Tokens of a window. Default: 128, on a GPU 512.", ge=2)
+    report_windows: int | None = _measurement(
+        None, "Windows of the report split, at least 32. Default: 32, on a GPU 128.", ge=32
+    )
+    data_seed: int = _measurement(0, "Which windows of the search split are taken. Default: 0.", ge=0)
+    objective: tuple[str, ...] = _measurement(
+        DEFAULT_OBJECTIVE,
+        "What to measure; may be repeated, the first is searched for. Default: perplexity.",
+        min_length=1,
+    )
+    objective_args: dict[str, dict[str, Any]] = _measurement(
+        {}, "Option of an objective, as name=value, or objective:name=value if there are several."
+    )
+    device: str = _execution("auto", "cpu, cuda or cuda:1. Default: a GPU if there is one.")
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -64,19 +75,19 @@ class MeasurementConfig(BaseModel):
 class RunConfig(MeasurementConfig):
     """What to search, on what, by which measure, and how far. Make one with :func:`make_config`."""
 
-    strategy: Annotated[str, _of("search", "How to search")] = "shapley"
-    strategy_args: Annotated[dict[str, Any], _of("search", "Options of the strategy")] = {}
-    granularity: Annotated[Granularity, _of("search", "What the units are")] = Granularity.BLOCK
-    budget: Annotated[str, _of("search", "How much to remove: 8, 25% or 1-8")]
-    keep: Annotated[str, _of("search", "Units that must stay, written as a plan: 0,1,29")] = ""
-    seed: Annotated[int, _of("search", "Seed of the strategy", ge=0)] = 0
-    max_evaluations: Annotated[float | None, _of("limit", "Stop before more plans than this", gt=0)] = None
-    max_cost: Annotated[
-        float | None, _of("limit", "Stop before this cost, in layer-forward equivalents per 1,000 tokens", gt=0)
-    ] = None
-    timeout: Annotated[str | None, _of("limit", "Stop after this time, as 90s, 30m or 2h; not repeatable")] = None
-    name: Annotated[str | None, _of("execution", "Name of the run folder; default: made from the configuration")] = None
-    runs_dir: Annotated[str, _of("execution", "Where run folders are")] = "runs"
+    strategy: str = _search(
+        "shapley", "How to search: a name of `searcher list strategies`, or path/to/file.py:Class. Default: shapley."
+    )
+    budget: str = _search(..., "How much to remove: 8 units, 25% of them, or 1-8 for every size between.")
+    granularity: Granularity = _search(Granularity.BLOCK, "What the units are. Default: block.")
+    strategy_args: dict[str, Any] = _search({}, "Option of the strategy, as name=value.")
+    keep: str = _search("", "Units that must stay, such as 0,1,29 or 3.attn.")
+    seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
+    max_evaluations: float | None = _limit(None, "Stop before more plans than this.", gt=0)
+    max_cost: float | None = _limit(None, "Stop before this cost, in layer-forward equivalents per 1,000 tokens.", gt=0)
+    timeout: str | None = _limit(None, "Stop after 90s, 30m or 2h; what is found then depends on the machine's speed.")
+    name: str | None = _execution(None, "Name of the run folder. Default: made from the configuration.")
+    runs_dir: str = _execution("runs", "Where run folders are. Default: runs.")
 
     @field_validator("budget", mode="before")
     @classmethod

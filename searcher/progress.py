@@ -1,7 +1,7 @@
 """What a user sees while a run goes on, on stderr: what is being done, best so far, cost spent, time left."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -86,10 +86,13 @@ class Progress:
             self._spend(line)
         self._begin("search", None if total is None else max(1, int(total) - known), loop)
 
-    def reporting(self, plans: int) -> None:
+    def reporting(self, plans: Sequence[PrunePlan]) -> None:
         """The search is over; the dense model and the chosen plans are measured on the report split."""
-        self._print(f"Measuring {plans} plans on the report split")
-        self._begin("report", plans, self._loop)
+        known = self._loop.recorder.known if self._loop else None
+        missing = [plan for plan in plans if known is None or not known.complete("report", plan)]
+        if missing:
+            self._print(f"Measuring {len(missing)} plans on the report split")
+            self._begin("report", len(missing), self._loop)
 
     def counted(self, lines: Iterable[Measurement], plans: int) -> Iterator[Measurement]:
         """Pass measurements through, counting plans as they come."""

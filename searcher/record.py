@@ -1,7 +1,6 @@
 """`run.json`: what a run is, so that the same command finds it again and another one is refused."""
 
 import hashlib
-import inspect
 import json
 import os
 import platform
@@ -32,20 +31,19 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "model_fingerprint": prepared.model.fingerprint,
         "text_fingerprint": prepared.text.fingerprint,
         "inputs_fingerprint": _inputs_fingerprint(prepared),
+        "objective_sources": [registry.source_fingerprint("objective", name) for name in config.objective],
+        "strategy_source": registry.source_fingerprint("strategy", config.strategy),
     }
     return prepared.resolved | search | fingerprints
 
 
 def _inputs_fingerprint(prepared: Prepared) -> str:
-    """Of every token that is measured on, and of the source of objectives that are not our own."""
+    """Of every token that is measured on, in the order and groups it is run."""
     digest = hashlib.sha256()
     for split, groups in sorted(prepared.evaluator.groups.items()):
         for group in groups:
             digest.update(f"{split}/{group.layout}".encode())
             digest.update(group.ids.cpu().numpy().tobytes() + group.scored.cpu().numpy().tobytes())
-    for name, objective in prepared.objectives.items():
-        if name not in registry.BUILT_IN["objective"]:
-            digest.update(inspect.getsource(type(objective)).encode())
     return digest.hexdigest()
 
 
@@ -65,11 +63,14 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
     path = folder / RUN_FILE
     kinds = config.kinds()
     limits = {name: value for name, value in config.model_dump().items() if kinds[name] == "limit"}
+    kept: dict[str, Any] = {}
     if path.exists():
         before = read_json(path)
         _check_identity(folder, before, identity)
         _check_limits(folder, before, limits)
-    record = {
+        if before["limits"] == limits and "outcome" in before:  # stays finished, whatever happens now
+            kept = {"outcome": before["outcome"]}
+    record: dict[str, Any] = {
         "format": FORMAT,
         "config": config.model_dump(mode="json"),
         "identity": identity,
@@ -84,6 +85,7 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
         },
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "hardware": _hardware(prepared),
+        **kept,
     }
     write_json(path, record)
     return record

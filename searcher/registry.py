@@ -4,6 +4,7 @@ A name is a string until it is used; nothing is imported to list names.
 """
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -76,6 +77,16 @@ def find(kind: Kind, name: str) -> type:
             f"Write it as place:Class, the class derived from searcher.{kind}.{contract.__name__}, no method missing",
         )
     return found
+
+
+def source_fingerprint(kind: Kind, name: str) -> str | None:
+    """sha256 of the file that defines a strategy or objective of the user's own; None for ours."""
+    if name in BUILT_IN[kind]:
+        return None
+    found = find(kind, name)
+    path = inspect.getsourcefile(found)
+    source = Path(path).read_bytes() if path else f"{found.__module__}.{found.__qualname__}".encode()
+    return hashlib.sha256(source).hexdigest()
 
 
 def _module(kind: Kind, name: str, place: str) -> ModuleType:

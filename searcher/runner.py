@@ -38,6 +38,8 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     started = time.monotonic()
     strategy: Strategy = registry.make("strategy", config.strategy, config.strategy_args)
     prepared = prepare(config, make_objectives(config), config.granularity, progress.say)
+    units = legal_units(prepared.model.num_blocks, config.granularity, PrunePlan.parse(config.keep))
+    sizes = Budget(config.budget).sizes(len(units))
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
     with Journal(folder) as journal:
@@ -45,44 +47,39 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         record = open_record(folder, config, prepared, identity)
         progress.opened(folder, prepared.resolved)
         recorder.measure("search", [DENSE])
-        loop = _make_loop(config, prepared, recorder, started)
+        ledger = _open_ledger(config, prepared, recorder)
+        space = Space(
+            num_blocks=prepared.model.num_blocks,
+            granularity=config.granularity,
+            units=units,
+            sizes=sizes,
+            num_windows=prepared.resolved["windows"],
+            seed=config.seed,
+            fits=ledger.fits,
+        )
+        deadline = None if config.seconds is None else started + config.seconds
+        loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline)
         progress.searching(loop, strategy.expected_evaluations(loop.space))
         outcome = loop.run(strategy)
         chosen = chosen_plans(loop, outcome)
-        progress.reporting(len(chosen) + 1)
+        progress.reporting([DENSE, *chosen.values()])
         recorder.measure("report", [DENSE, *chosen.values()])
         record["outcome"] = _outcome(loop, outcome, chosen)
         write_json(folder / RUN_FILE, record)
     return folder
 
 
-def _make_loop(config: RunConfig, prepared: Prepared, recorder: Recorder, started: float) -> SearchLoop:
-    units = legal_units(prepared.model.num_blocks, config.granularity, PrunePlan.parse(config.keep))
+def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> Ledger:
+    """The ledger with this configuration's limits, which must have room for one plan at least."""
     dense = [line for line in recorder.lines if line.split == "search" and line.plan == DENSE]
     ledger = Ledger(prepared.tariff(dense), Limits(config.max_evaluations, config.max_cost))
-    _check_limits(ledger)
-    space = Space(
-        num_blocks=prepared.model.num_blocks,
-        granularity=config.granularity,
-        units=units,
-        sizes=Budget(config.budget).sizes(len(units)),
-        num_windows=prepared.resolved["windows"],
-        seed=config.seed,
-        fits=ledger.fits,
-    )
-    deadline = None if config.seconds is None else started + config.seconds
-    return SearchLoop(space, recorder, ledger, prepared.objectives, deadline)
-
-
-def _check_limits(ledger: Ledger) -> None:
-    if ledger.fits([], spare=1):
-        return
-    limits = {name: limit for name, limit in vars(ledger.limits).items() if limit is not None}
-    one = ledger.tariff.ask([DENSE], ledger.tariff.windows, own=True)
-    raise UsageError(
-        f"Not even one plan fits {' and '.join(f'{name} {limit:g}' for name, limit in limits.items())}",
-        f"A plan is 1 evaluation and costs up to {ledger.tariff.total(one):.3g}: raise the limit",
-    )
+    if passed := ledger.limit_passed_by([], spare=1):
+        one = ledger.tariff.total(ledger.tariff.ask([DENSE], ledger.tariff.windows, own=True))
+        raise UsageError(
+            f"Not even one plan fits the {passed}",
+            f"A plan is 1 evaluation and costs up to {one:.3g}: raise --max-evaluations or --max-cost",
+        )
+    return ledger
 
 
 def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def test_no_strategy_passes_a_limit_however_small(searcher_command, strategy):
     arguments = ["--strategy", strategy, "--budget", "3"]
     none = searcher_command("run", *arguments, "--max-evaluations", "0.9")
     assert none.code == 2
-    assert lines_of(none.err)[0] == "Error: Not even one plan fits max_evaluations 0.9"
+    assert lines_of(none.err)[0] == "Error: Not even one plan fits the evaluation limit"
     for limit in (1, 2, 7):  # of the same run: a limit may grow
         document = run_json(searcher_command, *arguments, "--max-evaluations", limit)
         assert document["cost"]["charged"]["evaluations"] <= limit
@@ -369,7 +369,7 @@ def test_an_objective_whose_source_changed_is_another_one(searcher_command, tmp_
     (tmp_path / "mine.py").write_text(source.replace("z[:-1].argmax", "z[:-1].argmin"))
     done = searcher_command("run", *arguments)
     assert done.code == 2
-    assert "runs/a holds a run of another configuration: inputs_fingerprint was" in done.err
+    assert "runs/a holds a run of another configuration: objective_sources was" in done.err
 
 
 def test_a_plan_that_breaks_the_model_is_a_result_and_written_as_valid_json(searcher_command, tmp_path):
@@ -564,3 +564,29 @@ def test_brackets_in_a_path_are_no_markup(searcher_command):
     assert done.code == 0
     assert "Kept in r[/b][red]/a" in done.out
     assert "Run folder r[/b][red]/a" in done.err
+
+
+def test_a_changed_strategy_of_the_users_own_is_another_run(searcher_command, tmp_path):
+    write_plugins(tmp_path)
+    arguments = ["run", "--strategy", "mine.py:Last", "--budget", "2", "--name", "a"]
+    assert searcher_command(*arguments).code == 0
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "\n# another version\n")
+    done = searcher_command(*arguments)
+    assert done.code == 2
+    assert "another configuration: strategy_source was" in done.err
+
+
+def test_an_impossible_budget_leaves_no_folder_behind(searcher_command, tmp_path):
+    assert searcher_command("run", "--budget", "7").code == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_stays_finished_when_shown_again_and_interrupted(searcher_command, monkeypatch):
+    document = run_json(searcher_command, "--strategy", "greedy", "--budget", "2", "--name", "a")
+
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("searcher.runner.chosen_plans", interrupt)
+    assert searcher_command("run", "--strategy", "greedy", "--budget", "2", "--name", "a").code == 130
+    assert searcher.load_run("runs/a").document() == document
