@@ -89,6 +89,7 @@ class Tariff:
         prices: relative FLOPs.
         windows: search windows.
         window_tokens: tokens of a window.
+        rows_per_window: 1, or 0 if no objective reads the windows.
         own_rows: tokens of the objectives' own inputs, in windows (each plan is replayed on them once).
         heads_per_window: output heads that the objectives need for a plan on one window.
         own_heads: output heads for a plan on the own inputs, in windows.
@@ -98,6 +99,7 @@ class Tariff:
     prices: Prices
     windows: int
     window_tokens: int
+    rows_per_window: float
     own_rows: float
     heads_per_window: float
     own_heads: float
@@ -105,7 +107,7 @@ class Tariff:
     def ask(self, plans: Iterable[PrunePlan], windows: int, own: bool) -> Cost:
         """The cost of these distinct plans on this many windows, and on the own inputs or not."""
         paths = [plan.actions(self.num_blocks) for plan in plans]
-        rows = windows + (self.own_rows if own else 0.0)
+        rows = windows * self.rows_per_window + (self.own_rows if own else 0.0)
         heads = windows * self.heads_per_window + (self.own_heads if own else 0.0)
         return Cost(
             evaluations=len(paths) * windows / self.windows,

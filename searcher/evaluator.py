@@ -124,10 +124,11 @@ class Evaluator:
         return tuple(name for name, objective in self._objectives.items() if objective.reads == reads)
 
     def _window_groups(self, ids: Tensor) -> Iterator[Group]:
+        names = self._reading("windows")
         device = self._replay.model.device
         rows = max(1, GROUP_TOKENS.get(device.type, 2048) // ids.shape[1])
-        for number, part in enumerate(torch.split(ids.to(device), rows)):
-            layout = GroupLayout(f"{WINDOWS_GROUP}{number}", len(part), self._reading("windows"))
+        for number, part in enumerate(torch.split(ids.to(device), rows) if names else ()):
+            layout = GroupLayout(f"{WINDOWS_GROUP}{number}", len(part), names)
             yield Group(layout, part, torch.ones_like(part[:, 1:], dtype=torch.bool))
 
     def _own_groups(self, split: Split, tokenizer: Any) -> Iterator[Group]:

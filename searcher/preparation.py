@@ -49,10 +49,9 @@ class Prepared:
     def tariff(self, dense: Iterable[Measurement]) -> Tariff:
         """What asks on the search split cost, given the dense model's measurements there (for the heads they took)."""
         tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
-        own = [
-            group.ids.numel() / tokens
+        sizes = [
+            (group.layout.name.startswith(WINDOWS_GROUP), group.ids.numel() / tokens)
             for group in self.evaluator.groups["search"]
-            if not group.layout.name.startswith(WINDOWS_GROUP)
         ]
         heads = [(m.group.startswith(WINDOWS_GROUP), m.heads) for m in dense]
         return Tariff(
@@ -60,7 +59,8 @@ class Prepared:
             prices=self.prices,
             windows=windows,
             window_tokens=tokens,
-            own_rows=sum(own),
+            rows_per_window=sum(size for on_windows, size in sizes if on_windows) / windows,
+            own_rows=sum(size for on_windows, size in sizes if not on_windows),
             heads_per_window=sum(h for on_windows, h in heads if on_windows) / windows,
             own_heads=sum(h for on_windows, h in heads if not on_windows),
         )

@@ -164,6 +164,18 @@ def test_objectives_with_inputs_of_their_own_and_with_none():
     assert own == pytest.approx(len(PLANS) * (2 * 12 + 3 * 7) / 24)
 
 
+def test_windows_that_no_objective_reads_are_not_run():
+    evaluator = opened({"choices": Choices(), "left": Removed()})
+    assert [g.name for g in evaluator.layout["search"]] == ["choices:0", "choices:1", "plan"]
+    known, lines = measured(evaluator)
+    assert known.complete("search", PLANS[1])
+    per_token = sum(line.layer_forwards for line in lines if line.plan == PLANS[0]) / (2 * 12 + 3 * 7) * 24
+    assert per_token <= 4 + 1e-9
+    only_plans, lines = measured(opened({"left": Removed()}))
+    assert only_plans.complete("search", PLANS[1])
+    assert sum(line.layer_forwards + line.heads for line in lines) == 0
+
+
 def test_a_plan_that_breaks_the_model_is_a_result():
     model = tiny_model("llama")
     evaluator = opened({"loss": Loss()}, model)

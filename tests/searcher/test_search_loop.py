@@ -44,7 +44,7 @@ def make_loop(tmp_path):
         journal = Journal(tmp_path / str(len(journals))).__enter__()
         journals.append(journal)
         recorder = Recorder(evaluator, journal, Measurements(evaluator.layout), lambda _: None)
-        tariff = Tariff(replay.num_blocks, prices, len(ids), ids.shape[1], 0.0, 1.0, 0.0)
+        tariff = Tariff(replay.num_blocks, prices, len(ids), ids.shape[1], 1.0, 0.0, 1.0, 0.0)
         ledger = Ledger(tariff, limits or Limits())
         units = all_units(replay.num_blocks, granularity)
         space = Space(replay.num_blocks, granularity, units, (size,), len(ids), 0, ledger.fits)
@@ -247,7 +247,9 @@ PRICES = Prices((1.0, 0.75, 0.25, 0.0), 2.0)
 
 def ledger(**limits):
     return Ledger(
-        Tariff(8, PRICES, windows=4, window_tokens=500, own_rows=0.5, heads_per_window=1, own_heads=0.25),
+        Tariff(
+            8, PRICES, windows=4, window_tokens=500, rows_per_window=1, own_rows=0.5, heads_per_window=1, own_heads=0.25
+        ),
         Limits(**limits),
     )
 
