@@ -165,6 +165,10 @@ class Ledger:
         for plan in plans:
             self._charged_windows.setdefault(plan, set()).update(wanted)
 
+    def charge_statistics(self, layer_forwards: float) -> None:
+        """Charge for statistics of the dense model, in layer-forwards per window."""
+        self.charged += Cost(layer_forwards=layer_forwards * self.tariff.windows)
+
     def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
         """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits."""
         return self.limit_passed_by(plans, spare, windows) is None

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from searcher.errors import UsageError
 from searcher.measurement import PLAN_GROUP, WINDOWS_GROUP, GroupLayout, Measurement, Measurements
 from searcher.objective import Objective, Split
 from searcher.plan import Action, PrunePlan
+from searcher.pruned import pruned
 from searcher.replay import Replay
 
 GROUP_TOKENS = {"cpu": 2048, "cuda": 32768}
@@ -77,6 +79,10 @@ class ReplayedCandidate:
         """One row at a time: (tokens, vocabulary)."""
         self.heads += len(self.ids)
         return self._replay.head.logits(self.hidden(), self.ids)
+
+    def model(self) -> AbstractContextManager[Any]:
+        """The transformers model itself, pruned for as long as a `with` statement lasts."""
+        return pruned(self._replay.model, self._replay.architecture, self._replay.outputs, self.plan)
 
 
 class Evaluator:

@@ -1,15 +1,12 @@
 """The contract of an objective: a number measured for a candidate, the model replayed under a plan.
 
-    class TopOneAccuracy(Objective):
-        '''Share of next tokens that the model ranks first.'''
+    class WorstToken(Objective):
+        '''The largest loss of any token.'''
 
-        unit = "share"
-        lower_is_better = False
+        unit = "nats"
 
         def measure(self, candidate):
-            hits = torch.cat([(logits[:-1].argmax(-1) == ids[1:]).float().mean()[None]
-                              for ids, logits in zip(candidate.ids, candidate.logits())])
-            return hits.double().cpu().numpy()
+            return candidate.losses().amax(dim=1).double().cpu().numpy()   # one number a row
 
 The evaluator (`searcher.evaluator`) calls `prepare` once per batch of tokens with the dense model, then `measure`
 once per plan and batch. All objectives of a run see the same candidate, so they share its forward pass and losses.
@@ -17,6 +14,7 @@ once per plan and batch. All objectives of a run see the same candidate, so they
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -82,6 +80,13 @@ class Candidate(Protocol):
 
     def logits(self) -> "Iterator[Tensor]":
         """One row at a time: (tokens, vocabulary) logits in the model's dtype, scaled and capped as it does."""
+        ...
+
+    def model(self) -> AbstractContextManager[Any]:
+        """The transformers model itself, pruned for as long as a `with` statement lasts; for generation, say.
+
+        What is run with it is not metered.
+        """
         ...
 
 

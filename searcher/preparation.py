@@ -15,9 +15,10 @@ from searcher.measurement import WINDOWS_GROUP, Measurement
 from searcher.model import LoadedModel, load_model
 from searcher.objective import Objective, Split
 from searcher.plan import Granularity
+from searcher.replay import Replay
 from searcher.selfcheck import open_replay
 from searcher.text import Text, load_text
-from searcher.windows import Windows, cut_windows
+from searcher.windows import cut_windows
 
 DEFAULTS: dict[str, dict[str, int]] = {
     "cpu": {"windows": 8, "window_tokens": 128, "report_windows": 32},
@@ -34,6 +35,8 @@ class Prepared:
         model: the loaded model.
         text: the text with its splits.
         objectives: by name, in the order of the run.
+        replay: runs the model's blocks.
+        windows: int64 (windows, tokens) of each split.
         evaluator: measures plans.
         prices: relative FLOPs of the model's parts.
         resolved: the measurement fields of the configuration with every default filled in.
@@ -42,6 +45,8 @@ class Prepared:
     model: LoadedModel
     text: Text
     objectives: dict[str, Objective]
+    replay: Replay
+    windows: dict[Split, torch.Tensor]
     evaluator: Evaluator
     prices: Prices
     resolved: dict[str, Any]
@@ -114,9 +119,8 @@ def prepare(
     with torch.inference_mode():
         replay = open_replay(model.model, granularity)
         prices = measure_prices(replay, resolved["window_tokens"])
-    ids: dict[Split, torch.Tensor] = {split: found.ids for split, found in windows.items()}
-    evaluator = Evaluator(replay, objectives, ids, model.tokenizer, prices)
-    return Prepared(model, text, objectives, evaluator, prices, resolved)
+    evaluator = Evaluator(replay, objectives, windows, model.tokenizer, prices)
+    return Prepared(model, text, objectives, replay, windows, evaluator, prices, resolved)
 
 
 def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
     return fields
 
 
-def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, Windows]:
+def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, torch.Tensor]:
     tokens = resolved["window_tokens"]
     limit = getattr(model.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if limit and tokens > limit:
@@ -147,4 +151,4 @@ def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split
     report = cut_windows(
         text.report, model.tokenizer, tokens=tokens, count=resolved["report_windows"], split="report", seed=None
     )
-    return {"search": search, "report": report}
+    return {"search": search.ids, "report": report.ids}

@@ -124,6 +124,14 @@ def observe(model: nn.Module, architecture: Architecture, ids: Tensor) -> tuple[
     return Outputs(tuple(seen[b] for b in architecture.blocks), {m: seen[m] for m in sublayers if m in seen}), logits
 
 
+def _keep_count(module: nn.Module, hidden: Tensor, cache: Any) -> None:
+    """Note the new tokens in a key-value cache, which counts them by its first layer, with keys of no width."""
+    index = getattr(module, "layer_idx", None)
+    if cache is not None and index is not None:
+        nothing = hidden.new_zeros((hidden.shape[0], 1, hidden.shape[1], 0))
+        cache.update(nothing, nothing, index)
+
+
 @contextmanager
 def without(outputs: Outputs, removed: list[nn.Module]) -> Iterator[None]:
     """Let these sublayers add zero to the residual stream instead of running."""
@@ -131,6 +139,7 @@ def without(outputs: Outputs, removed: list[nn.Module]) -> Iterator[None]:
     def silent(module: nn.Module) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
+            _keep_count(module, hidden, kwargs.get("past_key_values"))
             return like(outputs.sublayers[module], torch.zeros_like(hidden))
 
         return forward

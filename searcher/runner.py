@@ -1,8 +1,12 @@
 """A run from its configuration to its folder: prepare, search, report. The same configuration resumes it."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from searcher import registry
 from searcher.config import RunConfig
@@ -10,12 +14,13 @@ from searcher.cost import Cost, Ledger, Limits
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
-from searcher.plan import Budget, PrunePlan, legal_units
+from searcher.plan import Budget, PrunePlan, Unit, legal_units
 from searcher.preparation import Prepared, make_objectives, prepare
 from searcher.progress import Progress
 from searcher.record import default_name, make_identity, open_record
 from searcher.search_loop import Recorder, SearchLoop
 from searcher.selection import chosen_plans
+from searcher.statistics import check_statistics, layer_forwards_of, measure_statistics
 from searcher.strategy import Outcome, Space, Strategy
 
 DENSE = PrunePlan()
@@ -37,6 +42,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     """
     started = time.monotonic()
     strategy: Strategy = registry.make("strategy", config.strategy, config.strategy_args)
+    check_statistics(strategy.statistics)
     prepared = prepare(config, make_objectives(config), config.granularity, progress.say)
     units = legal_units(prepared.model.num_blocks, config.granularity, PrunePlan.parse(config.keep))
     sizes = Budget(config.budget).sizes(len(units))
@@ -56,6 +62,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
             num_windows=prepared.resolved["windows"],
             seed=config.seed,
             fits=ledger.fits,
+            statistics=_measure_statistics(strategy, prepared, units, ledger),
         )
         deadline = None if config.seconds is None else started + config.seconds
         loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline)
@@ -67,6 +74,15 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         record["outcome"] = _outcome(loop, outcome, chosen)
         write_json(folder / RUN_FILE, record)
     return folder
+
+
+def _measure_statistics(
+    strategy: Strategy, prepared: Prepared, units: Sequence[Unit], ledger: Ledger
+) -> dict[str, NDArray[np.float64]]:
+    names, tariff = strategy.statistics, ledger.tariff
+    ledger.charge_statistics(layer_forwards_of(names, units, tariff.num_blocks, tariff.prices.weight))
+    ids = prepared.windows["search"].to(prepared.model.device)
+    return measure_statistics(prepared.replay, ids, names, units) if names else {}
 
 
 def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> Ledger:

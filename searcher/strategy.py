@@ -16,7 +16,7 @@ plans are measured, and an interrupted search is resumed by replaying it against
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,7 @@ class Space:
         num_windows: search windows, numbered from 0.
         seed: of the strategy's own random generator.
         fits: see :class:`Fits`; a batch that does not fit is not run.
+        statistics: of the dense model, those that the strategy has declared; see `searcher.statistics`.
     """
 
     num_blocks: int
@@ -113,6 +114,7 @@ class Space:
     num_windows: int
     seed: int
     fits: Fits
+    statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -134,6 +136,9 @@ class Strategy(ABC):
 
     The class docstring says what it does, when to use it, and its source (paper and equation).
     """
+
+    statistics: ClassVar[tuple[str, ...]] = ()
+    """Statistics of the dense model to be measured before the search, and charged to it."""
 
     @abstractmethod
     def search(self, space: Space) -> Generator[Ask, Scores, Outcome]:

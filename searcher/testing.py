@@ -33,6 +33,7 @@ from searcher.measurement import Measurements
 from searcher.objective import Objective
 from searcher.plan import Granularity, PrunePlan, Unit, all_units
 from searcher.selfcheck import open_replay
+from searcher.statistics import BLOCK_COSINES
 from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
 
 Game = Callable[[PrunePlan], float]
@@ -53,9 +54,17 @@ def additive_game(seed: int = 0, num_blocks: int = 64) -> Game:
 
 
 def make_space(
-    num_blocks: int, size: int, *, granularity: Granularity = Granularity.BLOCK, seed: int = 0, most: float = np.inf
+    num_blocks: int,
+    size: int,
+    *,
+    granularity: Granularity = Granularity.BLOCK,
+    seed: int = 0,
+    most: float = np.inf,
+    statistics: Sequence[str] = (),
 ) -> Space:
-    """A space without protected units, in which batches of at most `most` plans fit."""
+    """A space without protected units, in which batches of at most `most` plans fit; its statistics are made up."""
+    made_up = np.random.default_rng(0).uniform(0.1, 0.9, (num_blocks + 1, num_blocks + 1))
+    count = len(all_units(num_blocks, granularity))
     return Space(
         num_blocks=num_blocks,
         granularity=granularity,
@@ -64,6 +73,7 @@ def make_space(
         num_windows=NUM_WINDOWS,
         seed=seed,
         fits=lambda plans, spare=0: len(plans) + spare <= most,
+        statistics={n: made_up if n == BLOCK_COSINES else made_up.flatten()[:count] for n in statistics},
     )
 
 
@@ -120,7 +130,10 @@ def _scores(ask: Ask, space: Space, game: Game) -> Scores:
 def asked(name: str, options: Mapping[str, Any], seed: int) -> list[str]:
     """Every plan that a strategy asks for in a small additive game, as text."""
     strategy = registry.make("strategy", name, options)
-    return [str(plan) for plan in play(strategy, make_space(8, 3, seed=seed), additive_game()).plans]
+    return [
+        str(plan)
+        for plan in play(strategy, make_space(8, 3, seed=seed, statistics=strategy.statistics), additive_game()).plans
+    ]
 
 
 class StrategyContract:
@@ -134,6 +147,10 @@ class StrategyContract:
         strategy: Strategy = registry.make("strategy", self.name, self.options)
         return strategy
 
+    def space(self, num_blocks: int, size: int, granularity: Granularity = Granularity.BLOCK) -> Space:
+        """A space with the statistics that the strategy has declared."""
+        return make_space(num_blocks, size, granularity=granularity, statistics=self.make().statistics)
+
     def test_documents_itself(self) -> None:
         """The class says what it does."""
         assert (type(self.make()).__doc__ or "").strip()
@@ -141,7 +158,7 @@ class StrategyContract:
     def test_asks_for_legal_plans_and_returns_the_full_size(self) -> None:
         """At every granularity."""
         for granularity in Granularity:
-            space = make_space(7, 3, granularity=granularity)
+            space = self.space(7, 3, granularity=granularity)
             played = play(self.make(), space, additive_game())
             legal = set(space.units)
             for plan in played.plans:
@@ -151,7 +168,7 @@ class StrategyContract:
 
     def test_finds_a_planted_optimum(self) -> None:
         """In an additive game of 15 plans."""
-        space, game = make_space(6, 2), additive_game(seed=1)
+        space, game = self.space(6, 2), additive_game(seed=1)
         played = play(self.make(), space, game)
         assert played.outcome is not None
         best = min((PrunePlan.of(pair) for pair in combinations(space.units, 2)), key=game)
@@ -171,14 +188,14 @@ class StrategyContract:
 
     def test_playing_twice_with_one_instance_is_the_same(self) -> None:
         """A strategy keeps no state between searches."""
-        strategy, space = self.make(), make_space(8, 3)
+        strategy, space = self.make(), self.space(8, 3)
         assert play(strategy, space, additive_game()) == play(strategy, space, additive_game())
 
     def test_can_be_stopped_at_any_ask(self) -> None:
         """It returns a plan of the full size, or leaves the outcome to the runner."""
-        asks = len(play(self.make(), make_space(7, 3), additive_game()).asks)
+        asks = len(play(self.make(), self.space(7, 3), additive_game()).asks)
         for stop_at in range(asks):
-            played = play(self.make(), make_space(7, 3), additive_game(), stop_at=stop_at)
+            played = play(self.make(), self.space(7, 3), additive_game(), stop_at=stop_at)
             if played.outcome is not None and played.outcome.plans:
                 assert 3 in [plan.size(Granularity.BLOCK) for plan in played.outcome.plans]
 
@@ -188,14 +205,14 @@ class StrategyContract:
         def game(plan: PrunePlan) -> float:
             return np.inf if Unit(0) in plan.removed else additive_game()(plan)
 
-        played = play(self.make(), make_space(6, 2), game)
+        played = play(self.make(), self.space(6, 2), game)
         assert played.outcome is not None
         best = next(plan for plan in played.outcome.plans if plan.size(Granularity.BLOCK) == 2)
         assert np.isfinite(game(best))
 
     def test_notes_are_json(self) -> None:
         """They are kept in the run folder."""
-        played = play(self.make(), make_space(7, 3), additive_game())
+        played = play(self.make(), self.space(7, 3), additive_game())
         assert played.outcome is not None
         assert json.loads(json.dumps(played.outcome.notes, allow_nan=False)) == played.outcome.notes
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_checkpoint import OPTIONS
 
 import searcher
-from searcher.testing import StrategyContract, additive_game, make_space, play
+from searcher.testing import ObjectiveContract, StrategyContract, additive_game, make_space, play
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -26,6 +26,21 @@ def test_the_strategy_of_ones_own(tmp_path):
     contract.test_same_seed_same_questions_in_a_fresh_process()
     contract.test_can_be_stopped_at_any_ask()
     assert play(contract.make(), make_space(9, 4), additive_game()).outcome.plans[0].size("block") == 4
+
+
+def test_the_objective_of_ones_own(tmp_path):
+    (code,) = [block for block in PYTHON if "class TopOne" in block]
+    path = tmp_path / "top_one.py"
+    path.write_text(code)
+
+    class Contract(ObjectiveContract):
+        name = f"{path}:TopOne"
+
+    contract = Contract()
+    contract.test_documents_itself()
+    contract.test_gives_finite_values()
+    contract.test_a_plan_does_not_depend_on_the_others()
+    contract.test_a_broken_model_is_no_error()
 
 
 def test_the_example_in_python(tiny, tmp_path, monkeypatch, capsys):
