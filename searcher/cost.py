@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from searcher.errors import UsageError
 from searcher.plan import PrunePlan
 from searcher.replay import Replay
 from searcher.trie import layer_forwards
@@ -28,7 +29,11 @@ class Prices:
 def measure_prices(replay: Replay, tokens: int) -> Prices:
     """Count the FLOPs of one window of this many tokens; an average over the blocks, which may differ.
 
-    Use under `torch.inference_mode()`.
+    Counted are matrix products; torch counts those of attention scores on a GPU only, so that a CPU counts a few
+    percent less for attention. Use under `torch.inference_mode()`.
+
+    Raises:
+        UsageError: torch counts nothing at all.
     """
     ids = torch.zeros((1, tokens), dtype=torch.int64, device=replay.model.device)
     hidden = replay.embed(ids)
@@ -39,6 +44,11 @@ def measure_prices(replay: Replay, tokens: int) -> Prices:
         without = [whole if m is None else _block_flops(replay, hidden, block, [m]) for m in modules]
         total, attention, ffn = total + whole, attention + whole - without[0], ffn + whole - without[1]
     head = _head_flops(replay, hidden, ids)
+    if not (total and head):
+        raise UsageError(
+            f"The FLOPs of {type(replay.model).__name__} cannot be counted, so that costs would be meaningless",
+            "Load the model with plain weights, not quantised ones",
+        )
     return Prices((1.0, 1 - attention / total, 1 - ffn / total, 0.0), head * replay.num_blocks / total)
 
 
@@ -187,6 +197,7 @@ class Ledger:
             return "cost limit"
         return None
 
-    def knows(self, plan: PrunePlan) -> bool:
-        """Whether the plan has been asked for before."""
-        return plan in self._charged_windows
+    def paid(self, plan: PrunePlan, windows: Iterable[int] | None = None) -> bool:
+        """Whether the plan has been charged for on these windows, or on all."""
+        wanted = range(self.tariff.windows) if windows is None else windows
+        return plan in self._charged_windows and self._charged_windows[plan].issuperset(wanted)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,10 +13,7 @@ from rich.progress import Progress as Bar
 from searcher.cost import Cost
 from searcher.measurement import Measurement
 from searcher.plan import PrunePlan
-from searcher.strategy import Ask
-
-if TYPE_CHECKING:
-    from searcher.search_loop import SearchLoop
+from searcher.search_loop import SearchLoop, additive
 
 LOG_EVERY = 10.0
 """Seconds between two lines where stderr is not a terminal."""
@@ -74,7 +71,7 @@ class Progress:
         )
         self._print(f"Run folder {folder} ({chosen})")
 
-    def searching(self, loop: "SearchLoop", expected: int | None) -> None:
+    def searching(self, loop: SearchLoop, expected: int | None) -> None:
         """The search begins; a strategy may say how many plans it will ask about."""
         space, known = loop.space, len(loop.recorder.known.plans("search"))
         limit = loop.ledger.limits.max_evaluations
@@ -102,7 +99,7 @@ class Progress:
             self._advance(len(self._seen))
             yield line
 
-    def _begin(self, stage: str, total: int | None, loop: "SearchLoop | None") -> None:
+    def _begin(self, stage: str, total: int | None, loop: SearchLoop | None) -> None:
         self._stage, self._done, self._total, self._loop = stage, 0, total or 0, loop
         self._started = self._logged = time.monotonic()
         self._seen.clear()
@@ -116,7 +113,8 @@ class Progress:
             return
         self._seen.add(line.plan)
         if self._stage == "search":
-            score = float(loop.scores(Ask((line.plan,))).first[0])
+            name, objective = next(iter(loop.objectives.items()))
+            score = additive(objective, loop.recorder.known.rows("search", line.plan, name))
             entry = (-line.plan.size(loop.space.granularity), score, line.plan)  # of the largest size so far
             self._best = min(self._best or entry, entry)
         self._advance(self._done + 1)

@@ -99,7 +99,7 @@ def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> L
 
 
 def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -> dict[str, Any]:
-    searched = [line for line in loop.recorder.lines if line.split == "search" and loop.ledger.knows(line.plan)]
+    searched = [line for line in loop.recorder.lines if line.split == "search" and loop.ledger.paid(line.plan, ())]
     return {
         "chosen": {str(size): str(plan) for size, plan in chosen.items()},
         "size": loop.space.size,

@@ -100,35 +100,34 @@ class SearchLoop:
             UsageError: the strategy asked for a plan that is not legal here, or returned no Outcome.
         """
         generator = strategy.search(self.space)
+        outcome = Outcome(())  # of a strategy that leaves it to us
         try:
             ask = next(generator)
-            while True:
-                reason, scores = self._answer(ask)
-                if reason is None:
-                    ask = generator.send(scores)
-                else:
-                    self.stopped = self.stopped or reason
-                    ask = generator.throw(SearchStopped(reason, scores))
+            for _ in range(STALE_ROUNDS):  # of being told to stop
+                while (reason := self._reason_to_stop(ask)) is None:
+                    ask = generator.send(self.scores(ask))
+                self.stopped = self.stopped or reason
+                ask = generator.throw(SearchStopped(reason, self.scores(ask)))
         except StopIteration as end:
             outcome = end.value
-        except SearchStopped:  # a strategy that leaves it to us
-            outcome = Outcome(())
+        except SearchStopped:
+            pass
         if not isinstance(outcome, Outcome):
             raise UsageError(f"The strategy returned {type(outcome).__name__}", "`search` must return an Outcome")
         self._measure_outcome(outcome)
         return outcome
 
-    def _answer(self, ask: Ask) -> tuple[str | None, Scores]:
-        """Why the search must stop now, if it must, and the scores as far as they were measured."""
+    def _reason_to_stop(self, ask: Ask) -> str | None:
+        """Measure and charge what was asked, unless a limit comes first: then which."""
         self._check(ask)
-        reason = self._limit(ask)
-        if reason is None:
-            self.ledger.charge(ask.plans, ask.windows)
-            if not self.recorder.measure("search", ask.plans, ask.windows, self.deadline):
-                reason = "timeout"
-            if ask.windows is None and reason is None:
-                self._has_full_size = self._has_full_size or self._any_full_size(ask.plans)
-        return reason, self.scores(ask)
+        if reason := self._limit(ask):
+            return reason
+        finished = self.recorder.measure("search", ask.plans, ask.windows, self.deadline)
+        measured = ask.plans if finished else [p for p in ask.plans if self._measured(p, self._windows(ask))]
+        self.ledger.charge(measured, ask.windows)
+        if ask.windows is None:
+            self._has_full_size = self._has_full_size or self._any_full_size(measured)
+        return None if finished else "timeout"
 
     def _limit(self, ask: Ask) -> str | None:
         if self.deadline is not None and time.monotonic() > self.deadline:
@@ -158,10 +157,9 @@ class SearchLoop:
 
     def _measure_outcome(self, outcome: Outcome) -> None:
         """Measure the plans the strategy stands for, and make sure that there is one of the full size."""
-        known = self.recorder.known
         for size in reversed(self.space.sizes):
             preferred = [p for p in outcome.plans if p.size(self.space.granularity) == size][:1]
-            if size == self.space.size and not preferred and not self._any_full_size(known.plans("search")):
+            if size == self.space.size and not preferred and not self._any_full_size(self.measured_plans()):
                 preferred = [self._filled_up()]
             for plan in preferred:
                 if self.ledger.fits([plan]):
@@ -171,33 +169,41 @@ class SearchLoop:
     def _filled_up(self) -> PrunePlan:
         """The best plan of the largest size measured, filled up by chance: better than nothing."""
         granularity = self.space.granularity
-        measured = [p for p in self.recorder.known.plans("search") if p.size(granularity) < self.space.size]
+        measured = [p for p in self.measured_plans() if p.size(granularity) < self.space.size]
         score = dict(zip(measured, self.scores(Ask(tuple(measured))).first.tolist(), strict=True))
         start = min(measured, key=lambda p: (-p.size(granularity), score[p], p), default=PrunePlan())
         left = self.space.left(start)
         missing = self.space.size - start.size(granularity)
         return start.remove(*(left[i] for i in self.space.rng().permutation(len(left))[:missing]))
 
+    def measured_plans(self) -> tuple[PrunePlan, ...]:
+        """The plans measured in full and charged for, sorted.
+
+        The journal of a run that was resumed with higher limits may hold more; decisions must not depend on it.
+        """
+        return tuple(plan for plan in self.recorder.known.plans("search") if self.ledger.paid(plan))
+
     def scores(self, ask: Ask) -> Scores:
-        """The answer to an ask from what has been measured."""
-        windows = range(self.space.num_windows) if ask.windows is None else ask.windows
+        """The answer to an ask from what has been measured and charged for."""
+        windows = self._windows(ask)
         values = np.full((len(ask.plans), len(self.objectives)), np.nan)
         per_window = np.full((*values.shape, self.space.num_windows), np.nan)
         for i, plan in enumerate(ask.plans):
+            if not (self.ledger.paid(plan, windows) and self._measured(plan, windows)):
+                continue
             for j, (name, objective) in enumerate(self.objectives.items()):
-                rows = self._rows(plan, name)
+                rows = self.recorder.known.rows("search", plan, name)
                 if objective.reads == "windows":
-                    rows = rows[list(windows)]
-                    per_window[i, j, list(windows)] = rows if objective.lower_is_better else -rows
-                if self._measured(plan, name, windows):
-                    values[i, j] = additive(objective, rows)
+                    rows = rows[windows]
+                    per_window[i, j, windows] = rows if objective.lower_is_better else -rows
+                values[i, j] = additive(objective, rows)
         return Scores(ask.plans, values, per_window)
 
-    def _rows(self, plan: PrunePlan, name: str) -> NDArray[np.float64]:
-        return self.recorder.known.rows("search", plan, name)
+    def _windows(self, ask: Ask) -> list[int]:
+        return list(range(self.space.num_windows) if ask.windows is None else ask.windows)
 
-    def _measured(self, plan: PrunePlan, name: str, windows: Sequence[int]) -> bool:
-        return self.recorder.known.measured("search", plan, name, windows)
+    def _measured(self, plan: PrunePlan, windows: list[int]) -> bool:
+        return all(self.recorder.known.measured("search", plan, name, windows) for name in self.objectives)
 
 
 def additive(objective: Objective, rows: NDArray[np.float64]) -> float:

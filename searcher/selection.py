@@ -11,7 +11,7 @@ def chosen_plans(loop: SearchLoop, outcome: Outcome) -> dict[int, PrunePlan]:
     Ties go to the strategy's own order, then to the first in plan order. The report split is not looked at.
     """
     rank = {plan: position for position, plan in enumerate(outcome.plans)}
-    plans = tuple(plan for plan in loop.recorder.known.plans("search") if loop.ledger.knows(plan))
+    plans = loop.measured_plans()
     scores = loop.scores(Ask(plans)).first
     chosen: dict[int, tuple[float, int, PrunePlan]] = {}
     for plan, score in zip(plans, scores.tolist(), strict=True):

@@ -1,5 +1,6 @@
 """The search loop: limits, the ledger, misbehaving strategies, and a planted redundant block."""
 
+import contextlib
 import time
 from itertools import combinations
 
@@ -59,6 +60,11 @@ def sizes(plans):
     return [plan.size(Granularity.BLOCK) for plan in plans]
 
 
+def measure(loop, ask):
+    loop.recorder.measure("search", ask.plans, ask.windows)
+    loop.ledger.charge(ask.plans, ask.windows)
+
+
 def sharpened_model(planted):
     """A model of 6 blocks sure of what it says, one of them all but idle."""
     model = tiny_model("llama", num_blocks=6)
@@ -85,7 +91,7 @@ def test_a_planted_redundant_block_is_found_first(make_loop, strategy, planted):
     model = sharpened_model(planted)
     loop = make_loop(3, model=model, ids=sampled(model, 8, 24))
     singles = tuple(PrunePlan((unit,)) for unit in loop.space.units)
-    loop.recorder.measure("search", (PrunePlan(), *singles))
+    measure(loop, Ask((PrunePlan(), *singles)))
     dense, *alone = loop.scores(Ask((PrunePlan(), *singles))).first
     hurts = dict(zip(range(6), np.array(alone) - dense, strict=True))
     assert all(hurt > 0.1 for block, hurt in hurts.items() if block != planted), "every real block must matter"
@@ -214,7 +220,7 @@ def test_scores_are_additive_lower_is_better_and_by_window(make_loop):
 
     loop = make_loop(2, objectives={"perplexity": Perplexity(), "skill": Skill()})
     asked = Ask((PrunePlan(), PrunePlan.parse("1")), windows=(1, 3))
-    loop.recorder.measure("search", asked.plans, asked.windows)
+    measure(loop, asked)
     scores = loop.scores(asked)
     np.testing.assert_array_equal(scores.values[:, 0], scores.values[:, 1])
     rows = loop.recorder.known.rows("search", PrunePlan(), "perplexity")
@@ -226,7 +232,7 @@ def test_a_broken_plan_scores_inf_and_an_unmeasured_one_nan(make_loop):
     model = tiny_llama()
     loop = make_loop(2, model=model)
     model.model.layers[3].mlp.down_proj.weight.fill_(float("nan"))
-    loop.recorder.measure("search", [PrunePlan()])
+    measure(loop, Ask((PrunePlan(),)))
     scores = loop.scores(Ask((PrunePlan(), PrunePlan.parse("3"))))
     assert scores.first[0] == np.inf
     assert np.isnan(scores.first[1])
@@ -292,3 +298,26 @@ def test_prices_of_a_llama_block():
     attention, ffn, head = 32 * 32 * 2 + 32 * 16 * 2, 32 * 64 * 3, 32 * 97 * 15 / 16  # the last token is not scored
     assert prices.weight == pytest.approx((1, ffn / (attention + ffn), attention / (attention + ffn), 0))
     assert prices.head == pytest.approx(head / (attention + ffn))
+
+
+def test_what_was_not_charged_is_not_told(make_loop):
+    """A journal may know more than a search that is replayed has asked for."""
+    loop = make_loop(2)
+    loop.recorder.measure("search", [PrunePlan(), PrunePlan.parse("0"), PrunePlan.parse("0-1")])
+    loop.ledger.charge([PrunePlan()])
+    scores = loop.scores(Ask((PrunePlan(), PrunePlan.parse("0"))))
+    assert np.isfinite(scores.first[0])
+    assert np.isnan(scores.first[1])
+    assert loop.measured_plans() == (PrunePlan(),)
+
+
+def test_a_strategy_that_will_not_stop_is_left(make_loop):
+    class Deaf(Strategy):
+        def search(self, space):
+            while True:
+                with contextlib.suppress(SearchStopped):
+                    yield Ask((PrunePlan.of(space.units[:2]),))
+
+    loop = make_loop(2)
+    outcome = loop.run(Deaf())
+    assert str(chosen_plans(loop, outcome)[2]) == "0-1"
