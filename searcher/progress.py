@@ -79,8 +79,11 @@ class Progress:
         about = "" if total is None else f", about {total:g} plans"
         resumed = f"; {known - 1} known from before" if known > 1 else ""
         self._print(f"Searching {len(space.units)} units for {space.size} to remove{about}{resumed}")
+        self._spent = Cost()
         for line in loop.recorder.lines:
             self._spend(line)
+        for plan in loop.recorder.known.plans("search"):
+            self._compare(loop, plan)
         self._begin("search", None if total is None else max(1, int(total) - known), loop)
 
     def reporting(self, plans: Sequence[PrunePlan]) -> None:
@@ -113,11 +116,15 @@ class Progress:
             return
         self._seen.add(line.plan)
         if self._stage == "search":
-            name, objective = next(iter(loop.objectives.items()))
-            score = additive(objective, loop.recorder.known.rows("search", line.plan, name))
-            entry = (-line.plan.size(loop.space.granularity), score, line.plan)  # of the largest size so far
-            self._best = min(self._best or entry, entry)
+            self._compare(loop, line.plan)
         self._advance(self._done + 1)
+
+    def _compare(self, loop: SearchLoop, plan: PrunePlan) -> None:
+        """Is this the best plan of the largest size so far?"""
+        name, objective = next(iter(loop.objectives.items()))
+        score = additive(objective, loop.recorder.known.rows("search", plan, name))
+        entry = (-plan.size(loop.space.granularity), score, plan)
+        self._best = min(self._best or entry, entry)
 
     def _advance(self, done: int) -> None:
         self._done = done
