@@ -1,31 +1,18 @@
 """Loading a causal LM with its tokenizer: the embedded default, a GGUF file, a local folder or a hub id."""
 
-import contextlib
-import io
-import os
-import shutil
-import struct
-import tempfile
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but re-exported without saying so
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from searcher.embedded import EMBEDDED_NAME, cache_dir, file_sha256, find_embedded
+from searcher.embedded import EMBEDDED_NAME, find_embedded
 from searcher.errors import UsageError
 from searcher.fingerprint import fingerprint_folder
+from searcher.gguf import convert_gguf
+from searcher.pretrained import BROKEN, first_line, quietly, refuse_incomplete
 
 _DTYPES = {
     "float32": torch.float32,
@@ -36,8 +23,6 @@ _DTYPES = {
     "fp16": torch.float16,
 }
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # as torch names what x86 and Arm processors can do
-# what transformers and its file readers raise for a checkpoint that is not what it should be
-_BROKEN = (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, SafetensorError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -107,7 +92,7 @@ def load_model(
     chosen_dtype = _choose_dtype(dtype, chosen_device)
     source = _find(spec, revision)
     options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
-    with _quiet():
+    with quietly():
         model = _load_weights(source, chosen_dtype, chosen_device, options)
         tokenizer = _load_tokenizer(source, options)
     model.eval().requires_grad_(False)
@@ -146,12 +131,12 @@ def _cpu_has_bf16() -> bool:
 
 def _find(spec: str | None, revision: str | None) -> _Source:
     if spec is None:
-        return _convert_gguf(find_embedded(), EMBEDDED_NAME)
+        return _converted(find_embedded(), EMBEDDED_NAME)
     path = Path(spec).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UsageError(f"Model '{spec}': there is no such file", "Check the path of the .gguf file")
-        return _convert_gguf(path, path.name)
+        return _converted(path, path.name)
     if path.is_dir():
         return _find_folder(path)
     if path.is_absolute() or spec.startswith((".", "~")) or path.exists():
@@ -159,6 +144,11 @@ def _find(spec: str | None, revision: str | None) -> _Source:
             f"Model '{spec}' is not a folder", "Pass a hub id, a folder written by save_pretrained or a .gguf file"
         )
     return _find_on_hub(spec, revision)
+
+
+def _converted(path: Path, name: str) -> _Source:
+    folder, digest = convert_gguf(path)
+    return _Source(str(folder), name, f"gguf:{digest}")
 
 
 def _find_folder(path: Path) -> _Source:
@@ -171,79 +161,17 @@ def _find_folder(path: Path) -> _Source:
 
 
 def _find_on_hub(spec: str, revision: str | None) -> _Source:
-    with _quiet():
+    with quietly():
         try:
             config = cached_file(spec, "config.json", revision=revision)
         except (OSError, ValueError) as error:
             wanted = spec if revision is None else f"{spec}@{revision}"
             raise UsageError(
-                f"Model '{wanted}' is neither a local folder nor can it be had from the hub: {_first_line(error)}",
+                f"Model '{wanted}' is neither a local folder nor can it be had from the hub: {first_line(error)}",
                 "Check the name, the connection and, for gated models, `hf auth login`",
             ) from error
     commit = Path(config).parent.name  # the hub cache keeps each commit in a folder of that name
     return _Source(spec, spec, f"hub:{spec}@{commit}", commit)
-
-
-def _convert_gguf(path: Path, name: str) -> _Source:
-    """Dequantise a GGUF file into the cache, unless it is there; safe against a second process doing the same."""
-    digest = file_sha256(path)
-    target = cache_dir() / "models" / digest[:16]
-    if not target.is_dir():
-        temporary = _temporary_folder(target)
-        try:
-            _save_dequantised(path, temporary)
-            _move_folder(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return _Source(str(target), name, f"gguf:{digest}")
-
-
-def _temporary_folder(target: Path) -> Path:
-    """A new folder beside `target`, on the same disk, so that it can be renamed to it."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise UsageError(
-            f"The cache folder {cache_dir()} cannot be written: {_first_line(error)}", "Set SEARCHER_CACHE to another"
-        ) from error
-
-
-def _save_dequantised(path: Path, folder: Path) -> None:
-    """Write the weights of a GGUF file as float32 safetensors, with config and tokenizer.
-
-    Raises:
-        UsageError: transformers cannot read the file.
-    """
-    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    hint = "It may be damaged, or of an architecture that transformers cannot read from GGUF"
-    # its dequantiser asks nobody before it draws a progress bar, so that only stderr can hush it
-    with _quiet(), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            model, info = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(**where)
-        except _BROKEN as error:
-            raise UsageError(f"GGUF file '{path}' cannot be read: {_first_line(error)}", hint) from error
-        _refuse_incomplete(info, str(path))
-        _forget_quantisation(model)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-
-def _forget_quantisation(model: Any) -> None:
-    """The weights are plain float32 by now; while it thinks them quantised, a model refuses to be saved."""
-    del model.config.quantization_config
-    for attribute in ("hf_quantizer", "quantization_method", "is_quantized"):
-        model.__dict__.pop(attribute, None)
-
-
-def _move_folder(temporary: Path, target: Path) -> None:
-    temporary.chmod(0o755)  # mkdtemp makes folders that only the owner can read
-    try:
-        os.replace(temporary, target)
-    except OSError:
-        if not target.is_dir():  # else another process was first, with the same content
-            raise
 
 
 def _load_weights(
@@ -255,36 +183,25 @@ def _load_weights(
         model, info = AutoModelForCausalLM.from_pretrained(
             source.location, dtype=dtype, output_loading_info=True, **placement, **options
         )
-    except _BROKEN as error:
+    except BROKEN as error:
         if "trust_remote_code" in str(error):
             raise UsageError(
                 f"Model '{source.name}' comes with its own code", "Pass --trust-remote-code if you trust its author"
             ) from error
         raise UsageError(
-            f"Model '{source.name}' cannot be loaded as a causal LM: {_first_line(error)}",
+            f"Model '{source.name}' cannot be loaded as a causal LM: {first_line(error)}",
             "Its config, weights and architecture must be ones that AutoModelForCausalLM takes",
         ) from error
-    _refuse_incomplete(info, source.name)
+    refuse_incomplete(info, source.name)
     return model
-
-
-def _refuse_incomplete(info: dict[str, Any], name: str) -> None:
-    """Weights missing from a checkpoint are filled with random numbers and a warning; tied ones are not missing."""
-    missing = sorted(info["missing_keys"])
-    if missing:
-        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise UsageError(
-            f"Model '{name}' holds no complete causal LM: '{missing[0]}'{others} would be random",
-            "Pass a checkpoint that was saved with all of its weights, for a decoder-only model",
-        )
 
 
 def _load_tokenizer(source: _Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(source.location, **options)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UsageError(
-            f"Model '{source.name}' has no tokenizer that can be loaded: {_first_line(error)}",
+            f"Model '{source.name}' has no tokenizer that can be loaded: {first_line(error)}",
             "Save the tokenizer into the same folder with tokenizer.save_pretrained",
         ) from error
 
@@ -306,31 +223,3 @@ def _refuse_bidirectional(model: PreTrainedModel, source: _Source) -> None:
             f"Model '{source.name}' is not a causal LM: its {type(model).__name__} looks at later tokens",
             "Pass a decoder-only model",
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings and no bars of transformers while loading; bars of downloads stay: they tell why it takes long."""
-    log = transformers.utils.logging
-    verbosity, bars, downloads = log.get_verbosity(), log.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    if downloads:
-        enable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
-            if not downloads:
-                disable_progress_bars()
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error message, not longer than a terminal's, without its full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = lines[0] if len(lines[0]) <= 200 else f"{lines[0][:199]}…"
-    return line.rstrip(". ")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from searcher import embedded
+from searcher import embedded, gguf
 from searcher import model as loading
 from searcher.errors import UsageError
 from searcher.fingerprint import fingerprint_folder
@@ -286,8 +286,8 @@ class TestGguf:
             dequantised.update({name: tensor.clone() for name, tensor in model.state_dict().items()})
             forget(model)
 
-        forget = loading._forget_quantisation
-        monkeypatch.setattr(loading, "_forget_quantisation", observe)
+        forget = gguf._forget_quantisation
+        monkeypatch.setattr(gguf, "_forget_quantisation", observe)
         loaded = load_model(None, dtype="float32", device="cpu")
         assert capfd.readouterr() == ("", "")
         assert loaded.name == embedded.EMBEDDED_NAME
@@ -306,7 +306,7 @@ class TestGguf:
         def never(*args):
             raise AssertionError("converted or hashed again")
 
-        monkeypatch.setattr(loading, "_save_dequantised", never)
+        monkeypatch.setattr(gguf, "_save_dequantised", never)
         monkeypatch.setattr(hashlib, "file_digest", never)
         again = load_model(str(path), dtype="float32")
         assert (again.name, again.fingerprint) == (GGUF, loaded.fingerprint)
@@ -315,7 +315,7 @@ class TestGguf:
         for name in ("mine", "theirs"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "content").write_text(name)
-        loading._move_folder(tmp_path / "mine", tmp_path / "theirs")
+        gguf._move_folder(tmp_path / "mine", tmp_path / "theirs")
         assert (tmp_path / "theirs" / "content").read_text() == "theirs"
 
 
