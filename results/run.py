@@ -12,8 +12,8 @@ from searcher import registry
 from searcher.config import RunConfig, make_config
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_evaluations, read_json
-from searcher.measurement import GroupLayout, Measurements
-from searcher.objective import Objective, Split
+from searcher.measurement import Measurements, layout_from_json
+from searcher.objective import Objective
 from searcher.plan import PrunePlan
 
 
@@ -77,12 +77,7 @@ class Run:
     @cached_property
     def measurements(self) -> Measurements:
         """Every value the run has measured."""
-        splits: dict[Split, Any] = self.record["layout"]
-        layout = {
-            split: tuple(GroupLayout(g["name"], g["rows"], tuple(g["objectives"])) for g in groups)
-            for split, groups in splits.items()
-        }
-        measurements = Measurements(layout)
+        measurements = Measurements(layout_from_json(self.record["layout"]))
         for line in read_evaluations(self.folder):
             measurements.add(line)
         return measurements

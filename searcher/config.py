@@ -1,6 +1,5 @@
 """The configuration of a run: every option once, with its default, its check and its kind."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from searcher.errors import UsageError
+from searcher.errors import UsageError, did_you_mean
 from searcher.plan import Budget, Granularity, PrunePlan
 
 Kind = Literal["measurement", "search", "limit", "execution"]
@@ -65,6 +64,11 @@ class MeasurementConfig(BaseModel):
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    def of_kind(self, kind: Kind) -> dict[str, Any]:
+        """The fields of one kind, as plain JSON values."""
+        kinds = self.kinds()
+        return {name: value for name, value in self.model_dump(mode="json").items() if kinds[name] == kind}
 
     @classmethod
     def kinds(cls) -> dict[str, Kind]:
@@ -172,9 +176,7 @@ def _explained(kind: type[MeasurementConfig], error: ValidationError) -> UsageEr
     name = str(first["loc"][0])
     fields = kind.model_fields
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, fields, n=1)
-        hint = f"Did you mean '{close[0]}'? " if close else ""
-        return UsageError(f"Unknown option '{name}'", f"{hint}Options: {', '.join(fields)}")
+        return UsageError(f"Unknown option '{name}'", f"{did_you_mean(name, fields)}Options: {', '.join(fields)}")
     if first["type"] == "missing":
         return UsageError(f"Option --{name.replace('_', '-')} is missing", fields[name].description or "")
     cause = first.get("ctx", {}).get("error")

@@ -85,10 +85,6 @@ class Cost:
             self.heads + other.heads,
         )
 
-    def total(self, prices: Prices, window_tokens: int) -> float:
-        """Layer-forward equivalents per 1,000 tokens."""
-        return (self.layer_forwards + self.heads * prices.head) * window_tokens / 1000
-
 
 @dataclass(frozen=True)
 class Tariff:
@@ -127,7 +123,7 @@ class Tariff:
 
     def total(self, cost: Cost) -> float:
         """Layer-forward equivalents per 1,000 tokens."""
-        return cost.total(self.prices, self.window_tokens)
+        return (cost.layer_forwards + cost.heads * self.prices.head) * self.window_tokens / 1000
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Errors that a user can mend."""
+"""Errors that a user can mend, and the phrases they share."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UsageError(ValueError):
@@ -18,3 +21,16 @@ class UsageError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.message}. {self.hint}" if self.hint else self.message
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`Did you mean 'x'? ` for a misspelt name, to stand before the list of names; empty if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean '{close[0]}'? " if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error message, not longer than a terminal's, without its full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[0] if len(lines[0]) <= 200 else f"{lines[0][:199]}…"
+    return line.rstrip(". ")

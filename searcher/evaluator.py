@@ -13,7 +13,7 @@ from torch import Tensor
 
 from searcher.cost import Prices
 from searcher.errors import UsageError
-from searcher.measurement import PLAN_GROUP, WINDOWS_GROUP, GroupLayout, Measurement, Measurements
+from searcher.measurement import PLAN_GROUP, WINDOWS_GROUP, GroupLayout, Measurement, Measurements, rows_wanted
 from searcher.objective import Objective, Split
 from searcher.plan import Action, PrunePlan
 from searcher.pruned import pruned
@@ -55,7 +55,7 @@ class Batch:
 class ReplayedCandidate:
     """See :class:`searcher.objective.Candidate`, the protocol that objectives are written against."""
 
-    def __init__(self, replay: Replay, plan: PrunePlan, batch: "Batch", hidden: Tensor | None) -> None:
+    def __init__(self, replay: Replay, plan: PrunePlan, batch: Batch, hidden: Tensor | None) -> None:
         self.plan, self.batch, self.rows, self.config = plan, batch.name, batch.rows, replay.model.config
         self.ids, self.scored = batch.ids, batch.scored
         self.heads = 0
@@ -167,14 +167,8 @@ class Evaluator:
         Raises:
             UsageError: an objective raised an error or returned something else than a number for each row.
         """
-        first = 0
-        for group in self.groups[split]:
-            rows = range(group.layout.rows)
-            if group.layout.name.startswith(WINDOWS_GROUP):
-                wanted = [row for row in rows if windows is None or first + row in windows]
-                first += group.layout.rows
-            else:
-                wanted = list(rows)
+        groups = self.groups[split]
+        for group, wanted in zip(groups, rows_wanted((g.layout for g in groups), windows), strict=True):
             todo: dict[tuple[int, ...], list[PrunePlan]] = {}
             for plan in plans:
                 if missing := known.missing(split, plan, group.layout.name, wanted):

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from searcher.embedded import cache_dir, file_sha256
-from searcher.errors import UsageError
-from searcher.pretrained import BROKEN, first_line, quietly, refuse_incomplete
+from searcher.errors import UsageError, first_line
+from searcher.pretrained import BROKEN, quietly, refuse_incomplete
 
 
 def convert_gguf(path: Path) -> tuple[Path, str]:

@@ -1,7 +1,7 @@
 """Measured values: one line per plan and group of token sequences, and the table they add up to."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,38 @@ class GroupLayout:
 
 Layout = dict[Split, tuple[GroupLayout, ...]]
 """The groups of each split, in order."""
+
+
+def layout_to_json(layout: Layout) -> dict[str, Any]:
+    """Plain JSON values."""
+    return {
+        split: [{"name": g.name, "rows": g.rows, "objectives": list(g.objectives)} for g in groups]
+        for split, groups in layout.items()
+    }
+
+
+def layout_from_json(content: Mapping[Split, Any]) -> Layout:
+    """The inverse of :func:`layout_to_json`."""
+    return {
+        split: tuple(GroupLayout(g["name"], g["rows"], tuple(g["objectives"])) for g in groups)
+        for split, groups in content.items()
+    }
+
+
+def on_windows(group: str) -> bool:
+    """Whether the group of this name holds text windows."""
+    return group.startswith(WINDOWS_GROUP)
+
+
+def rows_wanted(groups: Iterable[GroupLayout], windows: Collection[int] | None) -> Iterator[list[int]]:
+    """The rows of each group: those of the windows with these numbers (None: all of them), own inputs whole."""
+    first = 0  # number of the group's first window
+    for group in groups:
+        if windows is None or not on_windows(group.name):
+            yield list(range(group.rows))
+        else:
+            yield [row for row in range(group.rows) if first + row in windows]
+            first += group.rows
 
 
 @dataclass(frozen=True)
@@ -131,15 +163,11 @@ class Measurements:
 
     def measured(self, split: Split, plan: PrunePlan, objective: str, windows: Collection[int]) -> bool:
         """Whether this objective has been measured for the plan: on these windows, or on its own inputs."""
-        first = 0
-        for group in self.layout[split]:
-            wanted: Iterable[int] = range(group.rows)
-            if group.name.startswith(WINDOWS_GROUP):
-                wanted = [row for row in wanted if first + row in windows]
-                first += group.rows
-            if objective in group.objectives and self.missing(split, plan, group.name, wanted):
-                return False
-        return True
+        groups = self.layout[split]
+        return not any(
+            objective in group.objectives and self.missing(split, plan, group.name, wanted)
+            for group, wanted in zip(groups, rows_wanted(groups, windows), strict=True)
+        )
 
     def complete(self, split: Split, plan: PrunePlan) -> bool:
         """Whether every row of every group of the split has been measured for this plan."""

@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import cached_file
 
 from searcher.embedded import EMBEDDED_NAME, find_embedded
-from searcher.errors import UsageError
+from searcher.errors import UsageError, first_line
 from searcher.fingerprint import fingerprint_folder
 from searcher.gguf import convert_gguf
-from searcher.pretrained import BROKEN, first_line, quietly, refuse_incomplete
+from searcher.pretrained import BROKEN, quietly, refuse_incomplete
 
 _DTYPES = {
     "float32": torch.float32,

@@ -11,12 +11,13 @@ from searcher.config import MeasurementConfig
 from searcher.cost import Prices, Tariff, measure_prices
 from searcher.errors import UsageError
 from searcher.evaluator import Evaluator
-from searcher.measurement import WINDOWS_GROUP, Measurement
+from searcher.measurement import Measurement, on_windows
 from searcher.model import LoadedModel, load_model
 from searcher.objective import Objective, Split
 from searcher.plan import Granularity
 from searcher.replay import Replay
 from searcher.selfcheck import open_replay
+from searcher.sources import MAX_CHARACTERS
 from searcher.text import Text, load_text
 from searcher.windows import cut_windows
 
@@ -55,19 +56,18 @@ class Prepared:
         """What asks on the search split cost, given the dense model's measurements there (for the heads they took)."""
         tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
         sizes = [
-            (group.layout.name.startswith(WINDOWS_GROUP), group.ids.numel() / tokens)
-            for group in self.evaluator.groups["search"]
+            (on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.evaluator.groups["search"]
         ]
-        heads = [(m.group.startswith(WINDOWS_GROUP), m.heads) for m in dense]
+        heads = [(on_windows(m.group), m.heads) for m in dense]
         return Tariff(
             num_blocks=self.model.num_blocks,
             prices=self.prices,
             windows=windows,
             window_tokens=tokens,
-            rows_per_window=sum(size for on_windows, size in sizes if on_windows) / windows,
-            own_rows=sum(size for on_windows, size in sizes if not on_windows),
-            heads_per_window=sum(h for on_windows, h in heads if on_windows) / windows,
-            own_heads=sum(h for on_windows, h in heads if not on_windows),
+            rows_per_window=sum(size for windowed, size in sizes if windowed) / windows,
+            own_rows=sum(size for windowed, size in sizes if not windowed),
+            heads_per_window=sum(h for windowed, h in heads if windowed) / windows,
+            own_heads=sum(h for windowed, h in heads if not windowed),
         )
 
 
@@ -105,6 +105,8 @@ def prepare(
     """
     say("Reading the text")
     text = load_text(config.data)
+    if text.truncated:
+        say(f"{text.name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
     say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
     model = load_model(
         config.model,
@@ -125,8 +127,7 @@ def prepare(
 
 def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
     defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
-    kinds = config.kinds()
-    fields = {name: value for name, value in config.model_dump(mode="json").items() if kinds[name] == "measurement"}
+    fields = config.of_kind("measurement")
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
     fields["dtype"] = str(model.dtype).removeprefix("torch.")
     fields["device_type"] = model.device.type

@@ -54,10 +54,3 @@ def quietly() -> Iterator[None]:
             log.enable_progress_bar()
             if not downloads:
                 disable_progress_bars()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error message, not longer than a terminal's, without its full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = lines[0] if len(lines[0]) <= 200 else f"{lines[0][:199]}…"
-    return line.rstrip(". ")

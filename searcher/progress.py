@@ -73,18 +73,18 @@ class Progress:
 
     def searching(self, loop: SearchLoop, expected: int | None) -> None:
         """The search begins; a strategy may say how many plans it will ask about."""
-        space, known = loop.space, len(loop.recorder.known.plans("search"))
+        space, known = loop.space, loop.recorder.known.plans("search")
         limit = loop.ledger.limits.max_evaluations
         total = expected if limit is None else min(expected or limit, limit)
         about = "" if total is None else f", about {total:g} plans"
-        resumed = f"; {known - 1} known from before" if known > 1 else ""
+        resumed = f"; {len(known) - 1} known from before" if len(known) > 1 else ""
         self._print(f"Searching {len(space.units)} units for {space.size} to remove{about}{resumed}")
         self._spent = Cost()
         for line in loop.recorder.lines:
             self._spend(line)
-        for plan in loop.recorder.known.plans("search"):
+        for plan in known:
             self._compare(loop, plan)
-        self._begin("search", None if total is None else max(1, int(total) - known), loop)
+        self._begin("search", None if total is None else max(1, int(total) - len(known)), loop)
 
     def reporting(self, plans: Sequence[PrunePlan]) -> None:
         """The search is over; the dense model and the chosen plans are measured on the report split."""

@@ -15,6 +15,7 @@ from searcher import registry
 from searcher.config import RunConfig, parse_seconds
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_json, write_json
+from searcher.measurement import layout_to_json
 from searcher.preparation import Prepared
 
 FORMAT = 1
@@ -25,8 +26,6 @@ _PACKAGES = ("searcher", "torch", "transformers", "tokenizers", "numpy", "scipy"
 
 def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     """Everything that must be the same for two runs to be the same run."""
-    kinds = config.kinds()
-    search = {name: value for name, value in config.model_dump(mode="json").items() if kinds[name] == "search"}
     fingerprints = {
         "model_fingerprint": prepared.model.fingerprint,
         "text_fingerprint": prepared.text.fingerprint,
@@ -34,7 +33,7 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "objective_sources": [registry.source_fingerprint("objective", name) for name in config.objective],
         "strategy_source": registry.source_fingerprint("strategy", config.strategy),
     }
-    return prepared.resolved | search | fingerprints
+    return prepared.resolved | config.of_kind("search") | fingerprints
 
 
 def _inputs_fingerprint(prepared: Prepared) -> str:
@@ -61,8 +60,7 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
         UsageError: the folder holds a run of another configuration, or one with higher limits.
     """
     path = folder / RUN_FILE
-    kinds = config.kinds()
-    limits = {name: value for name, value in config.model_dump().items() if kinds[name] == "limit"}
+    limits = config.of_kind("limit")
     kept: dict[str, Any] = {}
     if path.exists():
         before = read_json(path)
@@ -79,10 +77,7 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
         "text": prepared.text.name,
         "num_blocks": prepared.model.num_blocks,
         "prices": {"weight": list(prepared.prices.weight), "head": prepared.prices.head},
-        "layout": {
-            split: [{"name": g.name, "rows": g.rows, "objectives": list(g.objectives)} for g in groups]
-            for split, groups in prepared.evaluator.layout.items()
-        },
+        "layout": layout_to_json(prepared.evaluator.layout),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "hardware": _hardware(prepared),
         **kept,

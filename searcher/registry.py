@@ -3,7 +3,6 @@
 A name is a string until it is used; nothing is imported to list names.
 """
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from searcher.errors import UsageError
+from searcher.errors import UsageError, did_you_mean
 from searcher.objective import Objective
 from searcher.strategy import Strategy
 
@@ -62,11 +61,10 @@ def find(kind: Kind, name: str) -> type:
     """
     known = names(kind)
     if name not in known and ":" not in name:
-        close = difflib.get_close_matches(name, known, n=1)
         raise UsageError(
             f"Unknown {kind} '{name}'",
-            (f"Did you mean '{close[0]}'? " if close else "")
-            + f"Available: {', '.join(known)}; or a path/to/file.py:Class or package.module:Class of your own",
+            f"{did_you_mean(name, known)}"
+            f"Available: {', '.join(known)}; or a path/to/file.py:Class or package.module:Class of your own",
         )
     place, _, attribute = known.get(name, name).rpartition(":")
     found = getattr(_module(kind, name, place), attribute, None)
@@ -149,10 +147,9 @@ def check_options(kind: Kind, name: str, given: Mapping[str, Any]) -> dict[str, 
     checked: dict[str, Any] = {}
     for option, value in given.items():
         if option not in parameters:
-            close = difflib.get_close_matches(option, parameters, n=1)
             raise UsageError(
                 f"Unknown option '{option}' of {kind} '{name}'",
-                (f"Did you mean '{close[0]}'? " if close else "") + f"It has: {', '.join(parameters) or 'no options'}",
+                f"{did_you_mean(option, parameters)}It has: {', '.join(parameters) or 'no options'}",
             )
         checked[option] = _converted(f"{kind} '{name}'", option, parameters[option].annotation, value)
     for option, parameter in parameters.items():

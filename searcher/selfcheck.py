@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searcher.architecture import Architecture, forwards_replaced
-from searcher.errors import UsageError
+from searcher.architecture import forwards_replaced
+from searcher.errors import UsageError, first_line
 from searcher.head import OwnHead
-from searcher.plan import Action, Granularity
-from searcher.recording import Call, like, observe, record
+from searcher.plan import Action, Granularity, PrunePlan, Unit
+from searcher.recording import Call, like, record
 from searcher.replay import Replay
 
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -48,7 +48,9 @@ def open_replay(model: Any, granularity: Granularity) -> Replay:
         _check_dense(replay, probe)
         _check_blocks_gone(replay, probe)
     except (RuntimeError, TypeError, AttributeError, LookupError) as error:
-        raise _refused(model, f"its blocks cannot be run one by one ({_line(error)})") from error
+        raise _refused(
+            model, f"its blocks cannot be run one by one ({type(error).__name__}: {first_line(error)})"
+        ) from error
     hidden = replay.embed(probe)
     for block in range(replay.num_blocks):
         for action in _ACTIONS[granularity]:
@@ -101,13 +103,9 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _check_dense(replay: Replay, probe: Tensor) -> None:
-    hidden = replay.embed(probe)
-    for block in range(replay.num_blocks):
-        hidden = replay.run_block(hidden, block, Action.KEEP)
-    if not _close(_logits(replay, hidden, probe), replay.probe_logits):
+    ((_, hidden),) = replay.states(probe, [PrunePlan()])
+    if not (_close(_logits(replay, hidden, probe), replay.probe_logits) and _losses_agree(replay, hidden, probe)):
         replay.use_own_head()  # a family that scales or caps its logits in a way the fused head does not know
-    elif not _losses_agree(replay, hidden, probe):
-        replay.use_own_head()
     if not _close(_logits(replay, hidden, probe), replay.probe_logits):
         raise _refused(replay.model, "replaying it does not give the logits of its own forward")
 
@@ -119,19 +117,16 @@ def _losses_agree(replay: Replay, hidden: Tensor, probe: Tensor) -> bool:
 
 def _check_blocks_gone(replay: Replay, probe: Tensor) -> None:
     """What blocks exchange beside the hidden states would show when the first and the middle one are passed over."""
-    gone = {0, replay.num_blocks // 2}
-    architecture: Architecture = replay.architecture
+    gone = PrunePlan.of(Unit(block) for block in (0, replay.num_blocks // 2))
     passed = {
-        architecture.blocks[i]: lambda *args, i=i, **kwargs: like(
+        replay.architecture.blocks[unit.block]: lambda *args, i=unit.block, **kwargs: like(
             replay.outputs.blocks[i], args[0] if args else kwargs["hidden_states"]
         )
-        for i in gone
+        for unit in gone.removed
     }
     with forwards_replaced(passed):
-        _, logits = observe(replay.model, architecture, probe)
-    hidden = replay.embed(probe)
-    for block in range(replay.num_blocks):
-        hidden = replay.run_block(hidden, block, Action.GONE if block in gone else Action.KEEP)
+        logits = replay.model(input_ids=probe, use_cache=False).logits
+    ((_, hidden),) = replay.states(probe, [gone])
     if not _close(_logits(replay, hidden, probe), logits):
         raise _refused(replay.model, "its blocks exchange more than hidden states, so none can be removed alone")
 
@@ -168,10 +163,6 @@ def _close(one: Tensor, other: Tensor) -> bool:
     tolerance = _TOLERANCE.get(other.dtype, _HALF_PRECISION)
     scale = float(other.abs().max()) or 1.0
     return bool(((one - other).abs().max() <= tolerance * scale).item())
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _refused(model: Any, reason: str, granularity: Granularity | None = None) -> UsageError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from searcher.errors import UsageError
+from searcher.errors import UsageError, first_line
 
 MAX_CHARACTERS = 8_000_000
 """Text read at most: thousands of windows, and finding its shared runs stays a matter of seconds."""
@@ -68,7 +68,7 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:  # a folder above that may not be entered, or a name no file can have
-        raise UsageError(f"Data '{path}' cannot be read ({_line(error)})", "Give a path you may read") from error
+        raise UsageError(f"Data '{path}' cannot be read ({first_line(error)})", "Give a path you may read") from error
 
 
 def _python_topics() -> Source:
@@ -96,7 +96,7 @@ def _read_text(path: Path) -> str:
             # Sections lose the newline between them, so a little over the limit would not show that there was more.
             return file.read(2 * MAX_CHARACTERS)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Data '{path}' cannot be read ({_line(error)})", "Give a readable UTF-8 file") from error
+        raise UsageError(f"Data '{path}' cannot be read ({first_line(error)})", "Give a readable UTF-8 file") from error
 
 
 def _from_text(path: Path) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _from_jsonl(path: Path) -> Iterator[str]:
                 if line.strip():
                     yield _text_of(json.loads(line), f"'{path}', line {number}")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Data '{path}' cannot be read ({_line(error)})", "Give a readable UTF-8 file") from error
+        raise UsageError(f"Data '{path}' cannot be read ({first_line(error)})", "Give a readable UTF-8 file") from error
     except json.JSONDecodeError as error:
         hint = "Write one JSON object with a 'text' field on each line"
         raise UsageError(f"Data '{path}', line {number} is not JSON ({error.msg})", hint) from error
@@ -169,7 +169,9 @@ def _from_parquet(path: Path) -> Iterator[str]:
             for batch in file.iter_batches(batch_size=1024, columns=["text"]):
                 yield from (_text_of({"text": value or ""}, f"'{path}'") for value in batch.column(0).to_pylist())
     except (OSError, ArrowException) as error:
-        raise UsageError(f"Data '{path}' is no readable parquet file ({_line(error)})", "Write it again") from error
+        raise UsageError(
+            f"Data '{path}' is no readable parquet file ({first_line(error)})", "Write it again"
+        ) from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[str]]] = {
@@ -186,7 +188,7 @@ def _from_folder(path: Path) -> Iterator[str]:
         found = load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"Data '{path}' is a folder that datasets did not write ({_line(error)})",
+            f"Data '{path}' is a folder that datasets did not write ({first_line(error)})",
             "Write it with save_to_disk, or name a file in it",
         ) from error
     if isinstance(found, DatasetDict):
@@ -211,11 +213,6 @@ def _from_hub(data: str) -> Iterator[str]:
         raise
     except Exception as error:  # the hub, its client and a dataset's own format may fail in any way
         raise UsageError(
-            f"Data '{data}' is no file here and cannot be had from the datasets hub ({_line(error)})",
+            f"Data '{data}' is no file here and cannot be had from the datasets hub ({first_line(error)})",
             "Check the name, as id[:config[:split]], and the connection; or give a .txt, .jsonl or .parquet file",
         ) from error
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -4,7 +4,6 @@ A strategy names the statistics it wants to see (`Strategy.statistics`); they ar
 handed over in `Space.statistics`.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from searcher.errors import UsageError
+from searcher.errors import UsageError, did_you_mean
 from searcher.plan import Action, Part, Unit
 from searcher.replay import Replay
 
@@ -43,10 +42,9 @@ def check_statistics(names: Sequence[str]) -> None:
     """Raises UsageError if there is no statistic of one of these names."""
     for name in names:
         if name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"Did you mean '{close[0]}'? " if close else ""
             raise UsageError(
-                f"The strategy asks for an unknown statistic '{name}'", f"{hint}There are {', '.join(NAMES)}"
+                f"The strategy asks for an unknown statistic '{name}'",
+                f"{did_you_mean(name, NAMES)}There are {', '.join(NAMES)}",
             )
 
 

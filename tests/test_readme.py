@@ -13,13 +13,17 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_strategy_of_ones_own(tmp_path):
-    (code,) = [block for block in PYTHON if "class Pairs" in block]
-    path = tmp_path / "pairs.py"
+def saved(folder, class_name):
+    """The block that defines this class, as a file of the user's: what to pass on the command line."""
+    (code,) = [block for block in PYTHON if f"class {class_name}(" in block]
+    path = folder / "mine.py"
     path.write_text(code)
+    return f"{path}:{class_name}"
 
+
+def test_the_strategy_of_ones_own(tmp_path):
     class Contract(StrategyContract):
-        name = f"{path}:Pairs"
+        name = saved(tmp_path, "Pairs")
 
     contract = Contract()
     contract.test_asks_for_legal_plans_and_returns_the_full_size()
@@ -29,12 +33,8 @@ def test_the_strategy_of_ones_own(tmp_path):
 
 
 def test_the_objective_of_ones_own(tmp_path):
-    (code,) = [block for block in PYTHON if "class TopOne" in block]
-    path = tmp_path / "top_one.py"
-    path.write_text(code)
-
     class Contract(ObjectiveContract):
-        name = f"{path}:TopOne"
+        name = saved(tmp_path, "TopOne")
 
     contract = Contract()
     contract.test_documents_itself()
