@@ -24,9 +24,9 @@ def evaluate_plans(config: MeasurementConfig, texts: Sequence[str], split: str, 
     prepared = prepare(config, make_objectives(config), granularity, progress.say)
     for plan in plans:
         plan.check(prepared.model.num_blocks)
-    known = Measurements(prepared.evaluator.layout)
+    known = Measurements(prepared.crew.layout)
     distinct = tuple(dict.fromkeys(plans))
-    for line in progress.counted(prepared.evaluator.measure(splits[split], distinct, known), len(distinct)):
+    for line in progress.counted(prepared.crew.measure(splits[split], distinct, known), len(distinct)):
         known.add(line)
     return {
         "evaluations": [

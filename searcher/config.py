@@ -59,11 +59,22 @@ class MeasurementConfig(BaseModel):
         {}, "Option of an objective, as name=value, or objective:name=value if there are several."
     )
     device: str = _execution("auto", "cpu, cuda or cuda:1. Default: a GPU if there is one.")
+    memory: str | None = _execution(
+        None,
+        "What the process may take, such as 8GiB; on a GPU, there. Default: a quarter of what is free, on a GPU 90%.",
+    )
 
     @field_validator("objective", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _check_memory(cls, value: Any) -> str | None:
+        if value is not None:
+            parse_bytes(str(value))
+        return None if value is None else str(value)
 
     def of_kind(self, kind: Kind) -> dict[str, Any]:
         """The fields of one kind, as plain JSON values."""
@@ -136,6 +147,19 @@ def parse_seconds(text: str) -> float:
     if not match or float(match[1]) == 0:
         raise UsageError(f"Timeout '{text}' is not a duration", "Write it as 90s, 30m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of an amount such as `8GiB`, `500MB` or a plain number.
+
+    Raises:
+        UsageError: anything else, or nothing at all.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG])?(i?)B?", text.strip())
+    if not match or float(match[1]) == 0:
+        raise UsageError(f"Memory '{text}' is not an amount", "Write it as 8GiB or 500MB")
+    power = " KMG".index(match[2] or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from searcher.errors import UsageError
 from searcher.plan import PrunePlan
 from searcher.replay import Replay
-from searcher.trie import layer_forwards
+from searcher.trie import layer_forwards, path_of
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Tariff:
 
     def ask(self, plans: Iterable[PrunePlan], windows: int, own: bool) -> Cost:
         """The cost of these distinct plans on this many windows, and on the own inputs or not."""
-        paths = [plan.actions(self.num_blocks) for plan in plans]
+        paths = [path_of(plan.actions(self.num_blocks)) for plan in plans]
         rows = windows * self.rows_per_window + (self.own_rows if own else 0.0)
         heads = windows * self.heads_per_window + (self.own_heads if own else 0.0)
         return Cost(

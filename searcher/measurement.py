@@ -169,9 +169,17 @@ class Measurements:
             for group, wanted in zip(groups, rows_wanted(groups, windows), strict=True)
         )
 
+    def covers(self, split: Split, plan: PrunePlan, windows: Collection[int] | None) -> bool:
+        """Whether every row on these windows (None: on all), and of own inputs, has been measured for this plan."""
+        groups = self.layout[split]
+        return not any(
+            self.missing(split, plan, group.name, wanted)
+            for group, wanted in zip(groups, rows_wanted(groups, windows), strict=True)
+        )
+
     def complete(self, split: Split, plan: PrunePlan) -> bool:
         """Whether every row of every group of the split has been measured for this plan."""
-        return not any(self.missing(split, plan, group.name, range(group.rows)) for group in self.layout[split])
+        return self.covers(split, plan, None)
 
     def plans(self, split: Split) -> tuple[PrunePlan, ...]:
         """The plans measured in full on this split, sorted."""

@@ -10,6 +10,7 @@
 
 The evaluator (`searcher.evaluator`) calls `prepare` once per batch of tokens with the dense model, then `measure`
 once per plan and batch. All objectives of a run see the same candidate, so they share its forward pass and losses.
+Evaluators work in parallel, each with a copy of the objective that was made before any `prepare`.
 """
 
 from abc import ABC, abstractmethod

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from searcher import registry
-from searcher.config import MeasurementConfig
+from searcher.config import MeasurementConfig, parse_bytes
 from searcher.cost import Prices, Tariff, measure_prices
+from searcher.crew import Crew, open_crew
 from searcher.errors import UsageError
-from searcher.evaluator import Evaluator
 from searcher.measurement import Measurement, on_windows
 from searcher.model import LoadedModel, load_model
 from searcher.objective import Objective, Split
@@ -38,7 +38,7 @@ class Prepared:
         objectives: by name, in the order of the run.
         replay: runs the model's blocks.
         windows: int64 (windows, tokens) of each split.
-        evaluator: measures plans.
+        crew: measures plans.
         prices: relative FLOPs of the model's parts.
         resolved: the measurement fields of the configuration with every default filled in.
     """
@@ -48,16 +48,14 @@ class Prepared:
     objectives: dict[str, Objective]
     replay: Replay
     windows: dict[Split, torch.Tensor]
-    evaluator: Evaluator
+    crew: Crew
     prices: Prices
     resolved: dict[str, Any]
 
     def tariff(self, dense: Iterable[Measurement]) -> Tariff:
         """What asks on the search split cost, given the dense model's measurements there (for the heads they took)."""
         tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
-        sizes = [
-            (on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.evaluator.groups["search"]
-        ]
+        sizes = [(on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.crew.groups["search"]]
         heads = [(on_windows(m.group), m.heads) for m in dense]
         return Tariff(
             num_blocks=self.model.num_blocks,
@@ -121,8 +119,9 @@ def prepare(
     with torch.inference_mode():
         replay = open_replay(model.model, granularity)
         prices = measure_prices(replay, resolved["window_tokens"])
-    evaluator = Evaluator(replay, objectives, windows, model.tokenizer, prices)
-    return Prepared(model, text, objectives, replay, windows, evaluator, prices, resolved)
+        memory = None if config.memory is None else parse_bytes(config.memory)
+        crew = open_crew(replay, objectives, windows, model.tokenizer, prices, memory)
+    return Prepared(model, text, objectives, replay, windows, crew, prices, resolved)
 
 
 def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
 def _inputs_fingerprint(prepared: Prepared) -> str:
     """Of every token that is measured on, in the order and groups it is run."""
     digest = hashlib.sha256()
-    for split, groups in sorted(prepared.evaluator.groups.items()):
+    for split, groups in sorted(prepared.crew.groups.items()):
         for group in groups:
             digest.update(f"{split}/{group.layout}".encode())
             digest.update(group.ids.cpu().numpy().tobytes() + group.scored.cpu().numpy().tobytes())
@@ -77,7 +77,7 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
         "text": prepared.text.name,
         "num_blocks": prepared.model.num_blocks,
         "prices": {"weight": list(prepared.prices.weight), "head": prepared.prices.head},
-        "layout": layout_to_json(prepared.evaluator.layout),
+        "layout": layout_to_json(prepared.crew.layout),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "hardware": _hardware(prepared),
         **kept,

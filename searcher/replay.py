@@ -1,6 +1,7 @@
 """Replaying a model under prune plans, block by block, with the arguments its own forward gave each block."""
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from searcher.architecture import find_architecture
 from searcher.head import FusedHead, OwnHead, find_fused_head
 from searcher.plan import Action, PrunePlan
 from searcher.recording import Call, observe, record, without
-from searcher.trie import walk
+from searcher.trie import depth_first, one_by_one, path_of, walk
 
 
 class Replay:
@@ -76,24 +77,27 @@ class Replay:
     def _call(self, hidden: Tensor, block: int) -> Call:
         return self._calls[hidden.shape[:2]][block]
 
-    def states(
-        self, ids: Tensor, plans: Sequence[PrunePlan], count: Callable[[Tensor, Action], None] = lambda *_: None
-    ) -> Iterator[tuple[int, Tensor]]:
+    def states(self, ids: Tensor, plans: Sequence[PrunePlan]) -> Iterator[tuple[int, Tensor]]:
         """Replay distinct plans on int64 (rows, tokens) ids, shared prefixes once.
-
-        Args:
-            ids: the token sequences.
-            plans: what to remove.
-            count: told of every block that is run, with the states entering it and the action.
 
         Yields:
             `(index of the plan, its hidden states after the last block)`, in the order of the trie.
-            At most `1 + log2(len(plans))` states are held at a time.
         """
 
-        def step(hidden: Tensor, block: int, action: Action) -> Tensor:
-            count(hidden, action)
-            return self.run_block(hidden, block, action)
+        def step(states: list[Tensor], block: int, action: Action) -> list[Tensor]:
+            return [self.run_block(state, block, action) for state in states]
 
-        paths = [plan.actions(self.num_blocks) for plan in plans]
-        yield from walk(paths, self.embed(ids), step)
+        paths = [path_of(plan.actions(self.num_blocks)) for plan in plans]
+        order = depth_first(paths)
+        paths = [paths[index] for index in order]
+        for leaves in walk(paths, self.embed(ids), step, one_by_one(paths)):
+            yield order[leaves.positions[0]], leaves.states[0]
+
+    def sharing_weights(self) -> "Replay":
+        """Another replay for use in another thread: modules of its own, with these weights, none copied."""
+        tensors = [*self.model.parameters(), *self.model.buffers(), self.probe_logits]
+        calls, self._calls = self._calls, {}
+        try:
+            return copy.deepcopy(self, {id(tensor): tensor for tensor in tensors})
+        finally:
+            self._calls = calls

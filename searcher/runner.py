@@ -49,7 +49,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
     with Journal(folder) as journal:
-        recorder = Recorder.resume(prepared.evaluator, journal, progress.measured)
+        recorder = Recorder.resume(prepared.crew, journal, progress.measured)
         record = open_record(folder, config, prepared, identity)
         progress.opened(folder, prepared.resolved)
         recorder.measure("search", [DENSE])
@@ -104,7 +104,7 @@ def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -
         "chosen": {str(size): str(plan) for size, plan in chosen.items()},
         "size": loop.space.size,
         "stopped": loop.stopped,
-        "repeatable": loop.stopped != "timeout" and loop.recorder.evaluator.exact,
+        "repeatable": loop.stopped != "timeout" and loop.recorder.crew.exact,
         "notes": outcome.notes,
         "cost": {
             "charged": _cost(loop, loop.ledger.charged),

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.cost import Cost, Ledger
+from searcher.crew import Crew
 from searcher.errors import UsageError
-from searcher.evaluator import Evaluator
 from searcher.journal import Journal
 from searcher.measurement import Measurement, Measurements
 from searcher.objective import Objective, Split
@@ -25,27 +25,27 @@ class Recorder:
     """Measures plans and keeps every measurement: what the journal holds is not measured again.
 
     Args:
-        evaluator: measures plans.
+        crew: measures plans.
         journal: keeps each measurement as soon as it is there.
         known: all values so far; grows.
         lines: all measurements so far, in the order they were made; grows.
         heard: told of each new measurement, after it was kept.
     """
 
-    evaluator: Evaluator
+    crew: Crew
     journal: Journal
     known: Measurements
     heard: Callable[[Measurement], None]
     lines: list[Measurement] = field(default_factory=list)
 
     @classmethod
-    def resume(cls, evaluator: Evaluator, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
+    def resume(cls, crew: Crew, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
         """A recorder that knows what the journal holds.
 
         Raises:
             UsageError: the journal is damaged.
         """
-        recorder = cls(evaluator, journal, Measurements(evaluator.layout), heard)
+        recorder = cls(crew, journal, Measurements(crew.layout), heard)
         for line in journal.read():
             recorder._take(line)
         return recorder
@@ -63,13 +63,11 @@ class Recorder:
     ) -> bool:
         """Measure these plans on this split; False if the deadline (of `time.monotonic`) came before the end."""
         distinct = tuple(dict.fromkeys(plans))
-        for measurement in self.evaluator.measure(split, distinct, self.known, windows):
+        for measurement in self.crew.measure(split, distinct, self.known, windows, deadline):
             self.journal.append(measurement)
             self._take(measurement)
             self.heard(measurement)
-            if deadline is not None and time.monotonic() > deadline:
-                return False
-        return True
+        return deadline is None or all(self.known.covers(split, plan, windows) for plan in distinct)
 
 
 @dataclass

@@ -28,7 +28,7 @@ import torch
 
 from searcher import registry
 from searcher.cost import measure_prices
-from searcher.evaluator import Evaluator
+from searcher.crew import open_crew
 from searcher.measurement import Measurements
 from searcher.objective import Objective
 from searcher.plan import Granularity, PrunePlan, Unit, all_units
@@ -265,9 +265,9 @@ class ObjectiveContract:
         with torch.inference_mode():
             replay = open_replay(model, Granularity.SUBLAYER)
             prices = measure_prices(replay, windows.shape[1])
-        evaluator = Evaluator(replay, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
-        known = Measurements(evaluator.layout)
-        for line in evaluator.measure("search", [PrunePlan.parse(plan) for plan in plans], known):
+            crew = open_crew(replay, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
+        known = Measurements(crew.layout)
+        for line in crew.measure("search", [PrunePlan.parse(plan) for plan in plans], known):
             known.add(line)
         return objective, {plan: known.rows("search", PrunePlan.parse(plan), "it").tolist() for plan in plans}
 
@@ -312,6 +312,6 @@ class ObjectiveContract:
             sound = open_replay(tiny_llama(), Granularity.BLOCK)
             prices = measure_prices(sound, windows.shape[1])
             sound.architecture.blocks[1].load_state_dict(model.model.layers[1].state_dict())
-        evaluator = Evaluator(sound, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
-        lines = list(evaluator.measure("search", [PrunePlan()], Measurements(evaluator.layout)))
+            crew = open_crew(sound, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
+        lines = list(crew.measure("search", [PrunePlan()], Measurements(crew.layout)))
         assert all(len(line.values["it"]) == len(line.rows) for line in lines)

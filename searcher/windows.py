@@ -41,7 +41,7 @@ def cut_windows(
         tokens: length of a window, at least 2.
         count: how many windows.
         split: name of the split, for the error.
-        seed: draws the windows at random; None takes them at equal distances.
+        seed: draws the windows at random, in random order; None takes them at equal distances.
 
     Raises:
         UsageError: the text is too short, with how many windows fit; or `tokens` or `count` is too small.
@@ -59,6 +59,8 @@ def cut_windows(
     missing = max(0, count - len(whole))
     taken = [whole[i] for i in _choose(len(whole), count - missing, seed)]
     taken += [packed[i] for i in _choose(len(packed), missing, seed)]
+    if seed is not None:  # the first n of them are then a random sample of all, as racing needs it
+        taken = [taken[i] for i in np.random.default_rng(seed).permutation(count)]
     ids = torch.tensor([bos + window for _, window in taken], dtype=torch.int64)
     return Windows(ids, tuple(number for number, _ in taken))
 

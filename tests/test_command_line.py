@@ -87,7 +87,9 @@ def test_the_run_folder_holds_what_was_printed(searcher_command):
     charged = document["cost"]["charged"]
     assert charged["evaluations"] == 15
     assert charged["heads"] == 15 * 4
-    assert charged["layer_forwards"] == document["cost"]["executed"]["layer_forwards"]
+    # the states of the round before are kept, so that less is run than a trie of each round would take
+    executed = [line.layer_forwards for line in lines if line.split == "search" and str(line.plan) != "dense"]
+    assert document["cost"]["executed"]["layer_forwards"] == sum(executed) < charged["layer_forwards"]
     record = json.loads((folder / "run.json").read_text())
     assert record["outcome"]["repeatable"]
     assert record["versions"]["torch"]

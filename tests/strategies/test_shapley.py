@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from searcher.plan import Granularity, PrunePlan, Unit, all_units
 from searcher.testing import additive_game, make_space, play
-from searcher.trie import layer_forwards
+from searcher.trie import layer_forwards, path_of
 from strategies.shapley import Shapley, _balanced_permutations
 
 
@@ -134,6 +134,6 @@ def test_chains_from_a_broken_model_teach_nothing():
 def test_a_batch_of_whole_chains_shares_about_half(seed):
     """On 32 blocks, 8 removed: layer-forwards as a trie against one plan at a time."""
     asked = play(Shapley(), make_space(32, 8, seed=seed), additive_game()).asks[0].plans
-    paths = [plan.actions(32) for plan in asked]
+    paths = [path_of(plan.actions(32)) for plan in asked]
     alone = sum(layer_forwards([path], (1, 0.5, 0.5, 0)) for path in paths)
     assert 1.9 < alone / layer_forwards(paths, (1, 0.5, 0.5, 0)) < 2.4

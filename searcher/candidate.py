@@ -1,0 +1,84 @@
+"""What objectives see of a plan: the model replayed under it on one batch of token sequences."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from searcher.plan import PrunePlan
+from searcher.pruned import pruned
+from searcher.replay import Replay
+from searcher.siblings import Sizes, in_sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some rows of a group, as the objectives see them; see :class:`searcher.objective.Candidate`."""
+
+    name: str
+    rows: tuple[int, ...]
+    ids: Tensor
+    scored: Tensor
+
+
+class Heads:
+    """The losses of plans that were replayed together, computed for all of them when first asked for.
+
+    Args:
+        replay: the model.
+        ids: int64 (rows, tokens), the same for each plan.
+        hidden: of each plan, (rows, tokens, hidden size) after the last block.
+        sizes: how many of them the head takes at a time.
+    """
+
+    def __init__(self, replay: Replay, ids: Tensor, hidden: Sequence[Tensor], sizes: Sizes) -> None:
+        self.hidden = hidden
+        self._replay, self._ids, self._sizes = replay, ids, sizes
+        self._losses: list[Tensor] = []
+
+    def losses(self, position: int) -> Tensor:
+        """float32 (rows, tokens - 1): losses of the next tokens under the plan at this position."""
+        if not self._losses:
+            for part in in_sizes(self.hidden, self._sizes):
+                losses = self._replay.head.losses(torch.cat([*part]), self._ids.repeat(len(part), 1))
+                self._losses += losses.chunk(len(part))
+        return self._losses[position]
+
+
+class ReplayedCandidate:
+    """See :class:`searcher.objective.Candidate`, the protocol that objectives are written against."""
+
+    def __init__(self, replay: Replay, plan: PrunePlan, batch: Batch, heads: Heads | None, position: int = 0) -> None:
+        self.plan, self.batch, self.rows, self.config = plan, batch.name, batch.rows, replay.model.config
+        self.ids, self.scored = batch.ids, batch.scored
+        self.heads = 0
+        self._replay, self._heads, self._position = replay, heads, position
+        self._counted = False
+
+    def hidden(self) -> Tensor:
+        """(rows, tokens, hidden size): hidden states after the last block, before the final norm."""
+        return self._replayed().hidden[self._position]
+
+    def losses(self) -> Tensor:
+        """float32 (rows, tokens - 1): negative log-likelihood of each next token in nats."""
+        if not self._counted:
+            self._counted = True
+            self.heads += len(self.ids)
+        return self._replayed().losses(self._position)
+
+    def logits(self) -> Iterator[Tensor]:
+        """One row at a time: (tokens, vocabulary)."""
+        self.heads += len(self.ids)
+        return self._replay.head.logits(self.hidden(), self.ids)
+
+    def model(self) -> AbstractContextManager[Any]:
+        """The transformers model itself, pruned for as long as a `with` statement lasts."""
+        return pruned(self._replay.model, self._replay.architecture, self._replay.outputs, self.plan)
+
+    def _replayed(self) -> Heads:
+        if self._heads is None:
+            raise RuntimeError("an objective that reads only the plan has no hidden states")
+        return self._heads

@@ -1,0 +1,208 @@
+"""Several evaluators at work on one batch of plans, in this process: one for each core, or one for the GPU.
+
+On a CPU each evaluator computes on one core. That is faster than several cores on one matrix product, and the numbers
+then do not depend on how many cores there are: a product split over other threads rounds differently.
+"""
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+from searcher.cost import Prices
+from searcher.evaluator import Evaluator
+from searcher.groups import Groups, make_groups
+from searcher.job import Job, make_jobs
+from searcher.kept import KeptStates
+from searcher.measurement import Layout, Measurement, Measurements
+from searcher.memory import find_room, measure_footprint
+from searcher.objective import Objective, Split
+from searcher.plan import PrunePlan
+from searcher.replay import Replay
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Every torch operation on one core, in this thread and those it starts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Crew:
+    """Measures plans with several threads.
+
+    Args:
+        evaluator: the first of the crew, from which the others are made when they are needed.
+        groups: the token sequences of each split.
+        kept: the states that the evaluators keep.
+        cores: how many evaluators there may be.
+    """
+
+    def __init__(self, evaluator: Evaluator, groups: Groups, kept: KeptStates, cores: int) -> None:
+        self.groups = groups
+        self._evaluators, self._kept, self._cores = [evaluator], kept, cores
+
+    @property
+    def exact(self) -> bool:
+        """Whether values are the same to the last bit in every repetition: so on a CPU, not promised elsewhere."""
+        return bool(self._evaluators[0].replay.model.device.type == "cpu")
+
+    @property
+    def layout(self) -> Layout:
+        """Names, sizes and objectives of the groups."""
+        return {split: tuple(group.layout for group in groups) for split, groups in self.groups.items()}
+
+    def measure(
+        self,
+        split: Split,
+        plans: Sequence[PrunePlan],
+        known: Measurements,
+        windows: Collection[int] | None = None,
+        deadline: float | None = None,
+    ) -> Iterator[Measurement]:
+        """Measure what is not known yet of these plans, each measurement as soon as it is there.
+
+        Args:
+            split: which part of the text.
+            plans: distinct plans.
+            known: what has been measured; not changed here.
+            windows: numbers of the windows to run; None for all. Own inputs are always run whole.
+            deadline: no plan is begun after it, by `time.monotonic`.
+
+        Raises:
+            UsageError: an objective raised an error or returned something else than a number for each row.
+            KeyboardInterrupt: on Ctrl-C, after what was being measured has been given out.
+        """
+        num_blocks = self._evaluators[0].replay.num_blocks
+        jobs = list(make_jobs(split, self.groups[split], plans, known, windows, num_blocks))
+        if jobs:
+            self._kept.next_ask()
+            yield from self.run(jobs, deadline)
+
+    def run(self, jobs: Sequence[Job], deadline: float | None = None) -> Iterator[Measurement]:
+        """Do these jobs; see :meth:`measure`."""
+        count = min(self._cores, sum(len(job.plans) for job in jobs))
+        while len(self._evaluators) < count:
+            self._evaluators.append(self._evaluators[0].colleague())
+        shift = _Shift(jobs, deadline)
+        with shift.at_work(self._evaluators[:count]):
+            finished = time.perf_counter()
+            for measurement in shift.results():
+                now = time.perf_counter()
+                yield replace(measurement, seconds=now - finished)
+                finished = now
+
+
+def open_crew(
+    replay: Replay,
+    objectives: Mapping[str, Objective],
+    windows: Mapping[Split, torch.Tensor],
+    tokenizer: Any,
+    prices: Prices,
+    memory: int | None = None,
+    cores: int | None = None,
+) -> Crew:
+    """A crew for a model; use under `torch.inference_mode()`.
+
+    Args:
+        replay: the model, checked for the granularity of the run.
+        objectives: by name, in the order of the run.
+        windows: int64 (windows, tokens) for each split that will be measured.
+        tokenizer: the model's, for objectives that bring their own inputs.
+        prices: for counting parts of blocks.
+        memory: bytes, see :func:`searcher.memory.find_room`.
+        cores: how many evaluators at most; by default one for each thread that torch uses, one for a GPU.
+
+    Raises:
+        UsageError: the memory is not enough, or an objective brings no inputs.
+    """
+    device = replay.model.device
+    groups = make_groups(windows, objectives, tokenizer, device.type)
+    window_tokens = next(iter(windows.values())).shape[1]
+    largest = max(group.ids.numel() for split in groups.values() for group in split)
+    footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    room = find_room(footprint, memory, device, cores or threads)
+    kept = KeptStates(room.kept)
+    return Crew(Evaluator(replay, objectives, prices, window_tokens, kept), groups, kept, room.evaluators)
+
+
+class _Shift:
+    """The threads of one batch: whoever has nothing to do takes a job, or half of what another has not begun."""
+
+    def __init__(self, jobs: Sequence[Job], deadline: float | None) -> None:
+        self._waiting, self._running = deque(jobs), list[Job]()
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._queue: SimpleQueue[Measurement | BaseException | None] = SimpleQueue()
+        self._at_work = 0
+
+    @contextlib.contextmanager
+    def at_work(self, evaluators: Sequence[Evaluator]) -> Iterator[None]:
+        """Start a thread for each evaluator; stop them all in the end."""
+        with one_core():
+            threads = [threading.Thread(target=self._work, args=(e,), daemon=True) for e in evaluators]
+            self._at_work = len(threads)
+            for thread in threads:
+                thread.start()
+            try:
+                yield
+            finally:
+                self._stopped.set()
+                for thread in threads:
+                    thread.join()
+
+    def results(self) -> Iterator[Measurement]:
+        """What the threads measure. After an error, or Ctrl-C, first what they had begun."""
+        error: BaseException | None = None
+        while self._at_work:
+            try:
+                found = self._queue.get()
+            except KeyboardInterrupt as interrupt:
+                error = interrupt
+                self._stopped.set()
+                continue
+            if isinstance(found, Measurement):
+                yield found
+                continue
+            self._at_work -= 1
+            if found is not None:
+                error = error or found
+                self._stopped.set()
+        if error is not None:
+            raise error
+
+    def _work(self, evaluator: Evaluator) -> None:
+        ended: BaseException | None = None
+        try:
+            with torch.inference_mode(), one_core():
+                while self._going() and (job := self._next_job()):
+                    for measurement in evaluator.run(job, self._going):
+                        self._queue.put(measurement)
+                    with self._lock:
+                        self._running.remove(job)
+        except BaseException as error:  # raised again where the results are read
+            ended = error
+        self._queue.put(ended)
+
+    def _going(self) -> bool:
+        return not self._stopped.is_set() and (self._deadline is None or time.monotonic() < self._deadline)
+
+    def _next_job(self) -> Job | None:
+        with self._lock:
+            busiest = max(self._running, key=lambda job: job.left, default=None)
+            job = self._waiting.popleft() if self._waiting else busiest.give_back() if busiest else None
+            if job:
+                self._running.append(job)
+            return job
