@@ -104,14 +104,15 @@ class Journal:
         """The measurements so far, in order; see :func:`read_evaluations`."""
         return read_evaluations(self._folder)
 
-    def append(self, measurement: Measurement) -> None:
-        """Add a line and wait until the disk has it.
+    def append(self, *measurements: Measurement) -> None:
+        """Add a line for each and wait until the disk has them.
 
         Raises:
-            OSError: the disk is full or gone; the line may be torn, those before it are safe.
+            OSError: the disk is full or gone; the last line may be torn, those before it are safe.
         """
         assert self._file is not None, "use the journal in a with statement"
-        self._file.write(json.dumps(measurement.to_json(), allow_nan=False).encode() + b"\n")
+        lines = (json.dumps(measurement.to_json(), allow_nan=False).encode() + b"\n" for measurement in measurements)
+        self._file.write(b"".join(lines))
         os.fsync(self._file.fileno())
 
     def __exit__(

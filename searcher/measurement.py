@@ -81,6 +81,7 @@ class Measurement:
         layer_forwards: run for this since the last measurement; shared prefixes count where they were run.
         heads: output heads run for this, over one window each.
         seconds: spent since the last measurement.
+        run: name of the run that it was taken over from; empty if it was made for this one.
     """
 
     split: Split
@@ -91,6 +92,7 @@ class Measurement:
     layer_forwards: float = 0.0
     heads: float = 0.0
     seconds: float = 0.0
+    run: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; NaN and infinity as text, since they are results too."""
@@ -104,7 +106,7 @@ class Measurement:
             "layer_forwards": self.layer_forwards,
             "heads": self.heads,
             "seconds": self.seconds,
-        }
+        } | ({"run": self.run} if self.run else {})
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> "Measurement":
@@ -118,6 +120,7 @@ class Measurement:
             layer_forwards=float(line["layer_forwards"]),
             heads=float(line["heads"]),
             seconds=float(line["seconds"]),
+            run=str(line.get("run", "")),
         )
 
 

@@ -64,12 +64,14 @@ class Progress:
         """A step that cannot be counted has begun."""
         self._print(what, style="dim")
 
-    def opened(self, folder: Path, resolved: dict[str, Any]) -> None:
-        """The run folder is open, and this is what will be measured."""
+    def opened(self, folder: Path, resolved: dict[str, Any], shared: Sequence[str]) -> None:
+        """The run folder is open, this is what will be measured, and measurements are shared with these runs."""
         chosen = ", ".join(
             f"{name} {resolved[name]}" for name in ("dtype", "windows", "window_tokens", "report_windows")
         )
         self._print(f"Run folder {folder} ({chosen})")
+        if shared:
+            self._print(f"Measurements are shared with {', '.join(shared)}")
 
     def searching(self, loop: SearchLoop, expected: int | None) -> None:
         """The search begins; a strategy may say how many plans it will ask about."""

@@ -20,6 +20,7 @@ from searcher.progress import Progress
 from searcher.record import default_name, make_identity, open_record
 from searcher.search_loop import Recorder, SearchLoop
 from searcher.selection import chosen_plans
+from searcher.sharing import find_shared
 from searcher.statistics import check_statistics, layer_forwards_of, measure_statistics
 from searcher.strategy import Outcome, Space, Strategy
 
@@ -51,8 +52,10 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     with Journal(folder) as journal:
         recorder = Recorder.resume(prepared.crew, journal, progress.measured)
         record = open_record(folder, config, prepared, identity)
-        progress.opened(folder, prepared.resolved)
-        recorder.measure("search", [DENSE])
+        shared = find_shared(folder, record)
+        progress.opened(folder, prepared.resolved, shared.runs)
+        recorder.measure("search", [DENSE])  # never taken over: it shows how many heads a plan costs
+        recorder.shared = shared
         ledger = _open_ledger(config, prepared, recorder)
         space = Space(
             num_blocks=prepared.model.num_blocks,
@@ -117,7 +120,9 @@ def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -
 def _executed(loop: SearchLoop, searched: list[Measurement]) -> Cost:
     """What the journal says was run for the plans that were asked for, by this process and those before it."""
     return Cost(
-        evaluations=sum(loop.recorder.known.complete("search", plan) for plan in {line.plan for line in searched}),
+        evaluations=sum(
+            loop.recorder.known.complete("search", plan) for plan in {line.plan for line in searched if not line.run}
+        ),
         layer_forwards=sum(line.layer_forwards for line in searched),
         heads=sum(line.heads for line in searched),
     )

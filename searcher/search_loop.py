@@ -14,6 +14,7 @@ from searcher.journal import Journal
 from searcher.measurement import Measurement, Measurements
 from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
+from searcher.sharing import Shared
 from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
 
 STALE_ROUNDS = 100
@@ -29,6 +30,7 @@ class Recorder:
         journal: keeps each measurement as soon as it is there.
         known: all values so far; grows.
         lines: all measurements so far, in the order they were made; grows.
+        shared: what other runs have measured, taken over instead of measuring it again.
         heard: told of each new measurement, after it was kept.
     """
 
@@ -37,6 +39,7 @@ class Recorder:
     known: Measurements
     heard: Callable[[Measurement], None]
     lines: list[Measurement] = field(default_factory=list)
+    shared: Shared = field(default_factory=Shared)
 
     @classmethod
     def resume(cls, crew: Crew, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
@@ -63,11 +66,17 @@ class Recorder:
     ) -> bool:
         """Measure these plans on this split; False if the deadline (of `time.monotonic`) came before the end."""
         distinct = tuple(dict.fromkeys(plans))
+        if taken_over := list(self.shared.lines(self.crew.layout, split, distinct, self.known, windows)):
+            self._keep(*taken_over)
         for measurement in self.crew.measure(split, distinct, self.known, windows, deadline):
-            self.journal.append(measurement)
+            self._keep(measurement)
+        return deadline is None or all(self.known.covers(split, plan, windows) for plan in distinct)
+
+    def _keep(self, *measurements: Measurement) -> None:
+        self.journal.append(*measurements)
+        for measurement in measurements:
             self._take(measurement)
             self.heard(measurement)
-        return deadline is None or all(self.known.covers(split, plan, windows) for plan in distinct)
 
 
 @dataclass
