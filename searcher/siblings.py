@@ -49,7 +49,7 @@ def _pays(replay: Replay, ids: Tensor, count: int) -> bool:
     states = [replay.embed(ids.roll(shift, dims=1)) for shift in range(count)]  # as different as those of plans
     alone, together = 0.0, 0.0
     for block in range(replay.num_blocks):
-        started = time.perf_counter()
+        started = _now(ids)
         after = [replay.run_block(state, block, Action.KEEP) for state in states]
         between = _now(ids)
         batched = replay.run_block(torch.cat(states), block, Action.KEEP)
