@@ -1,5 +1,6 @@
 """Measuring plans by hand."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +27,9 @@ def evaluate_plans(config: MeasurementConfig, texts: Sequence[str], split: str, 
         plan.check(prepared.model.num_blocks)
     known = Measurements(prepared.crew.layout)
     distinct = tuple(dict.fromkeys(plans))
-    for line in progress.counted(prepared.crew.measure(splits[split], distinct, known), len(distinct)):
-        known.add(line)
+    with contextlib.closing(prepared.crew) as crew:
+        for line in progress.counted(crew.measure(splits[split], distinct, known), len(distinct)):
+            known.add(line)
     return {
         "evaluations": [
             {

@@ -64,6 +64,13 @@ class MeasurementConfig(BaseModel):
         "What the process may take, such as 8GiB; on a GPU, there. Default: a quarter of what is free, on a GPU 90%.",
     )
 
+    workers: int | None = _execution(
+        None, "Ray actors, one per GPU or group of cores; 0: this process alone. Default: one per GPU if several.", ge=0
+    )
+    ray_address: str | None = _execution(
+        None, "A running Ray cluster to join: auto, or HOST:PORT. By default one worker for each GPU there, or core."
+    )
+
     @field_validator("objective", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
@@ -98,6 +105,13 @@ class RunConfig(MeasurementConfig):
     strategy_args: dict[str, Any] = _search({}, "Option of the strategy, as name=value.")
     keep: str = _search("", "Units that must stay, such as 0,1,29 or 3.attn.")
     seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
+    racing: float | None = _search(
+        None,
+        "Drop plans early that are clearly not the best: the chance accepted in each round that the best one is, "
+        "such as 0.05. Default: measure all in full.",
+        gt=0,
+        lt=1,
+    )
     max_evaluations: float | None = _limit(None, "Stop before more plans than this.", gt=0)
     max_cost: float | None = _limit(None, "Stop before this cost, in layer-forward equivalents per 1,000 tokens.", gt=0)
     timeout: str | None = _limit(None, "Stop after 90s, 30m or 2h; what is found then depends on the machine's speed.")

@@ -49,13 +49,14 @@ class Crew:
     """
 
     def __init__(self, evaluator: Evaluator, groups: Groups, kept: KeptStates, cores: int) -> None:
-        self.groups = groups
+        self.groups, self.evaluator = groups, evaluator
         self._evaluators, self._kept, self._cores = [evaluator], kept, cores
+        self._shift: _Shift | None = None
 
     @property
     def exact(self) -> bool:
         """Whether values are the same to the last bit in every repetition: so on a CPU, not promised elsewhere."""
-        return bool(self._evaluators[0].replay.model.device.type == "cpu")
+        return bool(self.evaluator.replay.model.device.type == "cpu")
 
     @property
     def layout(self) -> Layout:
@@ -83,8 +84,7 @@ class Crew:
             UsageError: an objective raised an error or returned something else than a number for each row.
             KeyboardInterrupt: on Ctrl-C, after what was being measured has been given out.
         """
-        num_blocks = self._evaluators[0].replay.num_blocks
-        jobs = list(make_jobs(split, self.groups[split], plans, known, windows, num_blocks))
+        jobs = list(make_jobs(split, self.groups[split], plans, known, windows, self.evaluator.replay.num_blocks))
         if jobs:
             self._kept.next_ask()
             yield from self.run(jobs, deadline)
@@ -93,14 +93,27 @@ class Crew:
         """Do these jobs; see :meth:`measure`."""
         count = min(self._cores, sum(len(job.plans) for job in jobs))
         while len(self._evaluators) < count:
-            self._evaluators.append(self._evaluators[0].colleague())
-        shift = _Shift(jobs, deadline)
-        with shift.at_work(self._evaluators[:count]):
+            self._evaluators.append(self.evaluator.colleague())
+        self._shift = _Shift(jobs, deadline)
+        with self._shift.at_work(self._evaluators[:count]):
             finished = time.perf_counter()
-            for measurement in shift.results():
+            for measurement in self._shift.results():
                 now = time.perf_counter()
                 yield replace(measurement, seconds=now - finished)
                 finished = now
+
+    def give_back(self) -> list[PrunePlan]:
+        """From another thread: plans that have not been begun, the last half of the longest job's, for others to do."""
+        job = self._shift.give_back() if self._shift else None
+        return job.plans if job else []
+
+    def stop(self) -> None:
+        """From another thread: begin no more plans of the jobs at hand."""
+        if self._shift:
+            self._shift.stop()
+
+    def close(self) -> None:
+        """There is nothing to end: threads live as long as a batch of plans."""
 
 
 def open_crew(
@@ -182,6 +195,16 @@ class _Shift:
                 self._stopped.set()
         if error is not None:
             raise error
+
+    def stop(self) -> None:
+        """Begin no more plans."""
+        self._stopped.set()
+
+    def give_back(self) -> Job | None:
+        """The end of the longest job, which is then nobody's here."""
+        with self._lock:
+            longest = max([*self._waiting, *self._running], key=lambda job: job.left, default=None)
+            return longest.give_back() if longest else None
 
     def _work(self, evaluator: Evaluator) -> None:
         ended: BaseException | None = None

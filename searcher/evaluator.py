@@ -37,8 +37,8 @@ class Evaluator:
     def __init__(
         self, replay: Replay, objectives: Mapping[str, Objective], prices: Prices, window_tokens: int, kept: KeptStates
     ) -> None:
-        self.replay = replay
-        self._objectives, self._prices, self._window_tokens, self._kept = objectives, prices, window_tokens, kept
+        self.replay, self.prices, self.window_tokens = replay, prices, window_tokens
+        self._objectives, self._kept = objectives, kept
         self._unprepared = {name: _copy(name, objective) for name, objective in objectives.items()}
         self._prepared: set[tuple[Split, str]] = set()
         self._sibling_sizes: dict[torch.Size, Sizes] = {}
@@ -47,7 +47,7 @@ class Evaluator:
     def colleague(self) -> "Evaluator":
         """An evaluator for another thread: the same weights, but modules and objectives of its own."""
         replay = self.replay.sharing_weights()
-        return Evaluator(replay, self._unprepared, self._prices, self._window_tokens, self._kept)
+        return Evaluator(replay, self._unprepared, self.prices, self.window_tokens, self._kept)
 
     def run(self, job: Job, going: Callable[[], bool] = lambda: True) -> Iterator[Measurement]:
         """Measure the plans of a job, each measurement as soon as it is there, until it is told to stop.
@@ -60,7 +60,7 @@ class Evaluator:
         for candidate, keep in self._candidates(job, going):
             values = {name: self._value(name, candidate) for name in job.group.layout.objectives}
             keep(self._score(values))
-            scale = candidate.ids.shape[1] / self._window_tokens
+            scale = candidate.ids.shape[1] / self.window_tokens
             forwards, heads = self._run_forwards, candidate.heads * scale
             seconds = time.perf_counter() - started
             group = job.group.layout.name
@@ -132,7 +132,7 @@ class Evaluator:
 
     def _count(self, states: Sequence[Tensor], action: Action) -> None:
         tokens = sum(state.shape[0] * state.shape[1] for state in states)
-        self._run_forwards += self._prices.weight[action] * tokens / self._window_tokens
+        self._run_forwards += self.prices.weight[action] * tokens / self.window_tokens
 
     def _score(self, values: Mapping[str, tuple[float, ...]]) -> float:
         """The mean of the first objective, lower is better."""

@@ -90,7 +90,7 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
         UsageError: not even one evaluator fits.
     """
     taken = _taken(device)
-    room = (taken + _share_of_free(device) if limit is None else limit) - taken - RESERVE
+    room = (default_limit(device) if limit is None else limit) - taken - RESERVE
     evaluators = min(cores, room // (footprint.needed + footprint.path))
     if evaluators:
         left = room - evaluators * (footprint.needed + footprint.path)
@@ -102,6 +102,11 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
         f"{format_bytes(taken)} are taken and an evaluator needs {format_bytes(footprint.needed + RESERVE)}",
         "Raise --memory, or lower --window-tokens",
     )
+
+
+def default_limit(device: torch.device) -> int:
+    """Bytes that this process may take where nothing else is said; see :func:`find_room`."""
+    return _taken(device) + _share_of_free(device)
 
 
 def _taken(device: torch.device) -> int:

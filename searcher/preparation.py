@@ -9,9 +9,10 @@ import torch
 from searcher import registry
 from searcher.config import MeasurementConfig, parse_bytes
 from searcher.cost import Prices, Tariff, measure_prices
-from searcher.crew import Crew, open_crew
+from searcher.crew import open_crew
 from searcher.errors import UsageError
 from searcher.measurement import Measurement, on_windows
+from searcher.memory import default_limit
 from searcher.model import LoadedModel, load_model
 from searcher.objective import Objective, Split
 from searcher.plan import Granularity
@@ -20,6 +21,7 @@ from searcher.selfcheck import open_replay
 from searcher.sources import MAX_CHARACTERS
 from searcher.text import Text, load_text
 from searcher.windows import cut_windows
+from searcher.workers import AnyCrew, Objectives, WorkerCrew, check_workers
 
 DEFAULTS: dict[str, dict[str, int]] = {
     "cpu": {"windows": 8, "window_tokens": 128, "report_windows": 32},
@@ -48,7 +50,7 @@ class Prepared:
     objectives: dict[str, Objective]
     replay: Replay
     windows: dict[Split, torch.Tensor]
-    crew: Crew
+    crew: AnyCrew
     prices: Prices
     resolved: dict[str, Any]
 
@@ -101,6 +103,7 @@ def prepare(
     Raises:
         UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
     """
+    workers = _workers(config)
     say("Reading the text")
     text = load_text(config.data)
     if text.truncated:
@@ -120,8 +123,22 @@ def prepare(
         replay = open_replay(model.model, granularity)
         prices = measure_prices(replay, resolved["window_tokens"])
         memory = None if config.memory is None else parse_bytes(config.memory)
-        crew = open_crew(replay, objectives, windows, model.tokenizer, prices, memory)
+        local = open_crew(replay, objectives, windows, model.tokenizer, prices, memory)
+    crew: AnyCrew = local
+    if workers or config.ray_address:
+        limit = memory or default_limit(model.device)
+        made_of = Objectives({name: config.objective_args.get(name, {}) for name in objectives})
+        crew = WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
     return Prepared(model, text, objectives, replay, windows, crew, prices, resolved)
+
+
+def _workers(config: MeasurementConfig) -> int:
+    """How many are wanted, refused if they cannot be had."""
+    gpus = 0 if config.device == "cpu" or not torch.cuda.is_available() else torch.cuda.device_count()
+    several = gpus if gpus > 1 and config.device in ("auto", "cuda") else 0
+    wanted = several if config.workers is None and config.ray_address is None else config.workers or 0
+    check_workers(wanted, config.ray_address, gpus or torch.get_num_threads(), "GPUs" if gpus else "cores")
+    return wanted
 
 
 def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:

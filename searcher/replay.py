@@ -96,8 +96,7 @@ class Replay:
     def sharing_weights(self) -> "Replay":
         """Another replay for use in another thread: modules of its own, with these weights, none copied."""
         tensors = [*self.model.parameters(), *self.model.buffers(), self.probe_logits]
-        calls, self._calls = self._calls, {}
-        try:
-            return copy.deepcopy(self, {id(tensor): tensor for tensor in tensors})
-        finally:
-            self._calls = calls
+        return copy.deepcopy(self, {id(tensor): tensor for tensor in tensors})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_calls": {}}  # they are recorded again where they are needed

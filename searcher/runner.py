@@ -1,5 +1,6 @@
 """A run from its configuration to its folder: prepare, search, report. The same configuration resumes it."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from searcher import registry
 from searcher.config import RunConfig
 from searcher.cost import Cost, Ledger, Limits
+from searcher.crew import one_core
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
@@ -44,12 +46,13 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     started = time.monotonic()
     strategy: Strategy = registry.make("strategy", config.strategy, config.strategy_args)
     check_statistics(strategy.statistics)
+    _check_racing(config, strategy)
     prepared = prepare(config, make_objectives(config), config.granularity, progress.say)
     units = legal_units(prepared.model.num_blocks, config.granularity, PrunePlan.parse(config.keep))
     sizes = Budget(config.budget).sizes(len(units))
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
-    with Journal(folder) as journal:
+    with Journal(folder) as journal, contextlib.closing(prepared.crew):
         recorder = Recorder.resume(prepared.crew, journal, progress.measured)
         record = open_record(folder, config, prepared, identity)
         shared = find_shared(folder, record)
@@ -66,6 +69,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
             seed=config.seed,
             fits=ledger.fits,
             statistics=_measure_statistics(strategy, prepared, units, ledger),
+            racing=config.racing,
         )
         deadline = None if config.seconds is None else started + config.seconds
         loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline)
@@ -79,13 +83,21 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     return folder
 
 
+def _check_racing(config: RunConfig, strategy: Strategy) -> None:
+    if config.racing is not None and not strategy.races:
+        raise UsageError(
+            f"Strategy '{config.strategy}' does not race: it needs every plan measured in full", "Leave --racing out"
+        )
+
+
 def _measure_statistics(
     strategy: Strategy, prepared: Prepared, units: Sequence[Unit], ledger: Ledger
 ) -> dict[str, NDArray[np.float64]]:
     names, tariff = strategy.statistics, ledger.tariff
     ledger.charge_statistics(layer_forwards_of(names, units, tariff.num_blocks, tariff.prices.weight))
     ids = prepared.windows["search"].to(prepared.model.device)
-    return measure_statistics(prepared.replay, ids, names, units) if names else {}
+    with one_core():  # as the evaluators compute, so that the numbers do not depend on the number of cores
+        return measure_statistics(prepared.replay, ids, names, units) if names else {}
 
 
 def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> Ledger:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.cost import Cost, Ledger
-from searcher.crew import Crew
 from searcher.errors import UsageError
 from searcher.journal import Journal
 from searcher.measurement import Measurement, Measurements
@@ -16,6 +15,7 @@ from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
 from searcher.sharing import Shared
 from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
+from searcher.workers import AnyCrew
 
 STALE_ROUNDS = 100
 """Rounds in which a strategy asked for nothing new, after which its search is over."""
@@ -34,7 +34,7 @@ class Recorder:
         heard: told of each new measurement, after it was kept.
     """
 
-    crew: Crew
+    crew: AnyCrew
     journal: Journal
     known: Measurements
     heard: Callable[[Measurement], None]
@@ -42,7 +42,7 @@ class Recorder:
     shared: Shared = field(default_factory=Shared)
 
     @classmethod
-    def resume(cls, crew: Crew, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
+    def resume(cls, crew: AnyCrew, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
         """A recorder that knows what the journal holds.
 
         Raises:

@@ -53,6 +53,11 @@ class Scores:
         """float64 (plans,): the value of the first objective, the one that is searched for."""
         return self.values[:, 0]
 
+    def measured(self) -> dict[PrunePlan, float]:
+        """The first objective of each plan that was measured."""
+        pairs = zip(self.plans, self.first.tolist(), strict=True)
+        return {plan: score for plan, score in pairs if not np.isnan(score)}
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -105,6 +110,8 @@ class Space:
         seed: of the strategy's own random generator.
         fits: see :class:`Fits`; a batch that does not fit is not run.
         statistics: of the dense model, those that the strategy has declared; see `searcher.statistics`.
+        racing: the accepted chance of dropping a best plan before it is measured in full; None for never. See
+            `searcher.racing`.
     """
 
     num_blocks: int
@@ -115,6 +122,7 @@ class Space:
     seed: int
     fits: Fits
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    racing: float | None = None
 
     @property
     def size(self) -> int:
@@ -139,6 +147,8 @@ class Strategy(ABC):
 
     statistics: ClassVar[tuple[str, ...]] = ()
     """Statistics of the dense model to be measured before the search, and charged to it."""
+    races: ClassVar[bool] = False
+    """Whether the strategy asks through `searcher.racing`, so that `space.racing` makes a difference to it."""
 
     @abstractmethod
     def search(self, space: Space) -> Generator[Ask, Scores, Outcome]:

@@ -14,6 +14,7 @@ Strategies play against synthetic games, where a plan's score is a formula; obje
 """
 
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from searcher import registry
 from searcher.cost import measure_prices
@@ -37,7 +39,10 @@ from searcher.statistics import BLOCK_COSINES
 from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
 
 Game = Callable[[PrunePlan], float]
-"""A plan's score; lower is better."""
+"""A plan's score, the same on every window; lower is better."""
+
+WindowGame = Callable[[PrunePlan], NDArray[np.float64]]
+"""A plan's scores, float64 (windows,); lower is better."""
 
 NUM_WINDOWS = 4
 
@@ -53,6 +58,17 @@ def additive_game(seed: int = 0, num_blocks: int = 64) -> Game:
     return score
 
 
+def noisy_game(game: Game, seed: int, num_windows: int, noise: float) -> WindowGame:
+    """The game with normal noise of this standard deviation on every window; the mean over all windows stays."""
+
+    def score(plan: PrunePlan) -> NDArray[np.float64]:
+        key = [seed, *(2 * unit.block + (unit.part == "ffn") for unit in plan.units(Granularity.SUBLAYER))]
+        drawn = np.random.default_rng(key).normal(0, noise, num_windows)
+        return np.asarray(game(plan) + drawn - drawn.mean(), dtype=np.float64)
+
+    return score
+
+
 def make_space(
     num_blocks: int,
     size: int,
@@ -61,6 +77,8 @@ def make_space(
     seed: int = 0,
     most: float = np.inf,
     statistics: Sequence[str] = (),
+    num_windows: int = NUM_WINDOWS,
+    racing: float | None = None,
 ) -> Space:
     """A space without protected units, in which batches of at most `most` plans fit; its statistics are made up."""
     made_up = np.random.default_rng(0).uniform(0.1, 0.9, (num_blocks + 1, num_blocks + 1))
@@ -70,10 +88,11 @@ def make_space(
         granularity=granularity,
         units=all_units(num_blocks, granularity),
         sizes=(size,),
-        num_windows=NUM_WINDOWS,
+        num_windows=num_windows,
         seed=seed,
         fits=lambda plans, spare=0: len(plans) + spare <= most,
         statistics={n: made_up if n == BLOCK_COSINES else made_up.flatten()[:count] for n in statistics},
+        racing=racing,
     )
 
 
@@ -89,8 +108,14 @@ class Played:
         """Every plan asked for, in order."""
         return tuple(plan for ask in self.asks for plan in ask.plans)
 
+    def evaluations(self, space: Space) -> float:
+        """What it was charged: each distinct plan and window once, in plans measured on all windows."""
+        every = range(space.num_windows)
+        pairs = {(plan, w) for ask in self.asks for plan in ask.plans for w in (ask.windows or every)}
+        return len(pairs) / space.num_windows
 
-def play(strategy: Strategy, space: Space, game: Game, *, stop_at: int | None = None) -> Played:
+
+def play(strategy: Strategy, space: Space, game: Game | WindowGame, *, stop_at: int | None = None) -> Played:
     """Play a search against a game, without a model.
 
     Args:
@@ -118,12 +143,14 @@ def play(strategy: Strategy, space: Space, game: Game, *, stop_at: int | None = 
         return Played(tuple(asks), None)
 
 
-def _scores(ask: Ask, space: Space, game: Game) -> Scores:
-    values = np.array([[game(plan)] for plan in ask.plans], dtype=np.float64).reshape(len(ask.plans), 1)
-    per_window = np.repeat(values[:, :, None], space.num_windows, axis=2)
-    if ask.windows is not None:
-        unasked = [window for window in range(space.num_windows) if window not in ask.windows]
-        per_window[:, :, unasked] = np.nan
+def _scores(ask: Ask, space: Space, game: Game | WindowGame) -> Scores:
+    windows = list(range(space.num_windows) if ask.windows is None else ask.windows)
+    values = np.empty((len(ask.plans), 1))
+    per_window = np.full((len(ask.plans), 1, space.num_windows), np.nan)
+    for i, plan in enumerate(ask.plans):
+        score = np.asarray(game(plan), dtype=np.float64)
+        values[i, 0] = score[windows].mean() if score.ndim else score
+        per_window[i, 0, windows] = np.broadcast_to(score, space.num_windows)[windows]
     return Scores(ask.plans, values, per_window)
 
 
@@ -209,6 +236,24 @@ class StrategyContract:
         assert played.outcome is not None
         best = next(plan for plan in played.outcome.plans if plan.size(Granularity.BLOCK) == 2)
         assert np.isfinite(game(best))
+
+    def test_racing_saves_work_and_ends_with_a_plan_measured_in_full(self) -> None:
+        """Also when stopped at any ask; and it changes nothing for a strategy that does not say it races."""
+        strategy = self.make()
+        in_full = dataclasses.replace(self.space(10, 2), num_windows=32)
+        racing = dataclasses.replace(in_full, racing=0.05)
+        game = noisy_game(additive_game(seed=2), 0, racing.num_windows, noise=0.1)
+        plain, raced = play(strategy, in_full, game), play(strategy, racing, game)
+        if not strategy.races:
+            assert raced == plain
+            return
+        assert raced.evaluations(racing) < plain.evaluations(in_full), "racing saves nothing"
+        assert raced.outcome is not None
+        best = next(plan for plan in raced.outcome.plans if plan.size(Granularity.BLOCK) == 2)
+        assert any(best in ask.plans for ask in raced.asks if ask.windows is None), f"{best} was not measured in full"
+        for stop_at in range(len(raced.asks)):
+            outcome = play(strategy, racing, game, stop_at=stop_at).outcome
+            assert outcome is None or 2 in [plan.size(Granularity.BLOCK) for plan in outcome.plans]
 
     def test_notes_are_json(self) -> None:
         """They are kept in the run folder."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import Field
 
 from searcher.plan import PrunePlan
+from searcher.racing import rank
 from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy, order_by_score
 
 BATCH = 16
@@ -19,7 +19,7 @@ class Random(Strategy):
     """Uniform random plans of each size asked for; the best of them wins.
 
     When to use it: as the baseline that any other strategy must beat at the same cost (Bergstra & Bengio 2012, JMLR
-    13, "Random Search for Hyper-Parameter Optimization").
+    13, "Random Search for Hyper-Parameter Optimization"). With racing, each batch races against the best plans so far.
 
     Args:
         samples: how many distinct plans to try, shared evenly among the sizes.
@@ -27,20 +27,25 @@ class Random(Strategy):
 
     samples: Annotated[int, Field(ge=1)] = 64
 
+    races: ClassVar[bool] = True
+
     def search(self, space: Space) -> Generator[Ask, Scores, Outcome]:
         """In batches, so that a limit ends the search with what has been measured."""
         plans = self._sample(space)
+        # only plans of one size race with each other
+        size = BATCH if space.racing is None else BATCH * len(space.sizes)
         measured: dict[PrunePlan, float] = {}
         while plans:
-            batch = tuple(plans[:BATCH])
+            batch = tuple(plans[:size])
             while len(batch) > 1 and not space.fits(batch):
                 batch = batch[: len(batch) // 2]
+            rivals = () if space.racing is None else _best_of_each_size(space, measured)
             try:
-                scores = yield Ask(batch)
+                ranking = yield from rank(space, (*batch, *rivals))
             except SearchStopped as stop:
-                measured |= _measured(stop.scores)
+                measured |= stop.scores.measured()
                 break
-            measured |= _measured(scores)
+            measured |= ranking.scores.measured()
             plans = plans[len(batch) :]
         return Outcome(order_by_score(tuple(measured), measured) or tuple(plans[:1]))
 
@@ -61,6 +66,8 @@ class Random(Strategy):
         return self.samples
 
 
-def _measured(scores: Scores) -> dict[PrunePlan, float]:
-    pairs = zip(scores.plans, scores.first.tolist(), strict=True)
-    return {plan: score for plan, score in pairs if not np.isnan(score)}
+def _best_of_each_size(space: Space, measured: dict[PrunePlan, float]) -> tuple[PrunePlan, ...]:
+    best: dict[int, PrunePlan] = {}
+    for plan in order_by_score(tuple(measured), measured):
+        best.setdefault(plan.size(space.granularity), plan)
+    return tuple(best.values())

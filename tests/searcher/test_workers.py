@@ -1,0 +1,175 @@
+"""Ray workers: the same numbers as in one process, whatever happens to them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from itertools import combinations
+
+import psutil
+import pytest
+import torch
+from families import VOCABULARY, tiny_model
+from tiny_checkpoint import command
+
+from objectives.loss import Perplexity
+from searcher.cost import measure_prices
+from searcher.crew import open_crew
+from searcher.errors import UsageError
+from searcher.measurement import Measurements
+from searcher.plan import Granularity, PrunePlan, all_units
+from searcher.selfcheck import open_replay
+from searcher.testing import tiny_tokenizer
+from searcher.workers import Objectives, Worker, WorkerCrew, _from_numpy, _put, _to_numpy, check_workers
+
+ray = pytest.importorskip("ray")
+
+IDS = torch.randint(VOCABULARY, (40, 32), generator=torch.Generator().manual_seed(1))
+UNITS = all_units(4, Granularity.SUBLAYER)
+PLANS = [PrunePlan.of(units) for size in (0, 1, 2) for units in combinations(UNITS, size)] + [PrunePlan.parse("1,3")]
+SLOW_OBJECTIVE = """
+import time
+from objectives.loss import Perplexity
+
+class Slow(Perplexity):
+    '''Takes its time, and fails on one plan if told to.'''
+
+    def __init__(self, fails: bool = False, seconds: float = 0.02):
+        self.fails, self.seconds = fails, seconds
+
+    def measure(self, candidate):
+        time.sleep(self.seconds)
+        if self.fails and str(candidate.plan) == "1,3":
+            raise ArithmeticError("lost count")
+        return super().measure(candidate)
+"""
+
+
+def opened(name="perplexity"):
+    """A crew of this process; what the actors measure under this name is made by them."""
+    model = tiny_model("llama").to(torch.bfloat16)
+    with torch.inference_mode():
+        replay = open_replay(model, Granularity.SUBLAYER)
+        prices = measure_prices(replay, IDS.shape[1])
+        return open_crew(replay, {name: Perplexity()}, {"search": IDS}, tiny_tokenizer(), prices)
+
+
+def measured(crew, during=lambda known: None):
+    known = Measurements(crew.layout)
+    for lines, line in enumerate(crew.measure("search", PLANS, known), start=1):
+        assert not set(line.rows) - set(known.missing("search", line.plan, line.group, line.rows)), "measured twice"
+        known.add(line)
+        during(lines)
+    (name,) = crew.layout["search"][0].objectives
+    return {plan: known.rows("search", plan, name).tolist() for plan in PLANS}
+
+
+@pytest.fixture(scope="module")
+def slow_objective(tmp_path_factory):
+    path = tmp_path_factory.mktemp("objectives") / "slow.py"
+    path.write_text(SLOW_OBJECTIVE)
+    return f"{path}:Slow"
+
+
+@pytest.fixture(scope="module")
+def workers(slow_objective):
+    """Two actors; the objective comes from a file, which cannot be pickled."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # as many cores as there are to share
+    crew = WorkerCrew(opened(slow_objective), Objectives({slow_objective: {}}), 2, None, 2 << 30)
+    yield crew
+    crew.close()
+    torch.set_num_threads(before)
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return measured(opened())
+
+
+def test_two_workers_give_the_same_bits(workers, expected):
+    assert measured(workers) == expected
+    pids = ray.get([worker.process.remote() for worker in workers.workers])
+    assert len(set(pids)) == 2
+    assert os.getpid() not in pids
+
+
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(workers, expected):
+    before = ray.get([worker.process.remote() for worker in workers.workers])
+
+    def kill(lines):
+        if lines == 10:
+            os.kill(before[0], signal.SIGKILL)
+
+    assert measured(workers, kill) == expected
+    after = ray.get([worker.process.remote() for worker in workers.workers])
+    assert before[0] not in after
+    assert before[1] in after
+
+
+def test_the_actors_read_the_weights_in_shared_memory(workers):
+    pids = ray.get([worker.process.remote() for worker in workers.workers])
+    for pid in pids:
+        assert any("/dev/shm" in m.path or "plasma" in m.path for m in psutil.Process(pid).memory_maps())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
+def test_tensors_survive_the_way(dtype):
+    tensor = torch.arange(12).view(3, 4).t().to(dtype)
+    back = _from_numpy(_to_numpy(tensor))
+    assert back.dtype == dtype
+    assert torch.equal(back, tensor)
+    parameter = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16), requires_grad=False)
+    assert isinstance(_from_numpy(_to_numpy(parameter)), torch.nn.Parameter)
+
+
+def test_what_an_objective_raises_reaches_the_user(workers, slow_objective):
+    failing = WorkerCrew(opened(slow_objective), Objectives({slow_objective: {"fails": True}}), 1, None, 2 << 30)
+    actor = ray.remote(Worker).options(max_concurrency=4, num_cpus=0)
+    model = _put(ray, failing._local, failing._local.evaluator.replay)
+    failing._workers = [actor.remote(model, failing._objectives, 1, 2 << 30)]  # one more in the Ray that is there
+    with pytest.raises(UsageError, match="Slow' failed on plan 1,3: ArithmeticError: lost count"):
+        measured(failing)
+    ray.kill(failing.workers[0])
+
+
+def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch):
+    check_workers(None, None, 2, "cores")
+    check_workers(2, None, 2, "cores")
+    with pytest.raises(UsageError, match="3 workers are more than the 2 cores"):
+        check_workers(3, None, 2, "cores")
+    with pytest.raises(UsageError, match="'nowhere' is not HOST:PORT"):
+        check_workers(None, "nowhere", 2, "cores")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(UsageError, match="No Ray cluster answers at"):
+        check_workers(None, f"127.0.0.1:{port}", 2, "cores")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match="not installed"):
+        check_workers(1, None, 2, "cores")
+
+
+def ray_processes():
+    return [p for p in psutil.process_iter(["cmdline"]) if "raylet" in " ".join(p.info["cmdline"] or [])]
+
+
+def test_ctrl_c_ends_a_search_with_workers_and_leaves_no_process(tiny, tmp_path, slow_objective):
+    before = {p.pid for p in ray_processes()}
+    arguments = [*command(tiny), "--strategy", "greedy", "--budget", "4", "--workers", "1", "--name", "it"]
+    arguments += ["--objective", slow_objective, "--objective-arg", "seconds=1"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen([sys.executable, "-m", "searcher", "run", *arguments], cwd=tmp_path, stderr=log)
+    journal, deadline = tmp_path / "runs" / "it" / "evaluations.jsonl", time.monotonic() + 120
+    while len(journal.read_text().splitlines() if journal.exists() else ()) < 4 and time.monotonic() < deadline:
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    assert len(ray_processes()) > len(before)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) == 130, (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    time.sleep(1)
+    assert not [p for p in ray_processes() if p.pid not in before]
