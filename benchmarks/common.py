@@ -130,7 +130,7 @@ def machine() -> dict[str, Any]:
 
 def report(name: str, title: str, rows: Sequence[dict[str, Any]], **more: Any) -> None:
     """Print rows as a table, and write them with the machine to `benchmarks/results/NAME.json`."""
-    console = Console(width=160)
+    console = Console(width=200)
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")

@@ -159,14 +159,11 @@ def row(name: str, granularity: Granularity, timed: Timed, usual: float, rate: t
 def greedy_rows(opened: Opened, granularity: Granularity, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Greedy both ways, in full, to the end: the same plan and losses."""
     blocks = opened.replay.num_blocks
+
+    def usual(plans: Sequence[PrunePlan]) -> list[float]:
+        return [usual_losses(opened.loaded.model, opened.ids, plan).mean().item() for plan in plans]
+
     for size in sizes:
-        losses: list[list[float]] = []
-
-        def usual(plans: Sequence[PrunePlan], losses: list[list[float]] = losses) -> list[float]:
-            means = [usual_losses(opened.loaded.model, opened.ids, plan).mean().item() for plan in plans]
-            losses.append(means)
-            return means
-
         before = rates(opened)
         ours = Ours(opened)
         found = greedy(blocks, granularity, size, ours.score)
@@ -175,7 +172,7 @@ def greedy_rows(opened: Opened, granularity: Granularity, sizes: Sequence[int]) 
         expected = greedy(blocks, granularity, size, usual)
         seconds = time.perf_counter() - started
         line = row(f"greedy {size}", granularity, ours.timed, seconds, _between(before, after))
-        loss = (ours.score([found])[0], usual_losses(opened.loaded.model, opened.ids, found).mean().item())
+        loss = (ours.score([found])[0], usual([found])[0])
         print(f"greedy {size}: ours {found} {loss[0]:.5f}, usual {expected} (ours there: {loss[1]:.5f})")
         yield line | {"same plan": str(found == expected), "loss differs by": abs(loss[0] - loss[1])}
 
@@ -184,9 +181,11 @@ def _between(before: tuple[float, float], after: tuple[float, float]) -> tuple[f
     return (before[0] + after[0]) / 2, (before[1] + after[1]) / 2
 
 
-def batch_rows(opened: Opened, granularity: Granularity) -> Iterator[dict[str, Any]]:
+def batch_rows(opened: Opened, granularity: Granularity, only: str) -> Iterator[dict[str, Any]]:
     """Each batch once, the usual loop on a sample of it."""
     for name, plans in batches(opened.replay.num_blocks, granularity):
+        if only not in name:
+            continue
         plans = list(dict.fromkeys(plans))
         usual, before = usual_seconds(opened, sampled(plans)), rates(opened)
         ours = Ours(opened)
@@ -204,14 +203,16 @@ def main(
     windows: int = 8,
     window_tokens: int = 128,
     granularity: Annotated[list[Granularity] | None, typer.Option(help="block, sublayer; default both")] = None,
+    only: Annotated[str, typer.Option(help="only batches whose name holds this")] = "",
     device: str = "auto",
 ) -> None:
     """Print the table and write it."""
     rows: list[dict[str, Any]] = []
     for units in granularity or [Granularity.BLOCK, Granularity.SUBLAYER]:
         opened = open_model(dtype, windows, window_tokens, units, device=device)
-        rows += greedy_rows(opened, units, (4, 8) if units is Granularity.BLOCK else ())
-        rows += batch_rows(opened, units)
+        sizes = [size for size in (4, 8) if only in f"greedy {size}" and units is Granularity.BLOCK]
+        rows += greedy_rows(opened, units, sizes)
+        rows += batch_rows(opened, units, only)
     name = str(opened.loaded.dtype).removeprefix("torch.")
     report(
         f"evaluator-{opened.loaded.device.type}-{name}",

@@ -107,8 +107,8 @@ class RunConfig(MeasurementConfig):
     seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
     racing: float | None = _search(
         None,
-        "Drop plans early that are clearly not the best: the chance accepted in each round that the best one is, "
-        "such as 0.05. Default: measure all in full.",
+        "Drop plans early that are clearly not the best, in each round with at most this chance of dropping the best "
+        "one, such as 0.05. Default: measure all in full.",
         gt=0,
         lt=1,
     )

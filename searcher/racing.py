@@ -54,7 +54,8 @@ def rank(space: Space, plans: Sequence[PrunePlan], keep: int = 1) -> Generator[A
     any size (by the mean over all windows, ties by plan) is dropped. The union bound is over all looks, and over all
     pairs of such a plan and one that is truly no better, for one of these must be judged better by mistake. It holds
     for plans chosen without regard to the order of the windows, and as far as the t-test does: exactly for normal
-    differences between plans, by simulation (`tests/searcher/test_racing.py`) for skewed and heavy-tailed ones.
+    differences between plans, by simulation (`tests/searcher/test_racing.py`) for skewed and heavy-tailed ones. No test
+    can guard against a plan that is better on all windows but one, and dreadful there.
 
     The race is by the first objective; one that is not a mean over windows is measured in full.
 

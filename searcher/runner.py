@@ -19,6 +19,7 @@ from searcher.measurement import Measurement
 from searcher.plan import Budget, PrunePlan, Unit, legal_units
 from searcher.preparation import Prepared, make_objectives, prepare
 from searcher.progress import Progress
+from searcher.racing import FIRST_LOOK, looks
 from searcher.record import default_name, make_identity, open_record
 from searcher.search_loop import Recorder, SearchLoop
 from searcher.selection import chosen_plans
@@ -48,6 +49,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     check_statistics(strategy.statistics)
     _check_racing(config, strategy)
     prepared = prepare(config, make_objectives(config), config.granularity, progress.say)
+    _check_room_to_race(config, prepared)
     units = legal_units(prepared.model.num_blocks, config.granularity, PrunePlan.parse(config.keep))
     sizes = Budget(config.budget).sizes(len(units))
     identity = make_identity(config, prepared)
@@ -86,7 +88,17 @@ def execute(config: RunConfig, progress: Progress) -> Path:
 def _check_racing(config: RunConfig, strategy: Strategy) -> None:
     if config.racing is not None and not strategy.races:
         raise UsageError(
-            f"Strategy '{config.strategy}' does not race: it needs every plan measured in full", "Leave --racing out"
+            f"Strategy '{config.strategy}' does not race: it needs every plan measured in full",
+            "Leave --racing out, or take a strategy that wants only the best of many plans, such as greedy",
+        )
+
+
+def _check_room_to_race(config: RunConfig, prepared: Prepared) -> None:
+    windows = prepared.resolved["windows"]
+    if config.racing is not None and not looks(windows):
+        raise UsageError(
+            f"{windows} search windows leave no room to race",
+            f"Set --windows to {2 * FIRST_LOOK} or more, better 32, or leave --racing out",
         )
 
 
@@ -131,12 +143,12 @@ def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -
 
 def _executed(loop: SearchLoop, searched: list[Measurement]) -> Cost:
     """What the journal says was run for the plans that were asked for, by this process and those before it."""
+    rows = {group.name: group.rows for group in loop.recorder.crew.layout["search"]}
+    own = [line for line in searched if not line.run]
     return Cost(
-        evaluations=sum(
-            loop.recorder.known.complete("search", plan) for plan in {line.plan for line in searched if not line.run}
-        ),
-        layer_forwards=sum(line.layer_forwards for line in searched),
-        heads=sum(line.heads for line in searched),
+        evaluations=round(sum(len(line.rows) for line in own) / sum(rows.values()), 6),
+        layer_forwards=sum(line.layer_forwards for line in own),
+        heads=sum(line.heads for line in own),
     )
 
 
