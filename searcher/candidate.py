@@ -54,7 +54,7 @@ class ReplayedCandidate:
     def __init__(self, replay: Replay, plan: PrunePlan, batch: Batch, heads: Heads | None, position: int = 0) -> None:
         self.plan, self.batch, self.rows, self.config = plan, batch.name, batch.rows, replay.model.config
         self.ids, self.scored = batch.ids, batch.scored
-        self.heads = 0
+        self.heads = 0.0
         self._replay, self._heads, self._position = replay, heads, position
         self._counted = False
 
@@ -68,6 +68,11 @@ class ReplayedCandidate:
             self._counted = True
             self.heads += len(self.ids)
         return self._replayed().losses(self._position)
+
+    def losses_among(self, vocabulary: Tensor) -> Tensor:
+        """float32 (rows, tokens - 1): losses of the next tokens where only this vocabulary can come next."""
+        self.heads += len(self.ids) * len(vocabulary) / self._replay.head.vocabulary
+        return self._replay.head.losses_among(self.hidden(), self.ids, vocabulary)
 
     def logits(self) -> Iterator[Tensor]:
         """One row at a time: (tokens, vocabulary)."""

@@ -112,6 +112,13 @@ class RunConfig(MeasurementConfig):
         gt=0,
         lt=1,
     )
+    screening: float | None = _search(
+        None,
+        "Rank plans first by a cheap loss over the likely tokens and measure only this share of them, such as 0.5; "
+        "a guess without a guarantee. Default: measure all.",
+        gt=0,
+        lt=1,
+    )
     max_evaluations: float | None = _limit(None, "Stop before more plans than this.", gt=0)
     max_cost: float | None = _limit(None, "Stop before this cost, in layer-forward equivalents per 1,000 tokens.", gt=0)
     timeout: str | None = _limit(None, "Stop after 90s, 30m or 2h; what is found then depends on the machine's speed.")

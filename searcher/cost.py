@@ -99,6 +99,7 @@ class Tariff:
         own_rows: tokens of the objectives' own inputs, in windows (each plan is replayed on them once).
         heads_per_window: output heads that the objectives need for a plan on one window.
         own_heads: output heads for a plan on the own inputs, in windows.
+        screening_heads: output heads for a plan on one window when it is only screened.
     """
 
     num_blocks: int
@@ -109,6 +110,13 @@ class Tariff:
     own_rows: float
     heads_per_window: float
     own_heads: float
+    screening_heads: float = 0.0
+
+    def screening(self, plans: Iterable[PrunePlan]) -> Cost:
+        """The cost of screening these distinct plans on all windows; it counts as no evaluation."""
+        paths = [path_of(plan.actions(self.num_blocks)) for plan in plans]
+        forwards = layer_forwards(paths, self.prices.weight) * self.windows
+        return Cost(0.0, forwards, len(paths) * self.windows * self.screening_heads)
 
     def ask(self, plans: Iterable[PrunePlan], windows: int, own: bool) -> Cost:
         """The cost of these distinct plans on this many windows, and on the own inputs or not."""
@@ -150,6 +158,7 @@ class Ledger:
     tariff: Tariff
     limits: Limits
     charged: Cost = field(default_factory=Cost)
+    screened: set[PrunePlan] = field(default_factory=set)
     _charged_windows: dict[PrunePlan, set[int]] = field(default_factory=dict)
 
     def cost_of(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None) -> Cost:
@@ -171,6 +180,12 @@ class Ledger:
         for plan in plans:
             self._charged_windows.setdefault(plan, set()).update(wanted)
 
+    def charge_screening(self, plans: Iterable[PrunePlan]) -> None:
+        """Charge for plans that are being screened on all windows, each once."""
+        new = [plan for plan in dict.fromkeys(plans) if plan not in self.screened]
+        self.charged += self.tariff.screening(new)
+        self.screened.update(new)
+
     def charge_statistics(self, layer_forwards: float) -> None:
         """Charge for statistics of the dense model, in layer-forwards per window."""
         self.charged += Cost(layer_forwards=layer_forwards * self.tariff.windows)
@@ -180,10 +195,15 @@ class Ledger:
         return self.limit_passed_by(plans, spare, windows) is None
 
     def limit_passed_by(
-        self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None
+        self,
+        plans: Sequence[PrunePlan],
+        spare: int = 0,
+        windows: Iterable[int] | None = None,
+        screened: Iterable[PrunePlan] = (),
     ) -> str | None:
-        """The limit that measuring these plans and `spare` dense ones would pass, None if they fit."""
+        """The limit that measuring these plans, screening those and `spare` dense ones would pass; None if they fit."""
         after = self.charged + self.cost_of(plans, windows)
+        after = after + self.tariff.screening([plan for plan in dict.fromkeys(screened) if plan not in self.screened])
         for _ in range(spare):
             after = after + self.tariff.ask([PrunePlan()], self.tariff.windows, own=True)
         limits = self.limits

@@ -92,7 +92,9 @@ class Evaluator:
                     return
                 yield ReplayedCandidate(self.replay, plan, batch, None), lambda _: None
             return
-        place, sizes = (batch.name, batch.rows), self._sizes(batch.ids)
+        # screening runs on the search windows: what it has computed is there when they are measured in full
+        split = "search" if job.split == "screen" else job.split
+        place, sizes = (split, job.group.layout.name, batch.rows), self._sizes(batch.ids)
         paths = [path_of(plan.actions(self.replay.num_blocks)) for plan in plans]
         for leaves in walk(
             paths,

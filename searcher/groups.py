@@ -16,6 +16,9 @@ GROUP_TOKENS = {"cpu": 512, "cuda": 32768}
 """Tokens run together: enough to keep one core, or a GPU, busy. Fixed by the kind of device, not by memory or the
 number of cores, so that a run is repeatable: matrix products of another shape round differently."""
 
+SCREENING = "objectives.screening:Screening"
+"""The objective that the split `screen` is measured by, and no other split."""
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -50,14 +53,18 @@ def make_groups(
     Raises:
         UsageError: an objective brings no inputs, or fails to.
     """
-    return {
-        split: (
-            *_window_groups(ids, _reading(objectives, "windows"), device_type),
-            *_own_groups(split, objectives, tokenizer),
-            *_plan_group(_reading(objectives, "plan")),
-        )
-        for split, ids in windows.items()
-    }
+    searched = {name: objective for name, objective in objectives.items() if name != SCREENING}
+    groups: Groups = {}
+    for split, ids in windows.items():
+        if split == "screen":
+            groups[split] = tuple(_window_groups(ids, (SCREENING,), device_type))
+        else:
+            groups[split] = (
+                *_window_groups(ids, _reading(searched, "windows"), device_type),
+                *_own_groups(split, searched, tokenizer),
+                *_plan_group(_reading(searched, "plan")),
+            )
+    return groups
 
 
 def _reading(objectives: Mapping[str, Objective], reads: str) -> tuple[str, ...]:

@@ -31,6 +31,11 @@ def _log_sum_exp(logits: Tensor) -> Tensor:
     return terms.sum(dim=-1).log_().add_(largest)
 
 
+def _loss_among(logits: Tensor, targets: Tensor, vocabulary: Tensor) -> Tensor:
+    """(N, vocabulary) logits and int64 (N,) tokens to losses (N,)."""
+    return nn.functional.cross_entropy(logits, torch.searchsorted(vocabulary, targets), reduction="none")
+
+
 class OwnHead:
     """The slow, exact way: the model's own forward, with blocks that only hand over the given hidden states."""
 
@@ -46,6 +51,16 @@ class OwnHead:
         """float32 (rows, tokens - 1): loss of each next token."""
         rows = zip(ids, self.logits(hidden, ids), strict=True)
         return torch.stack([nn.functional.cross_entropy(z[:-1].float(), y[1:], reduction="none") for y, z in rows])
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(self._model.config.get_text_config(decoder=True).vocab_size)  # type: ignore[union-attr, operator]
+
+    def losses_among(self, hidden: Tensor, ids: Tensor, vocabulary: Tensor) -> Tensor:
+        """float32 (rows, tokens - 1): losses with a softmax over a part of the vocabulary; no cheaper than `losses`."""
+        rows = zip(ids, self.logits(hidden, ids), strict=True)
+        return torch.stack([_loss_among(logits[:-1, vocabulary].float(), y[1:], vocabulary) for y, logits in rows])
 
     def _logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
         def stand_in(index: int) -> Callable[..., Any]:
@@ -90,6 +105,20 @@ class FusedHead:
             log_sums.append(_log_sum_exp(logits))
         losses = torch.stack(log_sums).logsumexp(dim=0) - target_logits
         return losses.view(len(ids), -1)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return self._head.out_features
+
+    def losses_among(self, hidden: Tensor, ids: Tensor, vocabulary: Tensor) -> Tensor:
+        """float32 (rows, tokens - 1): losses with a softmax over a part of the vocabulary (ascending, with all ids)."""
+        bias: Tensor | None = self._head.bias
+        weight = self._head.weight[vocabulary]
+        logits = nn.functional.linear(self._normed(hidden)[:, :-1], weight, None if bias is None else bias[vocabulary])
+        return _loss_among(self._transformed(logits).float().flatten(0, 1), ids[:, 1:].flatten(), vocabulary).view(
+            len(ids), -1
+        )
 
     def _buffers(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Room for the logits of a slice in the model's dtype and in float32, the same if that is its dtype."""

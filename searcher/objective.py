@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # keeps `searcher list objectives` free of torch
     from torch import Tensor
 
 Reads = Literal["windows", "inputs", "plan"]
-Split = Literal["search", "report"]
+Split = Literal["search", "report", "screen"]
+"""`screen`: the windows of `search`, measured by the cheap loss of `objectives/screening.py`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,14 @@ class Candidate(Protocol):
 
     def losses(self) -> "Tensor":
         """float32 (rows, tokens - 1): negative log-likelihood of each next token in nats."""
+        ...
+
+    def losses_among(self, vocabulary: "Tensor") -> "Tensor":
+        """The same with all other tokens left out of the softmax; cheap if the vocabulary is small.
+
+        Args:
+            vocabulary: int64 (tokens of the vocabulary,), ascending, with every token of `ids` among them.
+        """
         ...
 
     def logits(self) -> "Iterator[Tensor]":

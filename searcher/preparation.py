@@ -11,6 +11,7 @@ from searcher.config import MeasurementConfig, parse_bytes
 from searcher.cost import Prices, Tariff, measure_prices
 from searcher.crew import open_crew
 from searcher.errors import UsageError
+from searcher.groups import SCREENING
 from searcher.measurement import Measurement, on_windows
 from searcher.memory import default_limit
 from searcher.model import LoadedModel, load_model
@@ -55,10 +56,11 @@ class Prepared:
     resolved: dict[str, Any]
 
     def tariff(self, dense: Iterable[Measurement]) -> Tariff:
-        """What asks on the search split cost, given the dense model's measurements there (for the heads they took)."""
+        """What asks cost, given the dense model's measurements for the search (they show how many heads are taken)."""
+        dense = list(dense)
         tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
         sizes = [(on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.crew.groups["search"]]
-        heads = [(on_windows(m.group), m.heads) for m in dense]
+        heads = [(on_windows(m.group), m.heads) for m in dense if m.split == "search"]
         return Tariff(
             num_blocks=self.model.num_blocks,
             prices=self.prices,
@@ -68,6 +70,7 @@ class Prepared:
             own_rows=sum(size for windowed, size in sizes if not windowed),
             heads_per_window=sum(h for windowed, h in heads if windowed) / windows,
             own_heads=sum(h for windowed, h in heads if not windowed),
+            screening_heads=sum(m.heads for m in dense if m.split == "screen") / windows,
         )
 
 
@@ -91,6 +94,7 @@ def prepare(
     objectives: dict[str, Objective],
     granularity: Granularity,
     say: Callable[[str], None] = lambda _: None,
+    screening: bool = False,
 ) -> Prepared:
     """Load text and model, cut windows, check the replay.
 
@@ -99,6 +103,7 @@ def prepare(
         objectives: see :func:`make_objectives`.
         granularity: what will be removed; the model is checked for it.
         say: told what is going on.
+        screening: whether plans will also be measured by the screening loss.
 
     Raises:
         UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
@@ -118,16 +123,20 @@ def prepare(
     )
     resolved = _resolved(config, model)
     windows = _cut(text, model, resolved)
+    measured = objectives
+    if screening:
+        windows |= {"screen": windows["search"]}
+        measured = objectives | {SCREENING: registry.make("objective", SCREENING, {})}
     say("Checking the replay against the model's own forward")
     with torch.inference_mode():
         replay = open_replay(model.model, granularity)
         prices = measure_prices(replay, resolved["window_tokens"])
         memory = None if config.memory is None else parse_bytes(config.memory)
-        local = open_crew(replay, objectives, windows, model.tokenizer, prices, memory)
+        local = open_crew(replay, measured, windows, model.tokenizer, prices, memory)
     crew: AnyCrew = local
     if workers or config.ray_address:
         limit = memory or default_limit(model.device)
-        made_of = Objectives({name: config.objective_args.get(name, {}) for name in objectives})
+        made_of = Objectives({name: config.objective_args.get(name, {}) for name in measured})
         crew = WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
     return Prepared(model, text, objectives, replay, windows, crew, prices, resolved)
 

@@ -114,7 +114,9 @@ class Progress:
         """A measurement was kept."""
         loop = self._loop
         self._spend(line)
-        if loop is None or line.plan in self._seen or not loop.recorder.known.complete(line.split, line.plan):
+        if loop is None or line.split == "screen" or line.plan in self._seen:
+            return
+        if not loop.recorder.known.complete(line.split, line.plan):
             return
         self._seen.add(line.plan)
         if self._stage == "search":
@@ -147,7 +149,7 @@ class Progress:
         return f"best {best}  cost {loop.ledger.tariff.total(self._spent):.0f}"
 
     def _spend(self, line: Measurement) -> None:
-        if line.split == "search":
+        if line.split != "report":
             self._spent += Cost(0, line.layer_forwards, line.heads)
 
     def _log(self) -> None:

@@ -12,6 +12,7 @@ Source: Maron & Moore 1993 (NeurIPS 6, "Hoeffding Races") for racing; Birattari 
 Algorithm for Configuring Metaheuristics") for races by paired t-tests.
 """
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,9 @@ def rank(space: Space, plans: Sequence[PrunePlan], keep: int = 1) -> Generator[A
 
     The race is by the first objective; one that is not a mean over windows is measured in full.
 
+    With `space.screening` only that share of the plans of each size enters the race, the best by a cheap loss; this is
+    a guess, which the guarantee does not cover.
+
     Args:
         space: of the search; `space.racing` is the accepted chance of error, None turns racing off.
         plans: distinct plans.
@@ -69,6 +73,8 @@ def rank(space: Space, plans: Sequence[PrunePlan], keep: int = 1) -> Generator[A
         SearchStopped: as thrown in, with scores for all the plans, NaN for those not measured in full.
     """
     race = _Race(space, _distinct(plans, keep), keep)
+    if space.screening is not None:
+        yield from _screen(race, space.screening)
     for look in race.looks:
         if not race.undecided():
             break
@@ -123,8 +129,7 @@ class _Race:
     def take(self, answer: Scores, in_full: bool) -> None:
         """Learn the scores of the plans still racing; values count only when they are over all windows."""
         if self.scores.plans != self.plans:  # the first ask is about all of them
-            nothing = np.full_like(answer.values, np.nan), np.full_like(answer.per_window, np.nan)
-            self.scores = Scores(self.plans, *nothing)
+            self.scores = _unmeasured(answer)
         self.scores.per_window[self.alive] = answer.per_window
         if in_full:
             self.scores.values[self.alive] = answer.values
@@ -165,6 +170,29 @@ def _ask(race: _Race, look: int | None) -> Generator[Ask, Scores, None]:
         race.take(stop.scores, in_full=look is None)
         raise SearchStopped(stop.reason, race.scores) from stop
     race.take(answer, in_full=look is None)
+
+
+def _screen(race: _Race, share: float) -> Generator[Ask, Scores, None]:
+    """Let only this share of the plans of each size into the race, the best by the screening loss."""
+    try:
+        answer = yield Ask(race.plans, screen=True)
+    except SearchStopped as stop:
+        raise SearchStopped(stop.reason, _unmeasured(stop.scores)) from stop
+    race.scores = _unmeasured(answer)
+    score = dict(zip(race.plans, answer.first.tolist(), strict=True))
+    order = order_by_score(race.plans, score)
+    position = {plan: i for i, plan in enumerate(race.plans)}
+    allowed: set[PrunePlan] = set()
+    for size in np.unique(race.sizes):
+        members = [plan for plan in order if race.sizes[position[plan]] == size]
+        allowed.update(members[: max(race.keep, math.ceil(share * len(members)))])
+    race.dropped = [position[plan] for plan in order if plan not in allowed]
+    race.alive = np.array([i for i, plan in enumerate(race.plans) if plan in allowed], dtype=np.int64)
+
+
+def _unmeasured(scores: Scores) -> Scores:
+    """The plans with no score at all: what a screening says is for ranking only."""
+    return Scores(scores.plans, np.full_like(scores.values, np.nan), np.full_like(scores.per_window, np.nan))
 
 
 def _pairs(fields: Sequence[NDArray[np.int64]], keep: int) -> int:

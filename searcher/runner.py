@@ -16,6 +16,7 @@ from searcher.crew import one_core
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
+from searcher.objective import Split
 from searcher.plan import Budget, PrunePlan, Unit, legal_units
 from searcher.preparation import Prepared, make_objectives, prepare
 from searcher.progress import Progress
@@ -28,6 +29,8 @@ from searcher.statistics import check_statistics, layer_forwards_of, measure_sta
 from searcher.strategy import Outcome, Space, Strategy
 
 DENSE = PrunePlan()
+SEARCHED: tuple[Split, ...] = ("search", "screen")
+"""The splits that are measured for the search; the second only with screening."""
 
 
 def execute(config: RunConfig, progress: Progress) -> Path:
@@ -48,7 +51,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     strategy: Strategy = registry.make("strategy", config.strategy, config.strategy_args)
     check_statistics(strategy.statistics)
     _check_racing(config, strategy)
-    prepared = prepare(config, make_objectives(config), config.granularity, progress.say)
+    prepared = prepare(config, make_objectives(config), config.granularity, progress.say, config.screening is not None)
     _check_room_to_race(config, prepared)
     units = legal_units(prepared.model.num_blocks, config.granularity, PrunePlan.parse(config.keep))
     sizes = Budget(config.budget).sizes(len(units))
@@ -59,7 +62,9 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         record = open_record(folder, config, prepared, identity)
         shared = find_shared(folder, record)
         progress.opened(folder, prepared.resolved, shared.runs)
-        recorder.measure("search", [DENSE])  # never taken over: it shows how many heads a plan costs
+        for split in SEARCHED:
+            if split in prepared.crew.groups:
+                recorder.measure(split, [DENSE])  # never taken over: it shows how many heads a plan costs
         recorder.shared = shared
         ledger = _open_ledger(config, prepared, recorder)
         space = Space(
@@ -72,6 +77,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
             fits=ledger.fits,
             statistics=_measure_statistics(strategy, prepared, units, ledger),
             racing=config.racing,
+            screening=config.screening,
         )
         deadline = None if config.seconds is None else started + config.seconds
         loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline)
@@ -86,10 +92,10 @@ def execute(config: RunConfig, progress: Progress) -> Path:
 
 
 def _check_racing(config: RunConfig, strategy: Strategy) -> None:
-    if config.racing is not None and not strategy.races:
+    if (config.racing or config.screening) and not strategy.races:
         raise UsageError(
             f"Strategy '{config.strategy}' does not race: it needs every plan measured in full",
-            "Leave --racing out, or take a strategy that wants only the best of many plans, such as greedy",
+            "Leave --racing and --screening out, or take one that wants only the best of many plans, such as greedy",
         )
 
 
@@ -114,7 +120,7 @@ def _measure_statistics(
 
 def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> Ledger:
     """The ledger with this configuration's limits, which must have room for one plan at least."""
-    dense = [line for line in recorder.lines if line.split == "search" and line.plan == DENSE]
+    dense = [line for line in recorder.lines if line.split in SEARCHED and line.plan == DENSE]
     ledger = Ledger(prepared.tariff(dense), Limits(config.max_evaluations, config.max_cost))
     if passed := ledger.limit_passed_by([], spare=1):
         one = ledger.tariff.total(ledger.tariff.ask([DENSE], ledger.tariff.windows, own=True))
@@ -126,7 +132,9 @@ def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> L
 
 
 def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -> dict[str, Any]:
-    searched = [line for line in loop.recorder.lines if line.split == "search" and loop.ledger.paid(line.plan, ())]
+    ledger = loop.ledger
+    paid = {"search": lambda plan: ledger.paid(plan, ()), "screen": lambda plan: plan in ledger.screened}
+    searched = [line for line in loop.recorder.lines if line.split in paid and paid[line.split](line.plan)]
     return {
         "chosen": {str(size): str(plan) for size, plan in chosen.items()},
         "size": loop.space.size,
@@ -143,10 +151,10 @@ def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -
 
 def _executed(loop: SearchLoop, searched: list[Measurement]) -> Cost:
     """What the journal says was run for the plans that were asked for, by this process and those before it."""
-    rows = {group.name: group.rows for group in loop.recorder.crew.layout["search"]}
+    rows = sum(group.rows for group in loop.recorder.crew.layout["search"])
     own = [line for line in searched if not line.run]
     return Cost(
-        evaluations=round(sum(len(line.rows) for line in own) / sum(rows.values()), 6),
+        evaluations=round(sum(len(line.rows) for line in own if line.split == "search") / rows, 6),
         layer_forwards=sum(line.layer_forwards for line in own),
         heads=sum(line.heads for line in own),
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from searcher.cost import Cost, Ledger
 from searcher.errors import UsageError
+from searcher.groups import SCREENING
 from searcher.journal import Journal
 from searcher.measurement import Measurement, Measurements
 from searcher.objective import Objective, Split
@@ -129,6 +130,10 @@ class SearchLoop:
         self._check(ask)
         if reason := self._limit(ask):
             return reason
+        if ask.screen:
+            finished = self.recorder.measure("screen", ask.plans, None, self.deadline)
+            self.ledger.charge_screening(ask.plans)
+            return None if finished else "timeout"
         finished = self.recorder.measure("search", ask.plans, ask.windows, self.deadline)
         measured = ask.plans if finished else [p for p in ask.plans if self._measured(p, self._windows(ask))]
         self.ledger.charge(measured, ask.windows)
@@ -139,6 +144,8 @@ class SearchLoop:
     def _limit(self, ask: Ask) -> str | None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             return "timeout"
+        if ask.screen:
+            return self.ledger.limit_passed_by([], 0 if self._has_full_size else 1, screened=ask.plans)
         new = self.ledger.cost_of(ask.plans, ask.windows) != Cost()
         self._stale = 0 if new else self._stale + 1
         if self._stale >= STALE_ROUNDS:
@@ -193,6 +200,8 @@ class SearchLoop:
     def scores(self, ask: Ask) -> Scores:
         """The answer to an ask from what has been measured and charged for."""
         windows = self._windows(ask)
+        if ask.screen:
+            return self._screening_scores(ask)
         values = np.full((len(ask.plans), len(self.objectives)), np.nan)
         per_window = np.full((*values.shape, self.space.num_windows), np.nan)
         for i, plan in enumerate(ask.plans):
@@ -204,6 +213,13 @@ class SearchLoop:
                     rows = rows[windows]
                     per_window[i, j, windows] = rows if objective.lower_is_better else -rows
                 values[i, j] = additive(objective, rows)
+        return Scores(ask.plans, values, per_window)
+
+    def _screening_scores(self, ask: Ask) -> Scores:
+        rows = np.array([self.recorder.known.rows("screen", plan, SCREENING) for plan in ask.plans])
+        values = np.full((len(ask.plans), len(self.objectives)), np.nan)
+        per_window = np.full((*values.shape, self.space.num_windows), np.nan)
+        values[:, 0], per_window[:, 0] = np.nan_to_num(rows, nan=np.inf).mean(axis=1), rows
         return Scores(ask.plans, values, per_window)
 
     def _windows(self, ask: Ask) -> list[int]:

@@ -26,10 +26,14 @@ from searcher.plan import Granularity, PrunePlan, Unit
 
 @dataclass(frozen=True)
 class Ask:
-    """Plans to measure, on some of the search windows or (None) on all. Asking again costs nothing."""
+    """Plans to measure, on some of the search windows or (None) on all. Asking again costs nothing.
+
+    With `screen` they are measured by the cheap screening loss instead, which only ranks them; see `searcher.racing`.
+    """
 
     plans: tuple[PrunePlan, ...]
     windows: tuple[int, ...] | None = None
+    screen: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ class Space:
         statistics: of the dense model, those that the strategy has declared; see `searcher.statistics`.
         racing: the accepted chance of dropping a best plan before it is measured in full; None for never. See
             `searcher.racing`.
+        screening: the share of plans that a race begins with, the best by the screening loss; None for all.
     """
 
     num_blocks: int
@@ -123,6 +128,7 @@ class Space:
     fits: Fits
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     racing: float | None = None
+    screening: float | None = None
 
     @property
     def size(self) -> int:
