@@ -214,8 +214,9 @@ def main(
         rows += greedy_rows(opened, units, sizes)
         rows += batch_rows(opened, units, only)
     name = str(opened.loaded.dtype).removeprefix("torch.")
+    units = "-".join(str(one) for one in granularity or [])
     report(
-        f"evaluator-{opened.loaded.device.type}-{name}",
+        f"evaluator-{opened.loaded.device.type}-{name}{'-' * bool(units)}{units}",
         f"The usual loop against searcher: {opened.loaded.name}, {name}, {windows} windows of {window_tokens} tokens",
         rows,
     )

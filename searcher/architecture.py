@@ -46,6 +46,21 @@ class Architecture:
         return [module for module in removed if module is not None]
 
 
+def alike(architecture: Architecture, config: Any) -> dict[int, list[int]]:
+    """Blocks that are built alike, so that what one of them costs the others cost too: the first of each kind, and all.
+
+    Args:
+        architecture: whose blocks.
+        config: the model's text config, which may give each layer a type.
+    """
+    types = getattr(config, "layer_types", None) or [None] * architecture.num_blocks
+    kinds: dict[Any, list[int]] = {}
+    for index, (block, kind) in enumerate(zip(architecture.blocks, types, strict=True)):
+        shapes = tuple(parameter.shape for parameter in block.parameters())
+        kinds.setdefault((repr(block), shapes, kind), []).append(index)
+    return {members[0]: members for members in kinds.values()}
+
+
 def find_architecture(model: nn.Module) -> Architecture:
     """Find the blocks: the outermost `ModuleList` as long as the config says; their sublayers by the usual names.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from searcher.architecture import alike
 from searcher.errors import UsageError
 from searcher.plan import PrunePlan
 from searcher.replay import Replay
@@ -38,11 +39,13 @@ def measure_prices(replay: Replay, tokens: int) -> Prices:
     ids = torch.zeros((1, tokens), dtype=torch.int64, device=replay.model.device)
     hidden = replay.embed(ids)
     total, attention, ffn = 0, 0, 0
-    for block in range(replay.num_blocks):
+    for block, like_it in alike(replay.architecture, replay.model.config.get_text_config(decoder=True)).items():
         modules = (replay.architecture.attention[block], replay.architecture.ffn[block])
         whole = _block_flops(replay, hidden, block, [])
         without = [whole if m is None else _block_flops(replay, hidden, block, [m]) for m in modules]
-        total, attention, ffn = total + whole, attention + whole - without[0], ffn + whole - without[1]
+        total += whole * len(like_it)
+        attention += (whole - without[0]) * len(like_it)
+        ffn += (whole - without[1]) * len(like_it)
     head = _head_flops(replay, hidden, ids)
     if not (total and head):
         raise UsageError(

@@ -134,7 +134,7 @@ def open_crew(
         tokenizer: the model's, for objectives that bring their own inputs.
         prices: for counting parts of blocks.
         memory: bytes, see :func:`searcher.memory.find_room`.
-        cores: how many evaluators at most; by default one for each thread that torch uses, one for a GPU.
+        cores: how many evaluators at most on a CPU; by default one for each thread that torch uses.
 
     Raises:
         UsageError: the memory is not enough, or an objective brings no inputs.
@@ -144,8 +144,7 @@ def open_crew(
     window_tokens = next(iter(windows.values())).shape[1]
     largest = max(group.ids.numel() for split in groups.values() for group in split)
     footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    room = find_room(footprint, memory, device, cores or threads)
+    room = find_room(footprint, memory, device, (cores or torch.get_num_threads()) if device.type == "cpu" else 1)
     kept = KeptStates(room.kept)
     return Crew(Evaluator(replay, objectives, prices, window_tokens, kept), groups, kept, room.evaluators)
 

@@ -4,6 +4,7 @@ Full float32 logits are never kept: the vocabulary is cut into slices small enou
 log-sum-exp is put together from them.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,6 +42,9 @@ class OwnHead:
 
     def __init__(self, model: nn.Module, architecture: Architecture, outputs: Outputs) -> None:
         self._model, self._architecture, self._outputs = model, architecture, outputs
+
+    def choose_way(self, hidden: Tensor) -> None:
+        """There is only one."""
 
     def logits(self, hidden: Tensor, ids: Tensor) -> Iterator[Tensor]:
         """One row at a time: (tokens, vocabulary)."""
@@ -85,14 +89,39 @@ class FusedHead:
         self._scale: float | None = getattr(config, "logit_scale", None)
         self._divisor: float | None = getattr(config, "logits_scaling", None)
         self._cap: float | None = getattr(config, "final_logit_softcapping", None)
+        self._way: Losses | None = None
 
     def logits(self, hidden: Tensor, ids: Tensor) -> Iterator[Tensor]:
         """One row at a time: (tokens, vocabulary)."""
         for row in range(len(ids)):
             yield self._transformed(self._head(self._normed(hidden[row : row + 1])))[0]
 
+    def choose_way(self, hidden: Tensor) -> None:
+        """On a GPU, take torch's own fused head and loss if it is faster there than slices on states like these.
+
+        On a CPU slices always are: 1.8 times on 2 cores with AMX in bfloat16, 1.4 times in float32; see
+        `benchmarks/head.py`.
+        """
+        plain = self._scale is None and self._divisor is None and self._cap is None
+        if hidden.device.type == "cuda" and plain and hasattr(nn.functional, "linear_cross_entropy"):
+            ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
+            seconds = {way: _seconds(way, hidden, ids) for way in (self.losses_in_slices, self.losses_by_torch)}
+            self._way = min(seconds, key=seconds.__getitem__)
+
     def losses(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """float32 (rows, tokens - 1): loss of each next token."""
+        return (self._way or self.losses_in_slices)(hidden, ids)
+
+    def losses_by_torch(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """The same by `torch.nn.functional.linear_cross_entropy`; not for logits that are scaled or capped."""
+        states = self._normed(hidden)[:, :-1].flatten(0, 1)
+        losses = nn.functional.linear_cross_entropy(
+            states, self._head.weight, ids[:, 1:].flatten(), linear_bias=self._head.bias, reduction="none"
+        )
+        return losses.float().view(len(ids), -1)
+
+    def losses_in_slices(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """The same with a slice of the vocabulary at a time, so that logits stay in the cache."""
         states = self._normed(hidden)[:, :-1].flatten(0, 1)  # (N, d)
         targets = ids[:, 1:].flatten()
         target_logits = torch.empty(len(states), device=states.device)
@@ -150,6 +179,17 @@ class FusedHead:
         if self._cap is not None:
             logits = torch.tanh(logits / self._cap) * self._cap
         return logits
+
+
+def _seconds(way: Losses, hidden: Tensor, ids: Tensor) -> float:
+    """Of the second of two calls."""
+    started = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        way(hidden, ids)
+        if hidden.device.type == "cuda":
+            torch.cuda.synchronize(hidden.device)
+    return time.perf_counter() - started
 
 
 def find_fused_head(model: Any, architecture: Architecture, ids: Tensor) -> FusedHead | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from searcher.architecture import alike
 from searcher.errors import UsageError
 from searcher.plan import Action
 from searcher.replay import Replay
@@ -70,7 +71,8 @@ def measure_footprint(replay: Replay, tokens: int, group_tokens: int) -> Footpri
     """
     ids = torch.zeros((1, tokens), dtype=torch.int64, device=replay.model.device)
     hidden = replay.embed(ids)
-    blocks = [_allocated(partial(replay.run_block, hidden, b, Action.KEEP)) for b in range(replay.num_blocks)]
+    kinds = alike(replay.architecture, replay.model.config.get_text_config(decoder=True))
+    blocks = [_allocated(partial(replay.run_block, hidden, block, Action.KEEP)) for block in kinds]
     working = max(*blocks, _allocated(lambda: replay.head.losses(hidden, ids)))
     times = group_tokens / tokens
     return Footprint(math.ceil(hidden.nbytes * times), math.ceil(working * times), replay.num_blocks)

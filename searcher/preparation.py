@@ -9,7 +9,7 @@ import torch
 from searcher import registry
 from searcher.config import MeasurementConfig, parse_bytes
 from searcher.cost import Prices, Tariff, measure_prices
-from searcher.crew import open_crew
+from searcher.crew import one_core, open_crew
 from searcher.errors import UsageError
 from searcher.groups import SCREENING
 from searcher.measurement import Measurement, on_windows
@@ -113,32 +113,39 @@ def prepare(
     text = load_text(config.data)
     if text.truncated:
         say(f"{text.name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
-    say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
-    model = load_model(
+    cores = torch.get_num_threads()
+    with one_core():  # nothing here is large enough to be worth the waiting of several for each other
+        say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
+        model = _load(config)
+        resolved = _resolved(config, model)
+        windows = _cut(text, model, resolved)
+        measured = objectives
+        if screening:
+            windows |= {"screen": windows["search"]}
+            measured = objectives | {SCREENING: registry.make("objective", SCREENING, {})}
+        say("Checking the replay against the model's own forward")
+        with torch.inference_mode():
+            replay = open_replay(model.model, granularity)
+            replay.head.choose_way(replay.embed(windows["report"][:1].to(model.device)))
+            prices = measure_prices(replay, resolved["window_tokens"])
+            memory = None if config.memory is None else parse_bytes(config.memory)
+            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores)
+    crew: AnyCrew = local
+    if workers or config.ray_address:
+        made_of = Objectives({name: config.objective_args.get(name, {}) for name in measured})
+        limit = memory or default_limit(model.device)
+        crew = WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
+    return Prepared(model, text, objectives, replay, windows, crew, prices, resolved)
+
+
+def _load(config: MeasurementConfig) -> LoadedModel:
+    return load_model(
         config.model,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         dtype=config.dtype,
         device=config.device,
     )
-    resolved = _resolved(config, model)
-    windows = _cut(text, model, resolved)
-    measured = objectives
-    if screening:
-        windows |= {"screen": windows["search"]}
-        measured = objectives | {SCREENING: registry.make("objective", SCREENING, {})}
-    say("Checking the replay against the model's own forward")
-    with torch.inference_mode():
-        replay = open_replay(model.model, granularity)
-        prices = measure_prices(replay, resolved["window_tokens"])
-        memory = None if config.memory is None else parse_bytes(config.memory)
-        local = open_crew(replay, measured, windows, model.tokenizer, prices, memory)
-    crew: AnyCrew = local
-    if workers or config.ray_address:
-        limit = memory or default_limit(model.device)
-        made_of = Objectives({name: config.objective_args.get(name, {}) for name in measured})
-        crew = WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
-    return Prepared(model, text, objectives, replay, windows, crew, prices, resolved)
 
 
 def _workers(config: MeasurementConfig) -> int:

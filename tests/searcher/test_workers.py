@@ -153,12 +153,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch):
         check_workers(1, None, 2, "cores")
 
 
-def ray_processes():
-    return [p for p in psutil.process_iter(["cmdline"]) if "raylet" in " ".join(p.info["cmdline"] or [])]
-
-
 def test_ctrl_c_ends_a_search_with_workers_and_leaves_no_process(tiny, tmp_path, slow_objective):
-    before = {p.pid for p in ray_processes()}
     arguments = [*command(tiny), "--strategy", "greedy", "--budget", "4", "--workers", "1", "--name", "it"]
     arguments += ["--objective", slow_objective, "--objective-arg", "seconds=1"]
     with (tmp_path / "log").open("w") as log:
@@ -167,9 +162,10 @@ def test_ctrl_c_ends_a_search_with_workers_and_leaves_no_process(tiny, tmp_path,
     while len(journal.read_text().splitlines() if journal.exists() else ()) < 4 and time.monotonic() < deadline:
         assert run.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.1)
-    assert len(ray_processes()) > len(before)
+    started = psutil.Process(run.pid).children(recursive=True)
+    assert any("raylet" in process.name() for process in started)
     run.send_signal(signal.SIGINT)
     assert run.wait(60) == 130, (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
-    time.sleep(1)
-    assert not [p for p in ray_processes() if p.pid not in before]
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive

@@ -1,0 +1,53 @@
+"""What can only be seen on a GPU; run with `pytest -m gpu` where there is one."""
+
+import numpy as np
+import pytest
+import torch
+from families import VOCABULARY, tiny_model
+from oracle import oracle_losses
+
+from objectives.loss import Loss
+from searcher.cost import measure_prices
+from searcher.crew import open_crew
+from searcher.head import FusedHead
+from searcher.measurement import Measurements
+from searcher.plan import Granularity, PrunePlan
+from searcher.selfcheck import open_replay
+from searcher.testing import tiny_tokenizer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+IDS = torch.randint(VOCABULARY, (6, 32), generator=torch.Generator().manual_seed(2))
+PLANS = [PrunePlan.parse(text) for text in ("dense", "0", "1.attn", "0,3", "2-3", "1.ffn,3")]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3_moe"])
+def test_losses_on_a_gpu_are_the_oracles(family):
+    with torch.inference_mode():
+        replay = open_replay(tiny_model(family).to("cuda"), Granularity.SUBLAYER)
+        replay.head.choose_way(replay.embed(IDS[:1].to("cuda")))
+        prices = measure_prices(replay, IDS.shape[1])
+        crew = open_crew(replay, {"loss": Loss()}, {"search": IDS}, tiny_tokenizer(), prices)
+    assert not crew.exact
+    known = Measurements(crew.layout)
+    for line in crew.measure("search", PLANS, known):
+        known.add(line)
+    for plan in PLANS:
+        expected = oracle_losses(tiny_model(family), IDS, plan).numpy()
+        np.testing.assert_allclose(known.rows("search", plan, "loss"), expected, rtol=1e-3)
+
+
+def test_the_limit_on_gpu_memory_holds():
+    limit = torch.cuda.memory_allocated() + (400 << 20)
+    with torch.inference_mode():
+        replay = open_replay(tiny_model("llama").to("cuda"), Granularity.BLOCK)
+        prices = measure_prices(replay, IDS.shape[1])
+        crew = open_crew(replay, {"loss": Loss()}, {"search": IDS}, tiny_tokenizer(), prices, limit)
+    torch.cuda.reset_peak_memory_stats()
+    known = Measurements(crew.layout)
+    for line in crew.measure("search", PLANS, known):
+        known.add(line)
+    assert torch.cuda.max_memory_allocated() <= limit
+    assert isinstance(replay.head, FusedHead)
