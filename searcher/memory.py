@@ -93,7 +93,7 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
     """
     taken = _taken(device)
     room = (default_limit(device) if limit is None else limit) - taken - RESERVE
-    evaluators = min(cores, room // (footprint.needed + footprint.path))
+    evaluators = max(0, min(cores, room // (footprint.needed + footprint.path)))
     if evaluators:
         left = room - evaluators * (footprint.needed + footprint.path)
         return Room(evaluators, left)

@@ -10,7 +10,8 @@
 
 The evaluator (`searcher.evaluator`) calls `prepare` once per batch of tokens with the dense model, then `measure`
 once per plan and batch. All objectives of a run see the same candidate, so they share its forward pass and losses.
-Evaluators work in parallel, each with a copy of the objective that was made before any `prepare`.
+Evaluators work in parallel, each with a copy of the objective that was made before any `prepare`; those in other
+processes are made anew from the options. So `measure` may rely on the options and on `prepare`, and on nothing else.
 """
 
 from abc import ABC, abstractmethod

@@ -150,6 +150,8 @@ def _load(config: MeasurementConfig) -> LoadedModel:
 
 def _workers(config: MeasurementConfig) -> int:
     """How many are wanted, refused if they cannot be had."""
+    if config.workers == 0 and config.ray_address is not None:
+        raise UsageError("0 workers cannot join a Ray cluster", "Leave --workers or --ray-address out")
     gpus = 0 if config.device == "cpu" or not torch.cuda.is_available() else torch.cuda.device_count()
     several = gpus if gpus > 1 and config.device in ("auto", "cuda") else 0
     wanted = several if config.workers is None and config.ray_address is None else config.workers or 0

@@ -1,11 +1,10 @@
 """Evaluators in other processes, on several GPUs or machines: Ray actors, each with the model resident.
 
-This is the only module that knows Ray. The weights go through Ray's object store; on a CPU the actors of a machine
+The weights go through Ray's object store; on a CPU the actors of a machine
 read them there, without a copy of their own.
 """
 
 import os
-import socket
 import sys
 import time
 import warnings
@@ -15,13 +14,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
-from searcher import registry
+from searcher import cluster, registry
+from searcher.cluster import import_ray
 from searcher.crew import Crew, one_core
 from searcher.errors import UsageError
 from searcher.evaluator import Evaluator
+from searcher.groups import Groups
 from searcher.job import Job, make_jobs
 from searcher.kept import KeptStates
 from searcher.measurement import Measurement, Measurements
@@ -32,8 +34,8 @@ from searcher.plan import PrunePlan
 
 MOST_DEATHS = 3
 """How often an actor may die on the same plan before the run ends."""
-STORE_RESERVE = 512 << 20
-"""Bytes of the object store beside the weights."""
+START_WITHIN = 300
+"""Seconds in which the first worker must be ready: a cluster that others use may have no room for any."""
 POLL = 0.2
 """Seconds after which an actor without work asks again whether another one has some to spare."""
 
@@ -50,29 +52,45 @@ class Objectives:
 
 
 class Worker:
-    """What runs in an actor: a crew of its own.
+    """What runs in an actor: a crew of its own."""
 
-    Args:
-        model: the replay, groups, prices and tokens of a window, as :meth:`WorkerCrew._start` puts them into the store.
-        objectives: which to measure.
-        cores: how many evaluators at most.
-        memory: bytes for this process.
-    """
+    _crew: Crew
+    _kept: KeptStates
+    _groups: Groups
+    _ask = 0
+    _stopped = 0  # the ask of which no more plans are begun
 
-    def __init__(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> None:
+    def open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> UsageError | None:
+        """Get ready; what the user can mend is returned, because an actor that raises is a dead one.
+
+        Args:
+            model: the replay, groups, prices and tokens of a window, as :func:`_put` puts them into the store.
+            objectives: which to measure.
+            cores: how many evaluators at most.
+            memory: bytes for this process, beside the weights that it shares.
+        """
+        try:
+            self._open(model, objectives, cores, memory)
+        except UsageError as error:
+            return error
+        return None
+
+    def _open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> None:
         sys.path.insert(0, str(Path(__file__).parents[1]))  # our `objectives`, not a folder of the user's
         check_own_packages()
         replay, tokens = model["replay"], model["window_tokens"]
-        if torch.cuda.is_available():
+        torch.set_float32_matmul_precision(model["precision"])
+        if model["device_type"] == "cuda":
             replay.model.to("cuda")
         largest = max(group.ids.numel() for groups in model["groups"].values() for group in groups)
         with torch.inference_mode(), one_core():
             footprint = measure_footprint(replay, tokens, max(tokens, largest))
-        room = find_room(footprint, memory, replay.model.device, cores)
+        # the weights are counted as taken by each worker, though they are there once (not known but on Linux)
+        shared = getattr(psutil.Process().memory_info(), "shared", 0) if model["device_type"] == "cpu" else 0
+        room = find_room(footprint, memory + shared, replay.model.device, cores)
         self._kept, self._groups = KeptStates(room.kept), model["groups"]
         evaluator = Evaluator(replay, objectives.make(), model["prices"], tokens, self._kept)
         self._crew = Crew(evaluator, self._groups, self._kept, room.evaluators)
-        self._ask = 0
 
     def run(
         self, ask: int, split: Split, group: int, rows: tuple[int, ...], plans: Sequence[PrunePlan]
@@ -81,14 +99,20 @@ class Worker:
         if ask != self._ask:
             self._ask = ask
             self._kept.next_ask()
-        yield from self._crew.run([Job(split, self._groups[split][group], rows, plans)])
+        if self._stopped == ask:
+            return
+        for measurement in self._crew.run([Job(split, self._groups[split][group], rows, plans)]):
+            yield measurement
+            if self._stopped == ask:  # it may have come before the crew was at work
+                self._crew.stop()
 
     def give_back(self) -> list[PrunePlan]:
         """About half of the plans that have not been begun, for somebody else."""
         return self._crew.give_back()
 
-    def stop(self) -> None:
-        """Begin no more plans."""
+    def stop(self, ask: int) -> None:
+        """Begin no more plans of this ask."""
+        self._stopped = ask
         self._crew.stop()
 
     def process(self) -> int:
@@ -132,7 +156,9 @@ class WorkerCrew:
         self._local, self._objectives, self._memory, self._say = local, objectives, memory, say
         self._wanted, self._address = workers, address
         self._workers: list[Any] = []
+        self._opening: dict[Any, Any] = {}  # what says that a worker is ready, and the worker
         self._make: Callable[[], Any] | None = None
+        self._leave: Callable[[], None] | None = None
         self._ask = 0
 
     def measure(
@@ -165,53 +191,75 @@ class WorkerCrew:
         group = self.groups[job.split].index(job.group)
         return worker.run.options(num_returns="streaming").remote(self._ask, job.split, group, job.rows, job.plans)
 
-    def replaced(self, dead: Any) -> Any:
+    def stop(self, worker: Any) -> None:
+        """Let a worker begin no more plans of this ask."""
+        worker.stop.remote(self._ask)
+
+    def replace(self, dead: Any) -> None:
         """A new worker in the place of a dead one."""
         assert self._make is not None, "a worker has died, so there is a way to make one"
-        self._workers[self._workers.index(dead)] = new = self._make()
-        return new
+        self._workers[self._workers.index(dead)] = self._make()
 
     @property
     def workers(self) -> list[Any]:
         """The actors."""
         return self._workers
 
+    @property
+    def opening(self) -> dict[Any, Any]:
+        """The actors that are not ready yet, by what says that they are."""
+        return self._opening
+
     def close(self) -> None:
         """End the actors, and Ray if it was started for this crew."""
-        if self._make is None:
+        if self._leave is None:
             return
-        import ray
-
-        self._make = None
+        ray, leave = import_ray(), self._leave
+        self._leave = self._make = None
         for worker in self._workers:
             ray.kill(worker)
-        self._workers = []
-        ray.shutdown()
+        self._workers, self._opening = [], {}
+        leave()
 
     def _start(self) -> None:
-        ray = import_ray()
         replay = self._local.evaluator.replay
         weights = sum(tensor.nbytes for tensor in (*replay.model.parameters(), *replay.model.buffers()))
         gpu = replay.model.device.type == "cuda"
-        self._say("Starting Ray" if self._address is None else f"Joining the Ray cluster at {self._address}")
-        _init(ray, self._address, self._wanted, weights, gpu)
-        self._make = lambda: None  # from now on there is something to close
-        available = ray.cluster_resources()
-        devices = int(available.get("GPU" if gpu else "CPU", 0))
-        count = self._wanted or devices
-        if not 1 <= count <= devices:
-            what = "GPUs" if gpu else "cores"
-            raise UsageError(f"{count} workers are more than the {devices} {what} there are", "Lower --workers")
-        cores = 1 if gpu else devices // count
-        model = _put(ray, self._local, replay)
+        if self._address is None:
+            self._say("Starting Ray")
+            gpus = torch.cuda.device_count() if gpu else 0
+            self._leave = cluster.start(max(gpus, self._wanted or 0, torch.get_num_threads()), gpus, weights)
+        else:
+            self._say(f"Joining the Ray cluster at {self._address}")
+            self._leave = cluster.join(self._address)
+        count, cores = self._sizes(gpu)
+        self._hire(_put(import_ray(), self._local, replay), count, cores, gpu)
         if gpu:
             replay.model.to("cpu")  # the actors have it on their GPUs
             torch.cuda.empty_cache()
-        options = {"num_gpus": 1, "num_cpus": 1} if gpu else {"num_cpus": cores}
-        actor = ray.remote(Worker).options(max_concurrency=4, **options)
-        self._make = lambda: actor.remote(model, self._objectives, cores, self._memory // count)
-        self._workers = [self._make() for _ in range(count)]
         self._say(f"{count} workers on {cores} core{'s' * (cores > 1)} each" if not gpu else f"{count} workers on GPUs")
+
+    def _sizes(self, gpu: bool) -> tuple[int, int]:
+        """How many workers, on how many cores each."""
+        nodes = cluster.devices_of_nodes("GPU" if gpu else "CPU")
+        count = self._wanted or sum(nodes)
+        cores = cluster.cores_of_each(nodes, count) if count else 0
+        if not cores:
+            what = "GPUs" if gpu else "cores"
+            raise UsageError(f"{count} workers are more than the {sum(nodes)} {what} there are", "Lower --workers")
+        return count, 1 if gpu else cores
+
+    def _hire(self, model: Any, count: int, cores: int, gpu: bool) -> None:
+        options = {"num_gpus": 1, "num_cpus": 1} if gpu else {"num_cpus": cores}
+        actor = import_ray().remote(Worker).options(max_concurrency=4, scheduling_strategy="SPREAD", **options)
+
+        def make() -> Any:
+            worker = actor.remote()
+            self._opening[worker.open.remote(model, self._objectives, cores, self._memory // count)] = worker
+            return worker
+
+        self._make = make
+        self._workers = [make() for _ in range(count)]
 
 
 AnyCrew = Crew | WorkerCrew
@@ -225,7 +273,8 @@ class _Round:
         self._crew, self._jobs, self._deadline = crew, jobs, deadline
         self._tasks: dict[Any, _Task] = {}
         self._deaths: Counter[PrunePlan] = Counter()
-        self._stopped = False
+        self._failed_starts = 0
+        self._stopped, self._begun = False, time.monotonic()
         while len(jobs) < len(crew.workers) and (half := max(jobs, key=lambda job: job.left).give_back()):
             jobs.append(half)
 
@@ -236,10 +285,12 @@ class _Round:
         while True:
             try:
                 self._employ(ray)
-                if not self._tasks:
+                if not self._tasks and (self._stopped or not self._jobs):
                     break
-                ready, _ = ray.wait([*self._tasks], num_returns=1, timeout=POLL)
-                found = [line for stream in ready if (line := self._next(ray, stream))]
+                streams, opening = list(self._tasks), [] if self._stopped else list(self._crew.opening)
+                ready, _ = ray.wait([*streams, *opening], num_returns=1, timeout=POLL)
+                found = [line for one in ready if (line := self._next(ray, one))]
+                self._check_start()
             except (KeyboardInterrupt, UsageError) as raised:
                 if self._stopped and isinstance(raised, KeyboardInterrupt):
                     raise  # twice: at once
@@ -252,10 +303,18 @@ class _Round:
         if error is not None:
             raise error
 
+    def _check_start(self) -> None:
+        waiting = len(self._crew.opening)
+        if waiting == len(self._crew.workers) and time.monotonic() - self._begun > START_WITHIN:
+            raise UsageError(
+                f"None of {waiting} workers was ready within {START_WITHIN} s",
+                "The cluster may be busy: see `ray status`, and lower --workers or try later",
+            )
+
     def _employ(self, ray: Any) -> None:
         """Give each idle worker a job, or the end of another's."""
-        busy = {task.worker for task in self._tasks.values()}
-        for worker in self._crew.workers:
+        busy = {task.worker for task in self._tasks.values()} | set(self._crew.opening.values())
+        for worker in list(self._crew.workers):
             if worker in busy or self._stopped:
                 continue
             job = self._jobs.popleft() if self._jobs else self._stolen(ray)
@@ -277,6 +336,10 @@ class _Round:
         return Job(busiest.job.split, busiest.job.group, busiest.job.rows, plans) if plans else None
 
     def _next(self, ray: Any, stream: Any) -> Measurement | None:
+        """What there is at a stream; or a worker has become ready."""
+        if stream in self._crew.opening:
+            self._opened(ray, stream)
+            return None
         task = self._tasks[stream]
         try:
             line: Measurement = ray.get(next(stream))
@@ -293,6 +356,23 @@ class _Round:
         task.left.remove(line.plan)
         return line
 
+    def _opened(self, ray: Any, opening: Any) -> None:
+        worker = self._crew.opening.pop(opening)
+        try:
+            refused: UsageError | None = ray.get(opening)
+        except ray.exceptions.RayActorError as error:
+            self._failed_starts += 1
+            if self._failed_starts == MOST_DEATHS:
+                raise UsageError(
+                    f"A worker died {MOST_DEATHS} times while it started", "If memory is short, lower --workers"
+                ) from error
+            self._crew.replace(worker)
+            return
+        except ray.exceptions.RayTaskError as error:
+            raise _usage_error(error.cause) from None
+        if refused is not None:
+            raise refused
+
     def _bury(self, task: _Task) -> None:
         """Replace a dead worker and do again what it had not finished."""
         if task.left:
@@ -303,27 +383,13 @@ class _Round:
                     "If memory is short: fewer --workers, smaller --memory, or --workers 0 to see the error itself",
                 )
             self._jobs.append(Job(task.job.split, task.job.group, task.job.rows, task.left))
-        self._crew.replaced(task.worker)
+        self._crew.replace(task.worker)
 
     def _stop(self) -> None:
         if not self._stopped:
             self._stopped = True
             for task in self._tasks.values():
-                task.worker.stop.remote()
-
-
-def import_ray() -> Any:
-    """Ray, without its reports of usage.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("Workers need Ray, which is not installed", 'pip install "searcher[ray]"') from error
-    return ray
+                self._crew.stop(task.worker)
 
 
 def check_workers(workers: int | None, address: str | None, devices: int, what: str) -> None:
@@ -335,47 +401,24 @@ def check_workers(workers: int | None, address: str | None, devices: int, what: 
     if address is None and not workers:
         return
     import_ray()
-    if address is None and workers and workers > devices:
+    if address is not None:
+        cluster.check_address(address)
+    elif workers and workers > devices:
         raise UsageError(f"{workers} workers are more than the {devices} {what} of this machine", "Lower --workers")
-    if address not in (None, "auto"):
-        host, _, port = str(address).removeprefix("ray://").rpartition(":")
-        if not (host and port.isdigit()):
-            raise UsageError(f"Ray address '{address}' is not HOST:PORT", "Write it as 10.0.0.1:6379, or auto")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except OSError as error:
-            raise _unreachable(str(address), error) from error
-
-
-def _unreachable(address: str, error: BaseException) -> UsageError:
-    return UsageError(
-        f"No Ray cluster answers at '{address}' ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-        "Start one with `ray start --head`, or leave --ray-address out",
-    )
-
-
-def _init(ray: Any, address: str | None, workers: int | None, weights: int, gpu: bool) -> None:
-    quiet = {"logging_level": "ERROR", "log_to_driver": False}
-    try:
-        if address is not None:
-            ray.init(address=address, **quiet)
-            return
-        resources = {"num_gpus": torch.cuda.device_count()} if gpu else {"num_cpus": torch.get_num_threads()}
-        if gpu:
-            resources["num_cpus"] = max(workers or 0, resources["num_gpus"])
-        store = int(1.1 * weights) + STORE_RESERVE
-        ray.init(address="local", include_dashboard=False, object_store_memory=store, **resources, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _unreachable(address or "this machine", error) from error
 
 
 def _put(ray: Any, local: Crew, replay: Any) -> Any:
     """The model and what is measured on it, in the object store."""
+    from ray import cloudpickle
     from ray.util.serialization import deregister_serializer, register_serializer
 
+    # a model's own code is known to the process that loaded it alone
+    own_code = [module for name, module in list(sys.modules.items()) if name.startswith("transformers_modules.")]
     kinds = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
     for kind in kinds:
         register_serializer(kind, serializer=_to_numpy, deserializer=_from_numpy)
+    for module in own_code:
+        cloudpickle.register_pickle_by_value(module)
     try:
         return ray.put(
             {
@@ -383,27 +426,41 @@ def _put(ray: Any, local: Crew, replay: Any) -> Any:
                 "groups": local.groups,
                 "prices": local.evaluator.prices,
                 "window_tokens": local.evaluator.window_tokens,
+                "device_type": replay.model.device.type,
+                "precision": torch.get_float32_matmul_precision(),
             }
         )
     finally:
         for kind in kinds:
             deregister_serializer(kind)
+        for module in own_code:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
-def _to_numpy(tensor: Tensor) -> tuple[Any, torch.dtype, bool]:
-    """A numpy array, which pickle hands over without a copy; numpy has no bfloat16, so that goes as integers."""
-    plain = tensor.detach().cpu().contiguous()
-    if plain.dtype in (torch.bfloat16, torch.float16):
-        plain = plain.view(torch.int16)
-    return plain.numpy(), tensor.dtype, isinstance(tensor, torch.nn.Parameter)
+_Sent = tuple[Any, torch.dtype, tuple[int, ...], tuple[int, ...], bool]
 
 
-def _from_numpy(sent: tuple[Any, torch.dtype, bool]) -> Tensor:
-    array, dtype, is_parameter = sent
+def _to_numpy(tensor: Tensor) -> _Sent:
+    """A numpy array of the bytes, which pickle hands over without a copy, and how the tensor lies in them.
+
+    The layout is kept: a transposed weight is multiplied in another order, and rounds differently.
+    """
+    plain = tensor.detach().cpu()
+    last = sum((size - 1) * stride for size, stride in zip(plain.shape, plain.stride(), strict=True))
+    if last + 1 != plain.numel():  # it has gaps, or overlaps
+        plain = plain.contiguous()
+    flat = plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
+    return flat.numpy(), tensor.dtype, tuple(plain.shape), plain.stride(), isinstance(tensor, torch.nn.Parameter)
+
+
+def _from_numpy(sent: _Sent) -> Tensor:
+    array, dtype, shape, stride, is_parameter = sent
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the memory is read-only, and nothing writes weights
-        tensor = torch.from_numpy(array)
-    tensor = tensor if tensor.dtype == dtype else tensor.view(dtype)
+        flat = torch.from_numpy(array)
+    if flat.data_ptr() % 64:  # as torch aligns its own; small arrays may lie anywhere in the store
+        flat = flat.clone()
+    tensor = flat.view(dtype).as_strided(shape, stride)
     return torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
 
 

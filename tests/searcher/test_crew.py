@@ -142,6 +142,8 @@ def test_memory_is_shared_out():
     assert (one.evaluators, one.kept) == (1, 0)
     with pytest.raises(UsageError, match="is not enough"):
         find_room(footprint, taken, cpu, cores=8)
+    with pytest.raises(UsageError, match="is not enough"):
+        find_room(footprint, 1 << 20, cpu, cores=8)  # less than is taken already
 
 
 def test_a_footprint_grows_with_the_group():

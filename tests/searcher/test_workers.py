@@ -1,10 +1,13 @@
 """Ray workers: the same numbers as in one process, whatever happens to them."""
 
+import http.server
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from itertools import combinations
 
@@ -13,8 +16,10 @@ import pytest
 import torch
 from families import VOCABULARY, tiny_model
 from tiny_checkpoint import command
+from transformers import AutoModelForCausalLM
 
 from objectives.loss import Perplexity
+from searcher.cluster import cores_of_each
 from searcher.cost import measure_prices
 from searcher.crew import open_crew
 from searcher.errors import UsageError
@@ -22,7 +27,7 @@ from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
 from searcher.selfcheck import open_replay
 from searcher.testing import tiny_tokenizer
-from searcher.workers import Objectives, Worker, WorkerCrew, _from_numpy, _put, _to_numpy, check_workers
+from searcher.workers import Objectives, WorkerCrew, _from_numpy, _put, _to_numpy, check_workers
 
 ray = pytest.importorskip("ray")
 
@@ -47,9 +52,9 @@ class Slow(Perplexity):
 """
 
 
-def opened(name="perplexity"):
+def opened(name="perplexity", model=None):
     """A crew of this process; what the actors measure under this name is made by them."""
-    model = tiny_model("llama").to(torch.bfloat16)
+    model = model or tiny_model("llama").to(torch.bfloat16)
     with torch.inference_mode():
         replay = open_replay(model, Granularity.SUBLAYER)
         prices = measure_prices(replay, IDS.shape[1])
@@ -79,6 +84,7 @@ def workers(slow_objective):
     before = torch.get_num_threads()
     torch.set_num_threads(2)  # as many cores as there are to share
     crew = WorkerCrew(opened(slow_objective), Objectives({slow_objective: {}}), 2, None, 2 << 30)
+    crew._start()
     yield crew
     crew.close()
     torch.set_num_threads(before)
@@ -126,14 +132,91 @@ def test_tensors_survive_the_way(dtype):
     assert isinstance(_from_numpy(_to_numpy(parameter)), torch.nn.Parameter)
 
 
-def test_what_an_objective_raises_reaches_the_user(workers, slow_objective):
-    failing = WorkerCrew(opened(slow_objective), Objectives({slow_objective: {"fails": True}}), 1, None, 2 << 30)
-    actor = ray.remote(Worker).options(max_concurrency=4, num_cpus=0)
-    model = _put(ray, failing._local, failing._local.evaluator.replay)
-    failing._workers = [actor.remote(model, failing._objectives, 1, 2 << 30)]  # one more in the Ray that is there
-    with pytest.raises(UsageError, match="Slow' failed on plan 1,3: ArithmeticError: lost count"):
+def test_a_tensor_lies_as_it_did():
+    for tensor in (torch.arange(12.0).view(3, 4).t(), torch.arange(24.0).view(2, 3, 4)[:, :2], torch.tensor(3.0)):
+        back = _from_numpy(_to_numpy(tensor))
+        assert torch.equal(back, tensor)
+        assert back.stride() == (tensor.stride() if tensor.shape != (2, 2, 4) else (8, 4, 1))  # gaps are left out
+        assert back.data_ptr() % 64 == 0
+
+
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_model_with_code_of_its_own_can_be_sent(workers, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "own.py").write_text(OWN_CODE)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config |= {
+        "model_type": "own_llama",
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+    }
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True, dtype=torch.bfloat16)
+    assert type(model).__module__.startswith("transformers_modules.")
+    model.eval().requires_grad_(False)
+    crew = one_more(workers, "perplexity", {}, model)
+    assert measured(crew) == measured(opened(model=model))
+    ray.kill(crew.workers[0])
+
+
+def one_more(workers, name, options, model=None):
+    """A crew with an actor of its own in the Ray that is there already."""
+    crew = WorkerCrew(opened(name, model), Objectives({name: options}), 1, None, 2 << 30)
+    crew._hire(_put(ray, crew._local, crew._local.evaluator.replay), 1, 0, False)
+    return crew
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"fails": True}, "Slow' failed on plan 1,3: ArithmeticError: lost count"), ({"wrong": 1}, "Unknown option 'wr")],
+)
+def test_what_an_objective_raises_reaches_the_user(workers, slow_objective, options, message):
+    failing = one_more(workers, slow_objective, options)
+    with pytest.raises(UsageError, match=message):
         measured(failing)
     ray.kill(failing.workers[0])
+
+
+def test_a_stop_that_comes_before_the_work_is_not_forgotten(workers, expected):
+    ray.get([worker.stop.remote(workers._ask + 1) for worker in workers.workers])
+    assert list(workers.measure("search", PLANS, Measurements(workers.layout))) == []
+    assert measured(workers) == expected  # the next ask is another
+
+
+def test_nothing_of_ray_on_stdout_and_no_other_priority(workers, capfd):
+    pid = ray.get(workers.workers[0].process.remote())
+    assert psutil.Process(pid).nice() == psutil.Process().nice()
+    measured(workers, lambda lines: os.kill(pid, signal.SIGKILL) if lines == 5 else None)
+    time.sleep(1.5)  # a message about it would take its time
+    assert capfd.readouterr().out == ""
+
+
+def test_cores_are_shared_out_node_by_node():
+    assert cores_of_each([8], 2) == 4
+    assert cores_of_each([2, 2], 1) == 2  # a worker does not span nodes
+    assert cores_of_each([2, 2], 3) == 1
+    assert cores_of_each([8, 4], 2) == 4
+    assert cores_of_each([2, 2], 5) == 0
+    assert cores_of_each([], 1) == 0
+
+
+def test_an_address_where_something_else_answers_is_refused(monkeypatch):
+    monkeypatch.setattr("searcher.cluster.ANSWERS_WITHIN", 3)
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UsageError, match="No Ray cluster answers at"):
+            check_workers(None, f"127.0.0.1:{server.server_port}", 2, "cores")
+        server.shutdown()
 
 
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch):
@@ -143,6 +226,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch):
         check_workers(3, None, 2, "cores")
     with pytest.raises(UsageError, match="'nowhere' is not HOST:PORT"):
         check_workers(None, "nowhere", 2, "cores")
+    monkeypatch.setattr("searcher.cluster.ANSWERS_WITHIN", 3)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -169,3 +253,9 @@ def test_ctrl_c_ends_a_search_with_workers_and_leaves_no_process(tiny, tmp_path,
     assert "Traceback" not in (tmp_path / "log").read_text()
     _, alive = psutil.wait_procs(started, timeout=20)
     assert not alive
+
+
+def test_no_workers_cannot_join_a_cluster(searcher_command):
+    done = searcher_command("run", "--budget", "2", "--workers", "0", "--ray-address", "auto")
+    assert done.code == 2
+    assert "0 workers cannot join a Ray cluster" in done.err
