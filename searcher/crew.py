@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,7 +19,7 @@ from searcher.evaluator import Evaluator
 from searcher.groups import Groups, make_groups
 from searcher.job import Job, make_jobs
 from searcher.kept import KeptStates
-from searcher.measurement import Layout, Measurement, Measurements
+from searcher.measurement import Layout, Measurement, Measurements, timed
 from searcher.memory import find_room, measure_footprint
 from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
@@ -86,8 +85,12 @@ class Crew:
         """
         jobs = list(make_jobs(split, self.groups[split], plans, known, windows, self.evaluator.replay.num_blocks))
         if jobs:
-            self._kept.next_ask()
+            self.next_ask()
             yield from self.run(jobs, deadline)
+
+    def next_ask(self) -> None:
+        """What is run from now on is of another batch of plans; see :class:`searcher.kept.KeptStates`."""
+        self._kept.next_ask()
 
     def run(self, jobs: Sequence[Job], deadline: float | None = None) -> Iterator[Measurement]:
         """Do these jobs; see :meth:`measure`."""
@@ -96,11 +99,7 @@ class Crew:
             self._evaluators.append(self.evaluator.colleague())
         self._shift = _Shift(jobs, deadline)
         with self._shift.at_work(self._evaluators[:count]):
-            finished = time.perf_counter()
-            for measurement in self._shift.results():
-                now = time.perf_counter()
-                yield replace(measurement, seconds=now - finished)
-                finished = now
+            yield from timed(self._shift.results())
 
     def give_back(self) -> list[PrunePlan]:
         """From another thread: plans that have not been begun, the last half of the longest job's, for others to do."""
@@ -125,7 +124,7 @@ def open_crew(
     memory: int | None = None,
     cores: int | None = None,
 ) -> Crew:
-    """A crew for a model; use under `torch.inference_mode()`.
+    """A crew for a model and text; use under `torch.inference_mode()`.
 
     Args:
         replay: the model, checked for the granularity of the run.
@@ -139,12 +138,25 @@ def open_crew(
     Raises:
         UsageError: the memory is not enough, or an objective brings no inputs.
     """
-    device = replay.model.device
-    groups = make_groups(windows, objectives, tokenizer, device.type)
+    groups = make_groups(windows, objectives, tokenizer, replay.model.device.type)
     window_tokens = next(iter(windows.values())).shape[1]
+    return crew_for(replay, objectives, groups, prices, window_tokens, memory, cores or torch.get_num_threads())
+
+
+def crew_for(
+    replay: Replay,
+    objectives: Mapping[str, Objective],
+    groups: Groups,
+    prices: Prices,
+    window_tokens: int,
+    memory: int | None,
+    cores: int,
+) -> Crew:
+    """The same for token sequences that are grouped already; see :func:`open_crew`."""
     largest = max(group.ids.numel() for split in groups.values() for group in split)
     footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
-    room = find_room(footprint, memory, device, (cores or torch.get_num_threads()) if device.type == "cpu" else 1)
+    device = replay.model.device
+    room = find_room(footprint, memory, device, cores if device.type == "cpu" else 1)
     kept = KeptStates(room.kept)
     return Crew(Evaluator(replay, objectives, prices, window_tokens, kept), groups, kept, room.evaluators)
 

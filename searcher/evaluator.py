@@ -1,7 +1,6 @@
 """Plans in, measurements out: replays the plans of a job and lets the objectives measure them."""
 
 import copy
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -56,16 +55,14 @@ class Evaluator:
             UsageError: an objective raised an error or returned something else than a number for each row.
         """
         self._prepare(job.split, job.group)
-        self._run_forwards, started = 0.0, time.perf_counter()
+        self._run_forwards = 0.0
         for candidate, keep in self._candidates(job, going):
             values = {name: self._value(name, candidate) for name in job.group.layout.objectives}
             keep(self._score(values))
             scale = candidate.ids.shape[1] / self.window_tokens
             forwards, heads = self._run_forwards, candidate.heads * scale
-            seconds = time.perf_counter() - started
-            group = job.group.layout.name
-            yield Measurement(job.split, candidate.plan, group, job.rows, values, forwards, heads, seconds)
-            self._run_forwards, started = 0.0, time.perf_counter()
+            yield Measurement(job.split, candidate.plan, job.group.layout.name, job.rows, values, forwards, heads)
+            self._run_forwards = 0.0
 
     def _prepare(self, split: Split, group: Group) -> None:
         """Show the dense model on this group to the objectives that want to see it, once."""

@@ -1,8 +1,9 @@
 """Measured values: one line per plan and group of token sequences, and the table they add up to."""
 
 import math
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,15 @@ def to_plain_json(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def timed(lines: Iterable[Measurement]) -> Iterator[Measurement]:
+    """The measurements, each with the seconds since the one before; as they are waited for, not as they were made."""
+    finished = time.perf_counter()
+    for line in lines:
+        now = time.perf_counter()
+        yield replace(line, seconds=now - finished)
+        finished = now
+
+
 @dataclass
 class Measurements:
     """All values of a run, by split, plan and objective.
@@ -163,14 +173,6 @@ class Measurements:
                 known = self._rows.get((split, plan, group.name), {})
                 numbers += [known.get(row, {}).get(objective, math.nan) for row in range(group.rows)]
         return np.array(numbers)
-
-    def measured(self, split: Split, plan: PrunePlan, objective: str, windows: Collection[int]) -> bool:
-        """Whether this objective has been measured for the plan: on these windows, or on its own inputs."""
-        groups = self.layout[split]
-        return not any(
-            objective in group.objectives and self.missing(split, plan, group.name, wanted)
-            for group, wanted in zip(groups, rows_wanted(groups, windows), strict=True)
-        )
 
     def covers(self, split: Split, plan: PrunePlan, windows: Collection[int] | None) -> bool:
         """Whether every row on these windows (None: on all), and of own inputs, has been measured for this plan."""

@@ -135,7 +135,8 @@ class SearchLoop:
             self.ledger.charge_screening(ask.plans)
             return None if finished else "timeout"
         finished = self.recorder.measure("search", ask.plans, ask.windows, self.deadline)
-        measured = ask.plans if finished else [p for p in ask.plans if self._measured(p, self._windows(ask))]
+        covers = self.recorder.known.covers
+        measured = ask.plans if finished else [p for p in ask.plans if covers("search", p, ask.windows)]
         self.ledger.charge(measured, ask.windows)
         if ask.windows is None:
             self._has_full_size = self._has_full_size or self._any_full_size(measured)
@@ -205,7 +206,7 @@ class SearchLoop:
         values = np.full((len(ask.plans), len(self.objectives)), np.nan)
         per_window = np.full((*values.shape, self.space.num_windows), np.nan)
         for i, plan in enumerate(ask.plans):
-            if not (self.ledger.paid(plan, windows) and self._measured(plan, windows)):
+            if not (self.ledger.paid(plan, windows) and self.recorder.known.covers("search", plan, windows)):
                 continue
             for j, (name, objective) in enumerate(self.objectives.items()):
                 rows = self.recorder.known.rows("search", plan, name)
@@ -224,9 +225,6 @@ class SearchLoop:
 
     def _windows(self, ask: Ask) -> list[int]:
         return list(range(self.space.num_windows) if ask.windows is None else ask.windows)
-
-    def _measured(self, plan: PrunePlan, windows: list[int]) -> bool:
-        return all(self.recorder.known.measured("search", plan, name, windows) for name in self.objectives)
 
 
 def additive(objective: Objective, rows: NDArray[np.float64]) -> float:

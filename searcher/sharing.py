@@ -69,7 +69,7 @@ def find_shared(folder: Path, record: dict[str, Any]) -> Shared:
         folder: of this run.
         record: what its `run.json` holds.
     """
-    shared, runs, own = Shared(), [], _measurement_identity(record)
+    shared, own = Shared(), _measurement_identity(record)
     for path in sorted(folder.parent.glob(f"*/{RUN_FILE}")):
         if path.parent == folder:
             continue
@@ -81,8 +81,8 @@ def find_shared(folder: Path, record: dict[str, Any]) -> Shared:
             continue
         for line in lines:
             shared.add(path.parent.name, line)
-        runs.append(path.parent.name)
-    return Shared(tuple(runs), shared._rows)
+        shared.runs += (path.parent.name,)
+    return shared
 
 
 def _measurement_identity(record: dict[str, Any]) -> dict[str, Any]:

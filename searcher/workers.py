@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,11 @@ from torch import Tensor
 
 from searcher import cluster, registry
 from searcher.cluster import import_ray
-from searcher.crew import Crew, one_core
+from searcher.crew import Crew, crew_for, one_core
 from searcher.errors import UsageError
-from searcher.evaluator import Evaluator
 from searcher.groups import Groups
 from searcher.job import Job, make_jobs
-from searcher.kept import KeptStates
-from searcher.measurement import Measurement, Measurements
-from searcher.memory import find_room, measure_footprint
+from searcher.measurement import Measurement, Measurements, timed
 from searcher.objective import Split
 from searcher.own_packages import check_own_packages
 from searcher.plan import PrunePlan
@@ -55,7 +52,6 @@ class Worker:
     """What runs in an actor: a crew of its own."""
 
     _crew: Crew
-    _kept: KeptStates
     _groups: Groups
     _ask = 0
     _stopped = 0  # the ask of which no more plans are begun
@@ -82,15 +78,13 @@ class Worker:
         torch.set_float32_matmul_precision(model["precision"])
         if model["device_type"] == "cuda":
             replay.model.to("cuda")
-        largest = max(group.ids.numel() for groups in model["groups"].values() for group in groups)
-        with torch.inference_mode(), one_core():
-            footprint = measure_footprint(replay, tokens, max(tokens, largest))
         # the weights are counted as taken by each worker, though they are there once (not known but on Linux)
         shared = getattr(psutil.Process().memory_info(), "shared", 0) if model["device_type"] == "cpu" else 0
-        room = find_room(footprint, memory + shared, replay.model.device, cores)
-        self._kept, self._groups = KeptStates(room.kept), model["groups"]
-        evaluator = Evaluator(replay, objectives.make(), model["prices"], tokens, self._kept)
-        self._crew = Crew(evaluator, self._groups, self._kept, room.evaluators)
+        self._groups = model["groups"]
+        with torch.inference_mode(), one_core():
+            self._crew = crew_for(
+                replay, objectives.make(), self._groups, model["prices"], tokens, memory + shared, cores
+            )
 
     def run(
         self, ask: int, split: Split, group: int, rows: tuple[int, ...], plans: Sequence[PrunePlan]
@@ -98,7 +92,7 @@ class Worker:
         """Measure plans, in the order in which they share most."""
         if ask != self._ask:
             self._ask = ask
-            self._kept.next_ask()
+            self._crew.next_ask()
         if self._stopped == ask:
             return
         for measurement in self._crew.run([Job(split, self._groups[split][group], rows, plans)]):
@@ -180,11 +174,7 @@ class WorkerCrew:
         if not self._workers:
             self._start()
         self._ask += 1
-        finished = time.perf_counter()
-        for measurement in _Round(self, jobs, deadline).results():
-            now = time.perf_counter()
-            yield replace(measurement, seconds=now - finished)
-            finished = now
+        yield from timed(_Round(self, jobs, deadline).results())
 
     def run_job(self, worker: Any, job: Job) -> Any:
         """Begin a job on a worker; its measurements come one by one."""

@@ -126,8 +126,8 @@ def test_some_windows_then_the_rest_equal_all_at_once_bit_for_bit():
     crew = opened({"loss": Loss()})
     known, first = measured(crew, windows=[0, 3])
     assert {(line.group, line.rows) for line in first} == {("windows:0", (0,)), ("windows:1", (1,))}
-    assert known.measured("search", PLANS[1], "loss", [0, 3])
-    assert not known.measured("search", PLANS[1], "loss", [0, 1])
+    assert known.covers("search", PLANS[1], [0, 3])
+    assert not known.covers("search", PLANS[1], [0, 1])
     measured(crew, known=known)
     whole, _ = measured(opened({"loss": Loss()}))
     for plan in PLANS:
