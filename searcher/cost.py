@@ -115,22 +115,19 @@ class Tariff:
     own_heads: float
     screening_heads: float = 0.0
 
-    def screening(self, plans: Iterable[PrunePlan]) -> Cost:
-        """The cost of screening these distinct plans on all windows; it counts as no evaluation."""
-        paths = [path_of(plan.actions(self.num_blocks)) for plan in plans]
-        forwards = layer_forwards(paths, self.prices.weight) * self.windows
-        return Cost(0.0, forwards, len(paths) * self.windows * self.screening_heads)
+    def ask(self, plans: Iterable[PrunePlan], windows: int, own: bool, screen: bool = False) -> Cost:
+        """The cost of these distinct plans on this many windows, and on the own inputs or not.
 
-    def ask(self, plans: Iterable[PrunePlan], windows: int, own: bool) -> Cost:
-        """The cost of these distinct plans on this many windows, and on the own inputs or not."""
+        Screening runs the windows alone, with little of a head, and counts as no evaluation.
+        """
         paths = [path_of(plan.actions(self.num_blocks)) for plan in plans]
-        rows = windows * self.rows_per_window + (self.own_rows if own else 0.0)
-        heads = windows * self.heads_per_window + (self.own_heads if own else 0.0)
-        return Cost(
-            evaluations=len(paths) * windows / self.windows,
-            layer_forwards=layer_forwards(paths, self.prices.weight) * rows,
-            heads=len(paths) * heads,
-        )
+        if screen:
+            rows, heads, evaluations = float(windows), windows * self.screening_heads, 0.0
+        else:
+            rows = windows * self.rows_per_window + (self.own_rows if own else 0.0)
+            heads = windows * self.heads_per_window + (self.own_heads if own else 0.0)
+            evaluations = len(paths) * windows / self.windows
+        return Cost(evaluations, layer_forwards(paths, self.prices.weight) * rows, len(paths) * heads)
 
     def total(self, cost: Cost) -> float:
         """Layer-forward equivalents per 1,000 tokens."""
@@ -161,33 +158,27 @@ class Ledger:
     tariff: Tariff
     limits: Limits
     charged: Cost = field(default_factory=Cost)
-    screened: set[PrunePlan] = field(default_factory=set)
-    _charged_windows: dict[PrunePlan, set[int]] = field(default_factory=dict)
+    _charged_windows: dict[tuple[PrunePlan, bool], set[int]] = field(default_factory=dict)
 
-    def cost_of(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None) -> Cost:
-        """What asking for these plans would be charged now."""
+    def cost_of(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None, screen: bool = False) -> Cost:
+        """What asking for these plans, or for their screening, would be charged now."""
         wanted = set(range(self.tariff.windows) if windows is None else windows)
         missing: dict[tuple[frozenset[int], bool], list[PrunePlan]] = {}
         for plan in dict.fromkeys(plans):
-            done = self._charged_windows.get(plan)
+            done = self._charged_windows.get((plan, screen))
             key = (frozenset(wanted - (done or set())), done is None)
             missing.setdefault(key, []).append(plan)
-        costs = (self.tariff.ask(group, len(new), own) for (new, own), group in missing.items() if new or own)
+        groups = missing.items()
+        costs = (self.tariff.ask(group, len(new), own, screen) for (new, own), group in groups if new or own)
         return sum(costs, Cost())
 
-    def charge(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None) -> None:
+    def charge(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None, screen: bool = False) -> None:
         """Charge for an ask that is being answered."""
         plans = tuple(plans)
-        self.charged += self.cost_of(plans, windows)
+        self.charged += self.cost_of(plans, windows, screen)
         wanted = set(range(self.tariff.windows) if windows is None else windows)
         for plan in plans:
-            self._charged_windows.setdefault(plan, set()).update(wanted)
-
-    def charge_screening(self, plans: Iterable[PrunePlan]) -> None:
-        """Charge for plans that are being screened on all windows, each once."""
-        new = [plan for plan in dict.fromkeys(plans) if plan not in self.screened]
-        self.charged += self.tariff.screening(new)
-        self.screened.update(new)
+            self._charged_windows.setdefault((plan, screen), set()).update(wanted)
 
     def charge_statistics(self, layer_forwards: float) -> None:
         """Charge for statistics of the dense model, in layer-forwards per window."""
@@ -202,11 +193,10 @@ class Ledger:
         plans: Sequence[PrunePlan],
         spare: int = 0,
         windows: Iterable[int] | None = None,
-        screened: Iterable[PrunePlan] = (),
+        screen: bool = False,
     ) -> str | None:
-        """The limit that measuring these plans, screening those and `spare` dense ones would pass; None if they fit."""
-        after = self.charged + self.cost_of(plans, windows)
-        after = after + self.tariff.screening([plan for plan in dict.fromkeys(screened) if plan not in self.screened])
+        """The limit that measuring (or screening) these plans and `spare` dense ones would pass, None if they fit."""
+        after = self.charged + self.cost_of(plans, windows, screen)
         for _ in range(spare):
             after = after + self.tariff.ask([PrunePlan()], self.tariff.windows, own=True)
         limits = self.limits
@@ -216,7 +206,8 @@ class Ledger:
             return "cost limit"
         return None
 
-    def paid(self, plan: PrunePlan, windows: Iterable[int] | None = None) -> bool:
-        """Whether the plan has been charged for on these windows, or on all."""
+    def paid(self, plan: PrunePlan, windows: Iterable[int] | None = None, screen: bool = False) -> bool:
+        """Whether the plan, or its screening, has been charged for on these windows, or on all."""
         wanted = range(self.tariff.windows) if windows is None else windows
-        return plan in self._charged_windows and self._charged_windows[plan].issuperset(wanted)
+        key = (plan, screen)
+        return key in self._charged_windows and self._charged_windows[key].issuperset(wanted)

@@ -39,6 +39,7 @@ class Prepared:
         model: the loaded model.
         text: the text with its splits.
         objectives: by name, in the order of the run.
+        screening: what plans are screened by, if they are.
         replay: runs the model's blocks.
         windows: int64 (windows, tokens) of each split.
         crew: measures plans.
@@ -49,6 +50,7 @@ class Prepared:
     model: LoadedModel
     text: Text
     objectives: dict[str, Objective]
+    screening: dict[str, Objective]
     replay: Replay
     windows: dict[Split, torch.Tensor]
     crew: AnyCrew
@@ -119,10 +121,10 @@ def prepare(
         model = _load(config)
         resolved = _resolved(config, model)
         windows = _cut(text, model, resolved)
-        measured = objectives
+        screened_by = {SCREENING: registry.make("objective", SCREENING, {})} if screening else {}
         if screening:
             windows |= {"screen": windows["search"]}
-            measured = objectives | {SCREENING: registry.make("objective", SCREENING, {})}
+        measured = objectives | screened_by
         say("Checking the replay against the model's own forward")
         with torch.inference_mode():
             replay = open_replay(model.model, granularity)
@@ -135,7 +137,7 @@ def prepare(
         made_of = Objectives({name: config.objective_args.get(name, {}) for name in measured})
         limit = memory or default_limit(model.device)
         crew = WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
-    return Prepared(model, text, objectives, replay, windows, crew, prices, resolved)
+    return Prepared(model, text, objectives, screened_by, replay, windows, crew, prices, resolved)
 
 
 def _load(config: MeasurementConfig) -> LoadedModel:

@@ -80,7 +80,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
             screening=config.screening,
         )
         deadline = None if config.seconds is None else started + config.seconds
-        loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline)
+        loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline, prepared.screening)
         progress.searching(loop, strategy.expected_evaluations(loop.space))
         outcome = loop.run(strategy)
         chosen = chosen_plans(loop, outcome)
@@ -132,9 +132,8 @@ def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> L
 
 
 def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -> dict[str, Any]:
-    ledger = loop.ledger
-    paid = {"search": lambda plan: ledger.paid(plan, ()), "screen": lambda plan: plan in ledger.screened}
-    searched = [line for line in loop.recorder.lines if line.split in paid and paid[line.split](line.plan)]
+    lines = (line for line in loop.recorder.lines if line.split in SEARCHED)
+    searched = [line for line in lines if loop.ledger.paid(line.plan, (), line.split == "screen")]
     return {
         "chosen": {str(size): str(plan) for size, plan in chosen.items()},
         "size": loop.space.size,

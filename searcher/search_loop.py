@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from searcher.cost import Cost, Ledger
 from searcher.errors import UsageError
-from searcher.groups import SCREENING
 from searcher.journal import Journal
 from searcher.measurement import Measurement, Measurements
 from searcher.objective import Objective, Split
@@ -90,6 +89,7 @@ class SearchLoop:
         ledger: charges, and says what fits the limits.
         objectives: by name, in the order of the run; the first is searched for.
         deadline: when to stop, by `time.monotonic`; None for never.
+        screening: what plans are screened by, if they are.
     """
 
     space: Space
@@ -97,6 +97,7 @@ class SearchLoop:
     ledger: Ledger
     objectives: Mapping[str, Objective]
     deadline: float | None = None
+    screening: Mapping[str, Objective] = field(default_factory=dict)
     stopped: str | None = None
     _has_full_size: bool = False
     _stale: int = 0
@@ -130,30 +131,25 @@ class SearchLoop:
         self._check(ask)
         if reason := self._limit(ask):
             return reason
-        if ask.screen:
-            finished = self.recorder.measure("screen", ask.plans, None, self.deadline)
-            self.ledger.charge_screening(ask.plans)
-            return None if finished else "timeout"
-        finished = self.recorder.measure("search", ask.plans, ask.windows, self.deadline)
+        finished = self.recorder.measure(_split(ask), ask.plans, ask.windows, self.deadline)
         covers = self.recorder.known.covers
-        measured = ask.plans if finished else [p for p in ask.plans if covers("search", p, ask.windows)]
-        self.ledger.charge(measured, ask.windows)
-        if ask.windows is None:
+        measured = ask.plans if finished else [p for p in ask.plans if covers(_split(ask), p, ask.windows)]
+        self.ledger.charge(measured, ask.windows, ask.screen)
+        if ask.windows is None and not ask.screen:
             self._has_full_size = self._has_full_size or self._any_full_size(measured)
         return None if finished else "timeout"
 
     def _limit(self, ask: Ask) -> str | None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             return "timeout"
-        if ask.screen:
-            return self.ledger.limit_passed_by([], 0 if self._has_full_size else 1, screened=ask.plans)
-        new = self.ledger.cost_of(ask.plans, ask.windows) != Cost()
+        new = self.ledger.cost_of(ask.plans, ask.windows, ask.screen) != Cost()
         self._stale = 0 if new else self._stale + 1
         if self._stale >= STALE_ROUNDS:
             return f"{STALE_ROUNDS} rounds without a new plan"
         # until a plan of full size has been measured, the cost of one is kept back
-        spare = 0 if self._has_full_size or (ask.windows is None and self._any_full_size(ask.plans)) else 1
-        return self.ledger.limit_passed_by(ask.plans, spare, ask.windows)
+        in_full = ask.windows is None and not ask.screen
+        spare = 0 if self._has_full_size or (in_full and self._any_full_size(ask.plans)) else 1
+        return self.ledger.limit_passed_by(ask.plans, spare, ask.windows, ask.screen)
 
     def _any_full_size(self, plans: Iterable[PrunePlan]) -> bool:
         return any(plan.size(self.space.granularity) == self.space.size for plan in plans)
@@ -200,31 +196,30 @@ class SearchLoop:
 
     def scores(self, ask: Ask) -> Scores:
         """The answer to an ask from what has been measured and charged for."""
-        windows = self._windows(ask)
-        if ask.screen:
-            return self._screening_scores(ask)
+        windows, known = self._windows(ask), self.recorder.known
         values = np.full((len(ask.plans), len(self.objectives)), np.nan)
         per_window = np.full((*values.shape, self.space.num_windows), np.nan)
         for i, plan in enumerate(ask.plans):
-            if not (self.ledger.paid(plan, windows) and self.recorder.known.covers("search", plan, windows)):
+            if not (self.ledger.paid(plan, windows, ask.screen) and known.covers(_split(ask), plan, windows)):
                 continue
-            for j, (name, objective) in enumerate(self.objectives.items()):
-                rows = self.recorder.known.rows("search", plan, name)
+            for j, (name, objective) in enumerate(self._measures(ask)):
+                rows = known.rows(_split(ask), plan, name)
                 if objective.reads == "windows":
                     rows = rows[windows]
                     per_window[i, j, windows] = rows if objective.lower_is_better else -rows
                 values[i, j] = additive(objective, rows)
         return Scores(ask.plans, values, per_window)
 
-    def _screening_scores(self, ask: Ask) -> Scores:
-        rows = np.array([self.recorder.known.rows("screen", plan, SCREENING) for plan in ask.plans])
-        values = np.full((len(ask.plans), len(self.objectives)), np.nan)
-        per_window = np.full((*values.shape, self.space.num_windows), np.nan)
-        values[:, 0], per_window[:, 0] = np.nan_to_num(rows, nan=np.inf).mean(axis=1), rows
-        return Scores(ask.plans, values, per_window)
+    def _measures(self, ask: Ask) -> Iterable[tuple[str, Objective]]:
+        """What an ask is answered with; a screening stands in the place of the first objective."""
+        return self.screening.items() if ask.screen else self.objectives.items()
 
     def _windows(self, ask: Ask) -> list[int]:
         return list(range(self.space.num_windows) if ask.windows is None else ask.windows)
+
+
+def _split(ask: Ask) -> Split:
+    return "screen" if ask.screen else "search"
 
 
 def additive(objective: Objective, rows: NDArray[np.float64]) -> float:
