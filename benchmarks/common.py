@@ -46,6 +46,12 @@ class Opened:
         with torch.inference_mode():
             return open_crew(self.replay, {"loss": Loss()}, windows, tokenizer, self.prices, memory, cores)  # type: ignore[arg-type]
 
+    def warm_crew(self) -> Crew:
+        """One whose threads have their evaluators already."""
+        crew = self.crew()
+        measure(crew, [PrunePlan(), PrunePlan.parse("0")], Measurements(crew.layout))
+        return crew
+
 
 def open_model(
     dtype: str, windows: int, tokens: int, granularity: Granularity, data_seed: int = 0, device: str = "auto"

@@ -94,7 +94,7 @@ class Ours:
     def score(self, plans: Sequence[PrunePlan]) -> list[float]:
         """The mean loss of each plan."""
         new = [plan for plan in dict.fromkeys(plans) if not self._known.complete("search", plan)]
-        paths = [path_of(plan.actions(self._crew._evaluators[0].replay.num_blocks)) for plan in new]
+        paths = [path_of(plan.actions(self._crew.evaluator.replay.num_blocks)) for plan in new]
         started = time.perf_counter()
         run = measure(self._crew, plans, self._known)
         self.timed.seconds += time.perf_counter() - started
@@ -107,8 +107,7 @@ class Ours:
 
 def rates(opened: Opened) -> tuple[float, float]:
     """Seconds of one block, and of one head with its loss, for all windows with all cores busy."""
-    crew = opened.crew()
-    measure(crew, [PrunePlan(), PrunePlan.parse("0")], Measurements(crew.layout))
+    crew = opened.warm_crew()
     group = crew.groups["search"][0]
     ids = group.ids.to(opened.loaded.device)
 

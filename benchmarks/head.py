@@ -13,12 +13,11 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.common import measure, open_model, report, side_by_side
+from benchmarks.common import open_model, report, side_by_side
 from searcher import head as head_module
 from searcher.evaluator import Evaluator
 from searcher.head import FusedHead
-from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan
+from searcher.plan import Granularity
 
 SLICES = (1024, 2048, 4096, 8192, 16384)
 
@@ -28,8 +27,7 @@ def main(
 ) -> None:
     """Print the table and write it."""
     opened = open_model(dtype, max(2, tokens // 64), 128, Granularity.BLOCK, device=device)
-    crew = opened.crew()
-    measure(crew, [PrunePlan(), PrunePlan.parse("0")], Measurements(crew.layout))  # makes the threads' evaluators
+    crew = opened.warm_crew()
     place = opened.loaded.device
     ids = opened.ids[: max(1, tokens // 128)].to(place)
     weight = opened.loaded.model.get_output_embeddings().weight

@@ -12,10 +12,11 @@ import torch
 import typer
 
 from benchmarks.common import Opened, loss_of, open_model, report
+from searcher.actor import Objectives
 from searcher.crew import Crew
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
-from searcher.workers import Objectives, WorkerCrew
+from searcher.workers import WorkerCrew
 
 
 def timed(crew: Crew | WorkerCrew, plans: list[PrunePlan]) -> tuple[float, list[float]]:

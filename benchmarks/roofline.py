@@ -15,11 +15,10 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.common import Opened, measure, open_model, report, side_by_side
+from benchmarks.common import Opened, open_model, report, side_by_side
 from benchmarks.evaluator import Ours, greedy
 from searcher.evaluator import Evaluator
-from searcher.measurement import Measurements
-from searcher.plan import Action, Granularity, PrunePlan
+from searcher.plan import Action, Granularity
 
 
 def product_seconds(evaluators: Sequence[Evaluator], weights: Sequence[Tensor], tokens: int) -> float:
@@ -41,8 +40,7 @@ def main(
 ) -> None:
     """Print the table and write it."""
     opened = open_model(dtype, windows, window_tokens, Granularity.BLOCK, device=device)
-    crew = opened.crew()
-    measure(crew, [PrunePlan(), PrunePlan.parse("0")], Measurements(crew.layout))  # makes the threads' evaluators
+    crew = opened.warm_crew()
     evaluators, ids = crew._evaluators, crew.groups["search"][0].ids.to(opened.loaded.device)
     tokens, blocks = ids.numel(), opened.replay.num_blocks
     layers = [[m.weight for m in b.modules() if isinstance(m, nn.Linear)] for b in opened.replay.architecture.blocks]

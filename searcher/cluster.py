@@ -1,6 +1,6 @@
 """Ray itself: started on this machine or joined elsewhere, kept quiet, and left as it was found.
 
-With :mod:`searcher.workers` the only module that knows Ray; it is imported when it is needed.
+Ray is imported when it is needed; beside this module only `workers` and `shipping` know it.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The configuration of a run: every option once, with its default, its check and its kind."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -79,9 +79,7 @@ class MeasurementConfig(BaseModel):
     @field_validator("memory", mode="before")
     @classmethod
     def _check_memory(cls, value: Any) -> str | None:
-        if value is not None:
-            parse_bytes(str(value))
-        return None if value is None else str(value)
+        return _checked(parse_bytes, value)
 
     def of_kind(self, kind: Kind) -> dict[str, Any]:
         """The fields of one kind, as plain JSON values."""
@@ -139,9 +137,7 @@ class RunConfig(MeasurementConfig):
     @field_validator("timeout", mode="before")
     @classmethod
     def _check_timeout(cls, value: Any) -> str | None:
-        if value is not None:
-            parse_seconds(str(value))
-        return None if value is None else str(value)
+        return _checked(parse_seconds, value)
 
     @field_validator("name")
     @classmethod
@@ -156,6 +152,14 @@ class RunConfig(MeasurementConfig):
     def seconds(self) -> float | None:
         """The timeout in seconds."""
         return None if self.timeout is None else parse_seconds(self.timeout)
+
+
+def _checked(parse: Callable[[str], object], value: Any) -> str | None:
+    """The value as text, which can be parsed; UsageError if it cannot."""
+    if value is None:
+        return None
+    parse(str(value))
+    return str(value)
 
 
 def parse_seconds(text: str) -> float:

@@ -91,8 +91,8 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
     Raises:
         UsageError: not even one evaluator fits.
     """
-    taken = _taken(device)
-    room = (default_limit(device) if limit is None else limit) - taken - RESERVE
+    taken, limit = _taken(device), default_limit(device) if limit is None else limit
+    room = limit - taken - RESERVE
     evaluators = max(0, min(cores, room // (footprint.needed + footprint.path)))
     if evaluators:
         left = room - evaluators * (footprint.needed + footprint.path)
@@ -100,7 +100,7 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
     if room >= footprint.needed:  # one, which keeps nothing
         return Room(1, 0)
     raise UsageError(
-        f"Memory of {format_bytes(limit or room)} is not enough: "
+        f"Memory of {format_bytes(limit)} is not enough: "
         f"{format_bytes(taken)} are taken and an evaluator needs {format_bytes(footprint.needed + RESERVE)}",
         "Raise --memory, or lower --window-tokens",
     )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from searcher import registry
+from searcher.actor import Objectives
 from searcher.config import MeasurementConfig, parse_bytes
 from searcher.cost import Prices, Tariff, measure_prices
 from searcher.crew import one_core, open_crew
@@ -22,7 +23,7 @@ from searcher.selfcheck import open_replay
 from searcher.sources import MAX_CHARACTERS
 from searcher.text import Text, load_text
 from searcher.windows import cut_windows
-from searcher.workers import AnyCrew, Objectives, WorkerCrew, check_workers
+from searcher.workers import AnyCrew, WorkerCrew, check_workers
 
 DEFAULTS: dict[str, dict[str, int]] = {
     "cpu": {"windows": 8, "window_tokens": 128, "report_windows": 32},

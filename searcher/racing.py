@@ -179,15 +179,13 @@ def _screen(race: _Race, share: float) -> Generator[Ask, Scores, None]:
     except SearchStopped as stop:
         raise SearchStopped(stop.reason, _unmeasured(stop.scores)) from stop
     race.scores = _unmeasured(answer)
-    score = dict(zip(race.plans, answer.first.tolist(), strict=True))
-    order = order_by_score(race.plans, score)
-    position = {plan: i for i, plan in enumerate(race.plans)}
-    allowed: set[PrunePlan] = set()
+    order = sorted(race.alive.tolist(), key=lambda i: (answer.first[i], race.plans[i]))
+    allowed: set[int] = set()
     for size in np.unique(race.sizes):
-        members = [plan for plan in order if race.sizes[position[plan]] == size]
+        members = [i for i in order if race.sizes[i] == size]
         allowed.update(members[: max(race.keep, math.ceil(share * len(members)))])
-    race.dropped = [position[plan] for plan in order if plan not in allowed]
-    race.alive = np.array([i for i, plan in enumerate(race.plans) if plan in allowed], dtype=np.int64)
+    race.dropped = [i for i in order if i not in allowed]
+    race.alive = np.array(sorted(allowed), dtype=np.int64)
 
 
 def _unmeasured(scores: Scores) -> Scores:

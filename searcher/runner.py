@@ -62,9 +62,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         record = open_record(folder, config, prepared, identity)
         shared = find_shared(folder, record)
         progress.opened(folder, prepared.resolved, shared.runs)
-        for split in SEARCHED:
-            if split in prepared.crew.groups:
-                recorder.measure(split, [DENSE])  # never taken over: it shows how many heads a plan costs
+        _measure_dense(recorder)
         recorder.shared = shared
         ledger = _open_ledger(config, prepared, recorder)
         space = Space(
@@ -106,6 +104,13 @@ def _check_room_to_race(config: RunConfig, prepared: Prepared) -> None:
             f"{windows} search windows leave no room to race",
             f"Set --windows to {2 * FIRST_LOOK} or more, better 32, or leave --racing out",
         )
+
+
+def _measure_dense(recorder: Recorder) -> None:
+    """The dense model, never taken over from another run: it shows how many heads a plan costs."""
+    for split in SEARCHED:
+        if split in recorder.crew.groups:
+            recorder.measure(split, [DENSE])
 
 
 def _measure_statistics(

@@ -1,33 +1,23 @@
-"""Evaluators in other processes, on several GPUs or machines: Ray actors, each with the model resident.
+"""Evaluators in other processes, on several GPUs or machines: Ray actors, each with the model resident."""
 
-The weights go through Ray's object store; on a CPU the actors of a machine
-read them there, without a copy of their own.
-"""
-
-import os
-import sys
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from torch import Tensor
 
-from searcher import cluster, registry
+from searcher import cluster
+from searcher.actor import Objectives, Worker
 from searcher.cluster import import_ray
-from searcher.crew import Crew, crew_for, one_core
+from searcher.crew import Crew
 from searcher.errors import UsageError
-from searcher.groups import Groups
 from searcher.job import Job, make_jobs
 from searcher.measurement import Measurement, Measurements, timed
 from searcher.objective import Split
-from searcher.own_packages import check_own_packages
 from searcher.plan import PrunePlan
+from searcher.shipping import put
 
 MOST_DEATHS = 3
 """How often an actor may die on the same plan before the run ends."""
@@ -35,83 +25,6 @@ START_WITHIN = 300
 """Seconds in which the first worker must be ready: a cluster that others use may have no room for any."""
 POLL = 0.2
 """Seconds after which an actor without work asks again whether another one has some to spare."""
-
-
-@dataclass(frozen=True)
-class Objectives:
-    """What objectives are made of; a user's own class cannot be sent, its name can."""
-
-    options: dict[str, dict[str, Any]]
-
-    def make(self) -> dict[str, Any]:
-        """New objectives, by name."""
-        return {name: registry.make("objective", name, options) for name, options in self.options.items()}
-
-
-class Worker:
-    """What runs in an actor: a crew of its own."""
-
-    _crew: Crew
-    _groups: Groups
-    _ask = 0
-    _stopped = 0  # the ask of which no more plans are begun
-
-    def open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> UsageError | None:
-        """Get ready; what the user can mend is returned, because an actor that raises is a dead one.
-
-        Args:
-            model: the replay, groups, prices and tokens of a window, as :func:`_put` puts them into the store.
-            objectives: which to measure.
-            cores: how many evaluators at most.
-            memory: bytes for this process, beside the weights that it shares.
-        """
-        try:
-            self._open(model, objectives, cores, memory)
-        except UsageError as error:
-            return error
-        return None
-
-    def _open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> None:
-        sys.path.insert(0, str(Path(__file__).parents[1]))  # our `objectives`, not a folder of the user's
-        check_own_packages()
-        replay, tokens = model["replay"], model["window_tokens"]
-        torch.set_float32_matmul_precision(model["precision"])
-        if model["device_type"] == "cuda":
-            replay.model.to("cuda")
-        # the weights are counted as taken by each worker, though they are there once (not known but on Linux)
-        shared = getattr(psutil.Process().memory_info(), "shared", 0) if model["device_type"] == "cpu" else 0
-        self._groups = model["groups"]
-        with torch.inference_mode(), one_core():
-            self._crew = crew_for(
-                replay, objectives.make(), self._groups, model["prices"], tokens, memory + shared, cores
-            )
-
-    def run(
-        self, ask: int, split: Split, group: int, rows: tuple[int, ...], plans: Sequence[PrunePlan]
-    ) -> Iterator[Measurement]:
-        """Measure plans, in the order in which they share most."""
-        if ask != self._ask:
-            self._ask = ask
-            self._crew.next_ask()
-        if self._stopped == ask:
-            return
-        for measurement in self._crew.run([Job(split, self._groups[split][group], rows, plans)]):
-            yield measurement
-            if self._stopped == ask:  # it may have come before the crew was at work
-                self._crew.stop()
-
-    def give_back(self) -> list[PrunePlan]:
-        """About half of the plans that have not been begun, for somebody else."""
-        return self._crew.give_back()
-
-    def stop(self, ask: int) -> None:
-        """Begin no more plans of this ask."""
-        self._stopped = ask
-        self._crew.stop()
-
-    def process(self) -> int:
-        """The number of this process."""
-        return os.getpid()
 
 
 @dataclass
@@ -223,7 +136,7 @@ class WorkerCrew:
             self._say(f"Joining the Ray cluster at {self._address}")
             self._leave = cluster.join(self._address)
         count, cores = self._sizes(gpu)
-        self._hire(_put(import_ray(), self._local, replay), count, cores, gpu)
+        self._hire(put(self._local), count, cores, gpu)
         if gpu:
             replay.model.to("cpu")  # the actors have it on their GPUs
             torch.cuda.empty_cache()
@@ -395,63 +308,6 @@ def check_workers(workers: int | None, address: str | None, devices: int, what: 
         cluster.check_address(address)
     elif workers and workers > devices:
         raise UsageError(f"{workers} workers are more than the {devices} {what} of this machine", "Lower --workers")
-
-
-def _put(ray: Any, local: Crew, replay: Any) -> Any:
-    """The model and what is measured on it, in the object store."""
-    from ray import cloudpickle
-    from ray.util.serialization import deregister_serializer, register_serializer
-
-    # a model's own code is known to the process that loaded it alone
-    own_code = [module for name, module in list(sys.modules.items()) if name.startswith("transformers_modules.")]
-    kinds = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
-    for kind in kinds:
-        register_serializer(kind, serializer=_to_numpy, deserializer=_from_numpy)
-    for module in own_code:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        return ray.put(
-            {
-                "replay": replay,
-                "groups": local.groups,
-                "prices": local.evaluator.prices,
-                "window_tokens": local.evaluator.window_tokens,
-                "device_type": replay.model.device.type,
-                "precision": torch.get_float32_matmul_precision(),
-            }
-        )
-    finally:
-        for kind in kinds:
-            deregister_serializer(kind)
-        for module in own_code:
-            cloudpickle.unregister_pickle_by_value(module)
-
-
-_Sent = tuple[Any, torch.dtype, tuple[int, ...], tuple[int, ...], bool]
-
-
-def _to_numpy(tensor: Tensor) -> _Sent:
-    """A numpy array of the bytes, which pickle hands over without a copy, and how the tensor lies in them.
-
-    The layout is kept: a transposed weight is multiplied in another order, and rounds differently.
-    """
-    plain = tensor.detach().cpu()
-    last = sum((size - 1) * stride for size, stride in zip(plain.shape, plain.stride(), strict=True))
-    if last + 1 != plain.numel():  # it has gaps, or overlaps
-        plain = plain.contiguous()
-    flat = plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
-    return flat.numpy(), tensor.dtype, tuple(plain.shape), plain.stride(), isinstance(tensor, torch.nn.Parameter)
-
-
-def _from_numpy(sent: _Sent) -> Tensor:
-    array, dtype, shape, stride, is_parameter = sent
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the memory is read-only, and nothing writes weights
-        flat = torch.from_numpy(array)
-    if flat.data_ptr() % 64:  # as torch aligns its own; small arrays may lie anywhere in the store
-        flat = flat.clone()
-    tensor = flat.view(dtype).as_strided(shape, stride)
-    return torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
 
 
 def _usage_error(cause: BaseException) -> UsageError:

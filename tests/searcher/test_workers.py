@@ -19,6 +19,7 @@ from tiny_checkpoint import command
 from transformers import AutoModelForCausalLM
 
 from objectives.loss import Perplexity
+from searcher.actor import Objectives
 from searcher.cluster import cores_of_each
 from searcher.cost import measure_prices
 from searcher.crew import open_crew
@@ -26,8 +27,9 @@ from searcher.errors import UsageError
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
 from searcher.selfcheck import open_replay
+from searcher.shipping import from_numpy, put, to_numpy
 from searcher.testing import tiny_tokenizer
-from searcher.workers import Objectives, WorkerCrew, _from_numpy, _put, _to_numpy, check_workers
+from searcher.workers import WorkerCrew, check_workers
 
 ray = pytest.importorskip("ray")
 
@@ -125,16 +127,16 @@ def test_the_actors_read_the_weights_in_shared_memory(workers):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
 def test_tensors_survive_the_way(dtype):
     tensor = torch.arange(12).view(3, 4).t().to(dtype)
-    back = _from_numpy(_to_numpy(tensor))
+    back = from_numpy(to_numpy(tensor))
     assert back.dtype == dtype
     assert torch.equal(back, tensor)
     parameter = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16), requires_grad=False)
-    assert isinstance(_from_numpy(_to_numpy(parameter)), torch.nn.Parameter)
+    assert isinstance(from_numpy(to_numpy(parameter)), torch.nn.Parameter)
 
 
 def test_a_tensor_lies_as_it_did():
     for tensor in (torch.arange(12.0).view(3, 4).t(), torch.arange(24.0).view(2, 3, 4)[:, :2], torch.tensor(3.0)):
-        back = _from_numpy(_to_numpy(tensor))
+        back = from_numpy(to_numpy(tensor))
         assert torch.equal(back, tensor)
         assert back.stride() == (tensor.stride() if tensor.shape != (2, 2, 4) else (8, 4, 1))  # gaps are left out
         assert back.data_ptr() % 64 == 0
@@ -172,7 +174,7 @@ def test_a_model_with_code_of_its_own_can_be_sent(workers, tmp_path, monkeypatch
 def one_more(workers, name, options, model=None):
     """A crew with an actor of its own in the Ray that is there already."""
     crew = WorkerCrew(opened(name, model), Objectives({name: options}), 1, None, 2 << 30)
-    crew._hire(_put(ray, crew._local, crew._local.evaluator.replay), 1, 0, False)
+    crew._hire(put(crew._local), 1, 0, False)
     return crew
 
 

@@ -1,0 +1,98 @@
+"""What runs in a Ray actor: a crew of its own, on the model that it was sent."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from searcher import registry
+from searcher.crew import Crew, crew_for, one_core
+from searcher.errors import UsageError
+from searcher.groups import Groups
+from searcher.job import Job
+from searcher.measurement import Measurement
+from searcher.objective import Split
+from searcher.own_packages import check_own_packages
+from searcher.plan import PrunePlan
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What objectives are made of; a user's own class cannot be sent, its name can."""
+
+    options: dict[str, dict[str, Any]]
+
+    def make(self) -> dict[str, Any]:
+        """New objectives, by name."""
+        return {name: registry.make("objective", name, options) for name, options in self.options.items()}
+
+
+class Worker:
+    """What runs in an actor: a crew of its own."""
+
+    _crew: Crew
+    _groups: Groups
+    _ask = 0
+    _stopped = 0  # the ask of which no more plans are begun
+
+    def open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> UsageError | None:
+        """Get ready; what the user can mend is returned, because an actor that raises is a dead one.
+
+        Args:
+            model: the replay and what is measured on it, from :func:`searcher.shipping.put`.
+            objectives: which to measure.
+            cores: how many evaluators at most.
+            memory: bytes for this process, beside the weights that it shares.
+        """
+        try:
+            self._open(model, objectives, cores, memory)
+        except UsageError as error:
+            return error
+        return None
+
+    def _open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> None:
+        sys.path.insert(0, str(Path(__file__).parents[1]))  # our `objectives`, not a folder of the user's
+        check_own_packages()
+        replay, tokens = model["replay"], model["window_tokens"]
+        torch.set_float32_matmul_precision(model["precision"])
+        if model["device_type"] == "cuda":
+            replay.model.to("cuda")
+        # the weights are counted as taken by each worker, though they are there once (not known but on Linux)
+        shared = getattr(psutil.Process().memory_info(), "shared", 0) if model["device_type"] == "cpu" else 0
+        self._groups = model["groups"]
+        with torch.inference_mode(), one_core():
+            self._crew = crew_for(
+                replay, objectives.make(), self._groups, model["prices"], tokens, memory + shared, cores
+            )
+
+    def run(
+        self, ask: int, split: Split, group: int, rows: tuple[int, ...], plans: Sequence[PrunePlan]
+    ) -> Iterator[Measurement]:
+        """Measure plans, in the order in which they share most."""
+        if ask != self._ask:
+            self._ask = ask
+            self._crew.next_ask()
+        if self._stopped == ask:
+            return
+        for measurement in self._crew.run([Job(split, self._groups[split][group], rows, plans)]):
+            yield measurement
+            if self._stopped == ask:  # it may have come before the crew was at work
+                self._crew.stop()
+
+    def give_back(self) -> list[PrunePlan]:
+        """About half of the plans that have not been begun, for somebody else."""
+        return self._crew.give_back()
+
+    def stop(self, ask: int) -> None:
+        """Begin no more plans of this ask."""
+        self._stopped = ask
+        self._crew.stop()
+
+    def process(self) -> int:
+        """The number of this process."""
+        return os.getpid()
