@@ -213,9 +213,9 @@ def main(
         rows += greedy_rows(opened, units, sizes)
         rows += batch_rows(opened, units, only)
     name = str(opened.loaded.dtype).removeprefix("torch.")
-    units = "-".join(str(one) for one in granularity or [])
+    part = [*(str(one) for one in granularity or []), *only.split()]
     report(
-        f"evaluator-{opened.loaded.device.type}-{name}{'-' * bool(units)}{units}",
+        "-".join(["evaluator", opened.loaded.device.type, name, *part]),
         f"The usual loop against searcher: {opened.loaded.name}, {name}, {windows} windows of {window_tokens} tokens",
         rows,
     )
