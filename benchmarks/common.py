@@ -17,12 +17,13 @@ from rich.table import Table
 from torch import Tensor
 
 from objectives.loss import Loss
-from searcher.cost import Prices, measure_prices
+from searcher.cost import Prices
 from searcher.crew import Crew, one_core, open_crew
 from searcher.evaluator import Evaluator
 from searcher.measurement import Measurements
 from searcher.model import LoadedModel, load_model
 from searcher.plan import Granularity, PrunePlan
+from searcher.prices import measure_prices
 from searcher.replay import Replay
 from searcher.selfcheck import open_replay
 from searcher.text import load_text

@@ -16,10 +16,10 @@ import typer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.common import Opened, measure, report
-from searcher.cost import measure_prices
 from searcher.measurement import Measurements
 from searcher.model import LoadedModel, load_model
 from searcher.plan import Granularity, PrunePlan, all_units
+from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
 
 TOKENS = 64

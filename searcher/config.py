@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from searcher.errors import UsageError, did_you_mean
 from searcher.plan import Budget, Granularity, PrunePlan
@@ -96,12 +96,22 @@ class RunConfig(MeasurementConfig):
     """What to search, on what, by which measure, and how far. Make one with :func:`make_config`."""
 
     strategy: str = _search(
-        "shapley", "How to search: a name of `searcher list strategies`, or path/to/file.py:Class. Default: shapley."
+        "portfolio",
+        "How to search: a name of `searcher list strategies`, or path/to/file.py:Class. Default: portfolio.",
     )
     budget: str = _search(..., "How much to remove: 8 units, 25% of them, or 1-8 for every size between.")
     granularity: Granularity = _search(Granularity.BLOCK, "What the units are. Default: block.")
     strategy_args: dict[str, Any] = _search({}, "Option of the strategy, as name=value.")
     keep: str = _search("", "Units that must stay, such as 0,1,29 or 3.attn.")
+    max_attention: int | None = _search(
+        None, "Attention sublayers that a plan of a free mix may remove at most. Default: no limit.", ge=0
+    )
+    max_ffn: int | None = _search(None, "The same for FFN sublayers.", ge=0)
+    start: str | None = _search(
+        None,
+        "Plan to start from, such as 4,13-18,26, or the folder of a run whose best plan it is; for strategies that "
+        "improve a plan.",
+    )
     seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
     racing: float | None = _search(
         None,
@@ -147,6 +157,15 @@ class RunConfig(MeasurementConfig):
                 f"Name '{value}' cannot be a folder name", "Use letters, digits, dots, dashes and underscores"
             )
         return value
+
+    @model_validator(mode="after")
+    def _check_mix(self) -> "RunConfig":
+        if self.granularity is not Granularity.SUBLAYER and (self.max_attention, self.max_ffn) != (None, None):
+            raise UsageError(
+                f"--max-attention and --max-ffn limit a free mix, but the granularity is '{self.granularity}'",
+                "Add --granularity sublayer, or leave them out",
+            )
+        return self
 
     @property
     def seconds(self) -> float | None:

@@ -9,7 +9,7 @@ import torch
 from searcher import registry
 from searcher.actor import Objectives
 from searcher.config import MeasurementConfig, parse_bytes
-from searcher.cost import Prices, Tariff, measure_prices
+from searcher.cost import Prices, Tariff
 from searcher.crew import one_core, open_crew
 from searcher.errors import UsageError
 from searcher.groups import SCREENING
@@ -18,6 +18,7 @@ from searcher.memory import default_limit
 from searcher.model import LoadedModel, load_model
 from searcher.objective import Objective, Split
 from searcher.plan import Granularity
+from searcher.prices import measure_prices
 from searcher.replay import Replay
 from searcher.selfcheck import open_replay
 from searcher.sources import MAX_CHARACTERS

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from searcher.plan import PrunePlan
-from searcher.strategy import Ask, Scores, SearchStopped, Space, order_by_score
+from searcher.space import Space
+from searcher.strategy import Ask, Scores, SearchStopped, order_by_score
 
 FIRST_LOOK = 4
 """Windows before the first plans may be dropped; a standard deviation from fewer says next to nothing."""

@@ -17,16 +17,17 @@ from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
 from searcher.objective import Split
-from searcher.plan import Budget, PrunePlan, Unit, legal_units
+from searcher.plan import PrunePlan, Unit
 from searcher.preparation import Prepared, make_objectives, prepare
 from searcher.progress import Progress
 from searcher.racing import FIRST_LOOK, looks
 from searcher.record import default_name, make_identity, open_record
 from searcher.search_loop import Recorder, SearchLoop
+from searcher.search_space import find_start, open_space
 from searcher.selection import chosen_plans
 from searcher.sharing import find_shared
 from searcher.statistics import check_statistics, layer_forwards_of, measure_statistics
-from searcher.strategy import Outcome, Space, Strategy
+from searcher.strategy import Outcome, Strategy
 
 DENSE = PrunePlan()
 SEARCHED: tuple[Split, ...] = ("search", "screen")
@@ -51,10 +52,11 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     strategy: Strategy = registry.make("strategy", config.strategy, config.strategy_args)
     check_statistics(strategy.statistics)
     _check_racing(config, strategy)
+    config = _with_start(config, strategy)
     prepared = prepare(config, make_objectives(config), config.granularity, progress.say, config.screening is not None)
     _check_room_to_race(config, prepared)
-    units = legal_units(prepared.model.num_blocks, config.granularity, PrunePlan.parse(config.keep))
-    sizes = Budget(config.budget).sizes(len(units))
+    # what can be refused is refused before anything is written
+    units = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], lambda *_: True, {}).units
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
     with Journal(folder) as journal, contextlib.closing(prepared.crew):
@@ -65,21 +67,11 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         _measure_dense(recorder)
         recorder.shared = shared
         ledger = _open_ledger(config, prepared, recorder)
-        space = Space(
-            num_blocks=prepared.model.num_blocks,
-            granularity=config.granularity,
-            units=units,
-            sizes=sizes,
-            num_windows=prepared.resolved["windows"],
-            seed=config.seed,
-            fits=ledger.fits,
-            statistics=_measure_statistics(strategy, prepared, units, ledger),
-            racing=config.racing,
-            screening=config.screening,
-        )
+        statistics = _measure_statistics(strategy, prepared, units, ledger)
+        space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], ledger.fits, statistics)
         deadline = None if config.seconds is None else started + config.seconds
         loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline, prepared.screening)
-        progress.searching(loop, strategy.expected_evaluations(loop.space))
+        progress.searching(loop, None)
         outcome = loop.run(strategy)
         chosen = chosen_plans(loop, outcome)
         progress.reporting([DENSE, *chosen.values()])
@@ -95,6 +87,18 @@ def _check_racing(config: RunConfig, strategy: Strategy) -> None:
             f"Strategy '{config.strategy}' does not race: it needs every plan measured in full",
             "Leave --racing and --screening out, or take one that wants only the best of many plans, such as greedy",
         )
+
+
+def _with_start(config: RunConfig, strategy: Strategy) -> RunConfig:
+    """The configuration with the starting plan written out, so that it stays what it is if the run it is from grows."""
+    if config.start is None:
+        return config
+    if not strategy.starts:
+        raise UsageError(
+            f"Strategy '{config.strategy}' does not start from a plan",
+            "Leave --start out, or take one that improves a plan, such as local or evolutionary",
+        )
+    return config.model_copy(update={"start": str(find_start(config.start))})
 
 
 def _check_room_to_race(config: RunConfig, prepared: Prepared) -> None:

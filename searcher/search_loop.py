@@ -14,7 +14,8 @@ from searcher.measurement import Measurement, Measurements
 from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
 from searcher.sharing import Shared
-from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
+from searcher.space import Space
+from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Strategy
 from searcher.workers import AnyCrew
 
 STALE_ROUNDS = 100

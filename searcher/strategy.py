@@ -16,12 +16,13 @@ plans are measured, and an interrupted search is resumed by replaying it against
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.plan import Granularity, PrunePlan, Unit
+from searcher.plan import PrunePlan
+from searcher.space import Space
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Outcome:
         plans: the plans the strategy stands for, those of the full size first, of equal size the best first. The first
             of each size asked for is measured by the runner if it has not been; the chosen plan of a size is the best
             measured one, ties in this order.
-        notes: what the strategy has learnt, as JSON values (for example Shapley values with standard errors).
+        notes: what the strategy has learnt, as JSON values (for example Shapley values with standard errors). The lines
+            of `notes["summary"]`, if there are any, are shown to the user below the table of plans.
     """
 
     plans: tuple[PrunePlan, ...]
@@ -95,54 +97,8 @@ class SearchStopped(Exception):  # noqa: N818 - not an error: a limit is near
         self.scores = scores
 
 
-class Fits(Protocol):
-    """Whether measuring these plans, and then `spare` more of the costliest kind, stays inside the limits."""
-
-    def __call__(self, plans: Sequence[PrunePlan], spare: int = 0) -> bool: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Space:
-    """What a search may do.
-
-    Attributes:
-        num_blocks: blocks of the model.
-        granularity: what the units are.
-        units: the units that may be removed, sorted; protected ones are not among them.
-        sizes: the sizes asked for, ascending; the search is for the last, and for the others where it can.
-        num_windows: search windows, numbered from 0.
-        seed: of the strategy's own random generator.
-        fits: see :class:`Fits`; a batch that does not fit is not run.
-        statistics: of the dense model, those that the strategy has declared; see `searcher.statistics`.
-        racing: the accepted chance of dropping a best plan before it is measured in full; None for never. See
-            `searcher.racing`.
-        screening: the share of plans that a race begins with, the best by the screening loss; None for all.
-    """
-
-    num_blocks: int
-    granularity: Granularity
-    units: tuple[Unit, ...]
-    sizes: tuple[int, ...]
-    num_windows: int
-    seed: int
-    fits: Fits
-    statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    racing: float | None = None
-    screening: float | None = None
-
-    @property
-    def size(self) -> int:
-        """The full size asked for."""
-        return self.sizes[-1]
-
-    def rng(self) -> np.random.Generator:
-        """A new generator of the strategy's seed: the only source of chance a strategy may use."""
-        return np.random.default_rng(self.seed)
-
-    def left(self, plan: PrunePlan) -> tuple[Unit, ...]:
-        """The legal units that the plan has not removed, sorted."""
-        gone = set(plan.units(self.granularity))
-        return tuple(unit for unit in self.units if unit not in gone)
+Search = Generator[Ask, Scores, Outcome]
+"""A search under way."""
 
 
 class Strategy(ABC):
@@ -151,18 +107,22 @@ class Strategy(ABC):
     The class docstring says what it does, when to use it, and its source (paper and equation).
     """
 
-    statistics: ClassVar[tuple[str, ...]] = ()
-    """Statistics of the dense model to be measured before the search, and charged to it."""
     races: ClassVar[bool] = False
     """Whether the strategy asks through `searcher.racing`, so that `space.racing` makes a difference to it."""
+    starts: ClassVar[bool] = False
+    """Whether the strategy begins at `space.start` where that is given."""
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Statistics of the dense model to be measured before the search, and charged to it; may be a class variable.
+
+        They are handed over in `space.statistics`; `searcher.statistics` lists them.
+        """
+        return ()
 
     @abstractmethod
-    def search(self, space: Space) -> Generator[Ask, Scores, Outcome]:
+    def search(self, space: Space) -> Search:
         """Yield :class:`Ask`, receive :class:`Scores`, return an :class:`Outcome`. Called once per run."""
-
-    def expected_evaluations(self, space: Space) -> int | None:
-        """How many plans the search will ask about, for the progress bar; None if it cannot say."""
-        return None
 
 
 def order_by_score(plans: Sequence[PrunePlan], scores: Mapping[PrunePlan, float]) -> tuple[PrunePlan, ...]:

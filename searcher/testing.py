@@ -29,14 +29,15 @@ import torch
 from numpy.typing import NDArray
 
 from searcher import registry
-from searcher.cost import measure_prices
 from searcher.crew import open_crew
 from searcher.measurement import Measurements
 from searcher.objective import Objective
 from searcher.plan import Granularity, PrunePlan, Unit, all_units
+from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
+from searcher.space import Space
 from searcher.statistics import BLOCK_COSINES
-from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
+from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Strategy
 
 Game = Callable[[PrunePlan], float]
 """A plan's score, the same on every window; lower is better."""

@@ -1,12 +1,12 @@
 """Greedy removal: the unit that hurts least, again and again."""
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from searcher.plan import PrunePlan, Unit
+from searcher.plan import PrunePlan
 from searcher.racing import rank
-from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy
+from searcher.space import Space
+from searcher.strategy import Outcome, Search, SearchStopped, Strategy
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Greedy(Strategy):
 
     races: ClassVar[bool] = True
 
-    def search(self, space: Space) -> Generator[Ask, Scores, Outcome]:
+    def search(self, space: Space) -> Search:
         """One round a removal, every legal unit tried in each."""
         plan = PrunePlan()
         chosen: list[PrunePlan] = []
         losses: list[float] = []
         ranked = space.units  # by the last finished round, the best first
         for _ in range(space.size):
-            candidates = tuple(plan.remove(unit) for unit in space.left(plan))
+            candidates = space.extensions(plan)
             try:
                 ranking = yield from rank(space, candidates)
             except SearchStopped:
@@ -40,18 +40,6 @@ class Greedy(Strategy):
             plan = ranking.order[0]
             chosen.append(plan)
             losses.append(ranking.scores.measured()[plan])
-        complete = _completed(space, plan, ranked)
+        complete = space.filled(plan, ranked)
         notes = {"steps": [{"plan": str(p), "score": s} for p, s in zip(chosen, losses, strict=True)]}
         return Outcome(tuple(dict.fromkeys((complete, *reversed(chosen)))), notes)
-
-    def expected_evaluations(self, space: Space) -> int:
-        """Every legal unit in the first round, one fewer in each later one."""
-        legal = len(space.units)
-        return sum(legal - removed for removed in range(space.size))
-
-
-def _completed(space: Space, plan: PrunePlan, ranked: tuple[Unit, ...]) -> PrunePlan:
-    """The plan, filled up to the full size with the units that looked best in the last round."""
-    left = set(space.left(plan))
-    missing = space.size - plan.size(space.granularity)
-    return plan.remove(*[unit for unit in ranked if unit in left][:missing])

@@ -1,6 +1,5 @@
 """Random plans: the honest baseline."""
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -8,7 +7,9 @@ from pydantic import Field
 
 from searcher.plan import PrunePlan
 from searcher.racing import rank
-from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy, order_by_score
+from searcher.scoreboard import Scoreboard
+from searcher.space import Space
+from searcher.strategy import Search, SearchStopped, Strategy
 
 BATCH = 16
 ATTEMPTS = 100
@@ -29,45 +30,30 @@ class Random(Strategy):
 
     races: ClassVar[bool] = True
 
-    def search(self, space: Space) -> Generator[Ask, Scores, Outcome]:
+    def search(self, space: Space) -> Search:
         """In batches, so that a limit ends the search with what has been measured."""
-        plans = self._sample(space)
+        board, plans = Scoreboard(space), self._sample(space)
         # only plans of one size race with each other
         size = BATCH if space.racing is None else BATCH * len(space.sizes)
-        measured: dict[PrunePlan, float] = {}
-        while plans:
-            batch = tuple(plans[:size])
-            while len(batch) > 1 and not space.fits(batch):
-                batch = batch[: len(batch) // 2]
-            rivals = () if space.racing is None else _best_of_each_size(space, measured)
-            try:
-                ranking = yield from rank(space, (*batch, *rivals))
-            except SearchStopped as stop:
-                measured |= stop.scores.measured()
-                break
-            measured |= ranking.scores.measured()
-            plans = plans[len(batch) :]
-        return Outcome(order_by_score(tuple(measured), measured) or tuple(plans[:1]))
+        try:
+            while plans:
+                batch = plans[:size]
+                batch = batch[: board.affordable(batch)] or batch
+                plans = plans[len(batch) :]
+                rivals = (
+                    () if space.racing is None else [plan for size in space.sizes for plan in board.ranked(size)[:1]]
+                )
+                board.learn((yield from rank(space, (*batch, *rivals))).scores)
+        except SearchStopped as stop:
+            board.learn(stop.scores)
+        return board.outcome()
 
     def _sample(self, space: Space) -> list[PrunePlan]:
         """Distinct plans, the sizes taken in turn from the largest down."""
-        rng = space.rng()
-        sizes = sorted(space.sizes, reverse=True)
+        rng, sizes = space.rng(), sorted(space.sizes, reverse=True)
         plans: dict[PrunePlan, None] = {}
         for attempt in range(self.samples * ATTEMPTS):  # a small space may hold fewer plans than asked for
-            units = rng.choice(len(space.units), size=sizes[attempt % len(sizes)], replace=False)
-            plans.setdefault(PrunePlan.of(space.units[i] for i in units))
+            plans.setdefault(space.sample(rng, sizes[attempt % len(sizes)]))
             if len(plans) == self.samples:
                 break
         return list(plans)
-
-    def expected_evaluations(self, space: Space) -> int:
-        """The samples."""
-        return self.samples
-
-
-def _best_of_each_size(space: Space, measured: dict[PrunePlan, float]) -> tuple[PrunePlan, ...]:
-    best: dict[int, PrunePlan] = {}
-    for plan in order_by_score(tuple(measured), measured):
-        best.setdefault(plan.size(space.granularity), plan)
-    return tuple(best.values())

@@ -1,6 +1,6 @@
 """Shapley values of units in the game of removing them."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +10,8 @@ from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 
 from searcher.plan import PrunePlan, Unit
-from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Space, Strategy, order_by_score
+from searcher.space import Space
+from searcher.strategy import Ask, Outcome, Scores, Search, SearchStopped, Strategy, order_by_score
 
 Chain = tuple[Unit, ...]
 
@@ -42,7 +43,7 @@ class Shapley(Strategy):
     chains: Annotated[int, Field(ge=2)] | None = None
     full: bool = False
 
-    def search(self, space: Space) -> Generator[Ask, Scores, Outcome]:
+    def search(self, space: Space) -> Search:
         """All chains in one batch, for they share much; then the nested plans of the units in order of value."""
         known: dict[PrunePlan, float] = {}
         pairs = self._affordable(space, self._pairs(space))
@@ -59,10 +60,6 @@ class Shapley(Strategy):
             _learn(known, stop.scores)
         full_size = order_by_score([p for p in known if p.size(space.granularity) == space.size], known)
         return Outcome(tuple(dict.fromkeys((*full_size, *reversed(nested)))), self._notes(values, order, nested))
-
-    def expected_evaluations(self, space: Space) -> int:
-        """Every plan along the chains, the dense model, and the nested plans."""
-        return 2 * self._number_of_pairs(space) * self._length(space) + 1 + space.size
 
     def _length(self, space: Space) -> int:
         return len(space.units) if self.full else space.size

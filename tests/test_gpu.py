@@ -7,11 +7,11 @@ from families import VOCABULARY, tiny_model
 from oracle import oracle_losses
 
 from objectives.loss import Loss
-from searcher.cost import measure_prices
 from searcher.crew import open_crew
 from searcher.head import FusedHead
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan
+from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
 from searcher.testing import tiny_tokenizer
 

@@ -11,7 +11,6 @@ from families import VOCABULARY, tiny_model
 from objectives.loss import Loss, Perplexity
 from searcher import groups as groups_module
 from searcher import siblings
-from searcher.cost import measure_prices
 from searcher.crew import Crew, one_core, open_crew
 from searcher.errors import UsageError
 from searcher.evaluator import Evaluator
@@ -19,6 +18,7 @@ from searcher.kept import KeptStates
 from searcher.measurement import Measurements
 from searcher.memory import Footprint, find_room, measure_footprint
 from searcher.plan import Granularity, PrunePlan, all_units
+from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
 from searcher.testing import tiny_tokenizer
 

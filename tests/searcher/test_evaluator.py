@@ -13,12 +13,12 @@ from oracle import oracle_losses
 
 from objectives.loss import Loss, Perplexity
 from searcher import groups as groups_module
-from searcher.cost import measure_prices
 from searcher.crew import open_crew
 from searcher.errors import UsageError
 from searcher.measurement import Measurement, Measurements
 from searcher.objective import Objective, TokenBatch
 from searcher.plan import Granularity, PrunePlan
+from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
 from searcher.testing import tiny_tokenizer
 

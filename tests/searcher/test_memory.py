@@ -11,7 +11,7 @@ import json, resource, sys
 import numpy as np, psutil, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from objectives.loss import Loss
-from searcher.cost import measure_prices
+from searcher.prices import measure_prices
 from searcher.crew import open_crew
 from searcher.measurement import Measurements
 from searcher.memory import RESERVE

@@ -10,16 +10,18 @@ import torch
 from families import tiny_model
 
 from objectives.loss import Loss, Perplexity
-from searcher.cost import Ledger, Limits, Prices, Tariff, measure_prices
+from searcher.cost import Ledger, Limits, Prices, Tariff
 from searcher.crew import open_crew
 from searcher.errors import UsageError
 from searcher.journal import Journal, read_evaluations
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, Unit, all_units
+from searcher.prices import measure_prices
 from searcher.search_loop import STALE_ROUNDS, Recorder, SearchLoop
 from searcher.selection import chosen_plans
 from searcher.selfcheck import open_replay
-from searcher.strategy import Ask, Outcome, SearchStopped, Space, Strategy
+from searcher.space import Space
+from searcher.strategy import Ask, Outcome, SearchStopped, Strategy
 from searcher.testing import tiny_llama, tiny_tokenizer
 from strategies.greedy import Greedy
 from strategies.random import Random

@@ -21,11 +21,11 @@ from transformers import AutoModelForCausalLM
 from objectives.loss import Perplexity
 from searcher.actor import Objectives
 from searcher.cluster import cores_of_each
-from searcher.cost import measure_prices
 from searcher.crew import open_crew
 from searcher.errors import UsageError
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
+from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
 from searcher.shipping import from_numpy, put, to_numpy
 from searcher.testing import tiny_tokenizer

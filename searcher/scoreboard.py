@@ -1,0 +1,146 @@
+"""What a search has been told so far: asks only for what is new, uses a limit up, and ends with the best.
+
+    board = Scoreboard(space)
+    try:
+        yield from board.measure(plans)          # in place of  scores = yield Ask(plans)
+        better = board.ranked()[0]
+    except SearchStopped:
+        pass                                     # what was measured before the limit is on the board
+    return board.outcome()
+
+For strategies that go on from the plans they have tried. A strategy can follow another one with `follow`.
+"""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searcher.plan import PrunePlan, Unit
+from searcher.space import Space
+from searcher.strategy import Ask, Outcome, Scores, Search, SearchStopped, order_by_score
+
+RIDGE = 1e-3
+"""Pull towards zero of the additive fit, relative to the number of plans: decides only what the plans leave open."""
+
+
+@dataclass
+class Scoreboard:
+    """The plans a search knows, with their scores on all windows.
+
+    Attributes:
+        space: of the search.
+        scores: of the first objective, lower is better, `inf` for a plan that breaks the model.
+        stopped: whether a limit has come; nothing more may be asked then.
+    """
+
+    space: Space
+    scores: dict[PrunePlan, float] = field(default_factory=dict)
+    stopped: bool = False
+
+    def measure(self, plans: Iterable[PrunePlan]) -> Generator[Ask, Scores, None]:
+        """Learn the scores of those plans that are not known yet, as many as the limits allow.
+
+        Raises:
+            SearchStopped: a limit has come; what was measured is on the board.
+        """
+        new = tuple(plan for plan in dict.fromkeys(plans) if plan not in self.scores)
+        while new:
+            batch = new[: self.affordable(new)] or new  # nothing fits: ask, to be told which limit it is
+            try:
+                self.learn((yield Ask(batch)))
+            except SearchStopped as stop:
+                self.stopped = True
+                self.learn(stop.scores)
+                raise
+            new = new[len(batch) :]
+
+    def follow(self, search: Search) -> Search:
+        """Let another strategy search, and learn what it is told; its outcome comes also if a limit stops it."""
+        try:
+            ask = next(search)
+            while True:
+                try:
+                    answer = yield ask
+                except SearchStopped as stop:
+                    self.stopped = True
+                    self.learn(stop.scores, ask)
+                    ask = search.throw(stop)
+                else:
+                    self.learn(answer, ask)
+                    ask = search.send(answer)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+    def learn(self, answer: Scores, ask: Ask | None = None) -> None:
+        """Take in an answer, unless the ask was not about all windows."""
+        if ask is None or (ask.windows is None and not ask.screen):
+            self.scores |= answer.measured()
+
+    def affordable(self, plans: Sequence[PrunePlan]) -> int:
+        """How many of these plans, from the first on, fit the limits; a plan of full size must fit after them."""
+        have_one = any(self.space.size_of(plan) == self.space.size for plan in self.scores)
+
+        def fits(count: int) -> bool:
+            full = have_one or any(self.space.size_of(plan) == self.space.size for plan in plans[:count])
+            return self.space.fits(plans[:count], 0 if full else 1)
+
+        if fits(len(plans)):
+            return len(plans)
+        low, high = 0, len(plans)  # low fits, high does not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+    def ranked(self, size: int | None = None) -> tuple[PrunePlan, ...]:
+        """The known plans of this size (by default the full one), best first."""
+        size = size or self.space.size
+        return order_by_score([plan for plan in self.scores if self.space.size_of(plan) == size], self.scores)
+
+    def unit_costs(self) -> dict[Unit, float]:
+        """What removing each unit costs by what is known: the additive model that fits the finite scores best.
+
+        A unit that was never removed costs as much as the dearest one: nothing says that it is free.
+        """
+        plans = [plan for plan, score in self.scores.items() if np.isfinite(score)]
+        if not plans:
+            return dict.fromkeys(self.space.units, 0.0)
+        removed = removal_matrix(plans, self.space)
+        design = np.column_stack([np.ones(len(plans)), removed])
+        pull = RIDGE * len(plans) * np.diag([0.0, *np.ones(removed.shape[1])])
+        scores = np.array([self.scores[plan] for plan in plans])
+        fitted = np.linalg.lstsq(design.T @ design + pull, design.T @ scores, rcond=None)[0][1:]
+        fitted[removed.sum(axis=0) == 0] = fitted.max(initial=0.0)
+        return dict(zip(self.space.units, fitted.tolist(), strict=True))
+
+    def unit_order(self) -> tuple[Unit, ...]:
+        """The units, those first that cost least to remove; see :meth:`unit_costs`."""
+        costs = self.unit_costs()
+        return tuple(sorted(self.space.units, key=lambda unit: (costs[unit], unit)))
+
+    def completed(self) -> PrunePlan:
+        """The best plan of full size, or the best of the largest size below it filled up by :meth:`unit_order`."""
+        below = {self.space.size_of(plan) for plan in self.scores if 0 < self.space.size_of(plan) <= self.space.size}
+        best = self.ranked(max(below))[0] if below else PrunePlan()
+        return self.space.filled(best, self.unit_order())
+
+    def outcome(self, notes: Mapping[str, Any] | None = None) -> Outcome:
+        """The known plans that the search may stand for: the full size first, of each size the best first."""
+        sizes = {self.space.size_of(plan) for plan in self.scores}
+        known = [
+            plan for size in sorted(sizes, reverse=True) if 0 < size <= self.space.size for plan in self.ranked(size)
+        ]
+        return Outcome(tuple(dict.fromkeys((self.completed(), *known))), dict(notes or {}))
+
+
+def removal_matrix(plans: Sequence[PrunePlan], space: Space) -> NDArray[np.float64]:
+    """float64 (plans, units): 1 where the plan removes the unit, else 0."""
+    column = {unit: i for i, unit in enumerate(space.units)}
+    matrix = np.zeros((len(plans), len(space.units)))
+    for row, plan in enumerate(plans):
+        matrix[row, [column[unit] for unit in plan.units(space.granularity)]] = 1.0
+    return matrix
