@@ -27,9 +27,18 @@ CONTRACT: dict[Kind, type] = {"strategy": Strategy, "objective": Objective}
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "strategy": {
+        "portfolio": "strategies.portfolio:Portfolio",
+        "influence": "strategies.influence:Influence",
+        "contiguous": "strategies.contiguous:Contiguous",
         "greedy": "strategies.greedy:Greedy",
-        "random": "strategies.random:Random",
+        "beam": "strategies.beam:Beam",
         "shapley": "strategies.shapley:Shapley",
+        "interactions": "strategies.interactions:Interactions",
+        "evolutionary": "strategies.evolutionary:Evolutionary",
+        "optuna": "strategies.optuna:Optuna",
+        "local": "strategies.local:Local",
+        "exhaustive": "strategies.exhaustive:Exhaustive",
+        "random": "strategies.random:Random",
     },
     "objective": {
         "loss": "objectives.loss:Loss",

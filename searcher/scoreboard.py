@@ -124,17 +124,18 @@ class Scoreboard:
 
     def completed(self) -> PrunePlan:
         """The best plan of full size, or the best of the largest size below it filled up by :meth:`unit_order`."""
-        below = {self.space.size_of(plan) for plan in self.scores if 0 < self.space.size_of(plan) <= self.space.size}
-        best = self.ranked(max(below))[0] if below else PrunePlan()
-        return self.space.filled(best, self.unit_order())
+        sizes = self._sizes()
+        return self.space.filled(self.ranked(sizes[0])[0] if sizes else PrunePlan(), self.unit_order())
 
     def outcome(self, notes: Mapping[str, Any] | None = None) -> Outcome:
         """The known plans that the search may stand for: the full size first, of each size the best first."""
-        sizes = {self.space.size_of(plan) for plan in self.scores}
-        known = [
-            plan for size in sorted(sizes, reverse=True) if 0 < size <= self.space.size for plan in self.ranked(size)
-        ]
+        known = [plan for size in self._sizes() for plan in self.ranked(size)]
         return Outcome(tuple(dict.fromkeys((self.completed(), *known))), dict(notes or {}))
+
+    def _sizes(self) -> list[int]:
+        """The sizes of known plans up to the full one, descending."""
+        known = {self.space.size_of(plan) for plan in self.scores}
+        return sorted(known.intersection(range(1, self.space.size + 1)), reverse=True)
 
 
 def removal_matrix(plans: Sequence[PrunePlan], space: Space) -> NDArray[np.float64]:

@@ -40,9 +40,8 @@ class Random(Strategy):
                 batch = plans[:size]
                 batch = batch[: board.affordable(batch)] or batch
                 plans = plans[len(batch) :]
-                rivals = (
-                    () if space.racing is None else [plan for size in space.sizes for plan in board.ranked(size)[:1]]
-                )
+                best = [plan for size in space.sizes for plan in board.ranked(size)[:1]]
+                rivals = best if space.racing is not None else []
                 board.learn((yield from rank(space, (*batch, *rivals))).scores)
         except SearchStopped as stop:
             board.learn(stop.scores)
