@@ -78,6 +78,7 @@ def _footnotes(run: Run) -> Iterator[str]:
         f"{charged['heads']:,.0f} heads over a window: cost {charged['total']:,.0f} (run: {executed['total']:,.0f}) "
         f"in {cost['seconds']:.0f} s."
     )
+    yield from map(escape, run.outcome["notes"].get("summary", []))
     front = run.front()
     if beaten := [str(e.size) for e in run.chosen if e not in front]:
         yield f"Size {', '.join(beaten)} is not on the Pareto front: removing more scored better."

@@ -133,9 +133,10 @@ class Ledger:
         for plan in plans:
             self._charged_windows.setdefault((plan, screen), set()).update(wanted)
 
-    def charge_statistics(self, layer_forwards: float) -> None:
-        """Charge for statistics of the dense model, in layer-forwards per window."""
-        self.charged += Cost(layer_forwards=layer_forwards * self.tariff.windows)
+    def charge_statistics(self, layer_forwards: float, heads: float = 0.0) -> None:
+        """Charge for statistics of the dense model, in layer-forwards and output heads per window."""
+        windows = self.tariff.windows
+        self.charged += Cost(layer_forwards=layer_forwards * windows, heads=heads * windows)
 
     def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
         """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits."""

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from searcher.cost import Cost
+from searcher.forecast import Forecast
 from searcher.measurement import Measurement
 from searcher.plan import PrunePlan
 from searcher.search_loop import SearchLoop, additive
@@ -73,20 +74,19 @@ class Progress:
         if shared:
             self._print(f"Measurements are shared with {', '.join(shared)}")
 
-    def searching(self, loop: SearchLoop, expected: int | None) -> None:
-        """The search begins; a strategy may say how many plans it will ask about."""
+    def searching(self, loop: SearchLoop, expected: Forecast) -> None:
+        """The search begins, and is expected to ask about so many plans."""
         space, known = loop.space, loop.recorder.known.plans("search")
-        limit = loop.ledger.limits.max_evaluations
-        total = expected if limit is None else min(expected or limit, limit)
-        about = "" if total is None else f", about {total:g} plans"
+        total = expected.cost.evaluations
+        cost = f"{expected}, cost {loop.ledger.tariff.total(expected.cost):,.0f}"
         resumed = f"; {len(known) - 1} known from before" if len(known) > 1 else ""
-        self._print(f"Searching {len(space.units)} units for {space.size} to remove{about}{resumed}")
+        self._print(f"Searching {len(space.units)} units for {space.size} to remove: {cost}{resumed}")
         self._spent = Cost()
         for line in loop.recorder.lines:
             self._spend(line)
         for plan in known:
             self._compare(loop, plan)
-        self._begin("search", None if total is None else max(1, int(total) - len(known)), loop)
+        self._begin("search", max(1, int(total) - len(known)), loop)
 
     def reporting(self, plans: Sequence[PrunePlan]) -> None:
         """The search is over; the dense model and the chosen plans are measured on the report split."""

@@ -68,8 +68,9 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
         before = read_json(path)
         _check_identity(folder, before, identity)
         _check_limits(folder, before, limits)
+        kept = {name: before[name] for name in ("statistics",) if name in before}
         if before["limits"] == limits and "outcome" in before:  # stays finished, whatever happens now
-            kept = {"outcome": before["outcome"]}
+            kept["outcome"] = before["outcome"]
     record: dict[str, Any] = {
         "format": FORMAT,
         "config": config.model_dump(mode="json"),

@@ -37,6 +37,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "evolutionary": "strategies.evolutionary:Evolutionary",
         "optuna": "strategies.optuna:Optuna",
         "local": "strategies.local:Local",
+        "oscillating": "strategies.oscillating:Oscillating",
         "exhaustive": "strategies.exhaustive:Exhaustive",
         "random": "strategies.random:Random",
     },

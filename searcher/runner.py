@@ -13,7 +13,9 @@ from searcher import registry
 from searcher.config import RunConfig
 from searcher.cost import Cost, Ledger, Limits
 from searcher.crew import one_core
+from searcher.dense_pass import measure_statistics
 from searcher.errors import UsageError
+from searcher.forecast import forecast
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
 from searcher.objective import Split
@@ -26,7 +28,7 @@ from searcher.search_loop import Recorder, SearchLoop
 from searcher.search_space import find_start, open_space
 from searcher.selection import chosen_plans
 from searcher.sharing import find_shared
-from searcher.statistics import check_statistics, layer_forwards_of, measure_statistics
+from searcher.statistics import check_statistics, cost_of
 from searcher.strategy import Outcome, Strategy
 
 DENSE = PrunePlan()
@@ -67,11 +69,11 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         _measure_dense(recorder)
         recorder.shared = shared
         ledger = _open_ledger(config, prepared, recorder)
-        statistics = _measure_statistics(strategy, prepared, units, ledger)
+        statistics = _find_statistics(strategy, prepared, units, ledger, record, folder)
         space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], ledger.fits, statistics)
         deadline = None if config.seconds is None else started + config.seconds
         loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline, prepared.screening)
-        progress.searching(loop, None)
+        progress.searching(loop, forecast(strategy, space, ledger.tariff, ledger.limits))
         outcome = loop.run(strategy)
         chosen = chosen_plans(loop, outcome)
         progress.reporting([DENSE, *chosen.values()])
@@ -117,14 +119,24 @@ def _measure_dense(recorder: Recorder) -> None:
             recorder.measure(split, [DENSE])
 
 
-def _measure_statistics(
-    strategy: Strategy, prepared: Prepared, units: Sequence[Unit], ledger: Ledger
+def _find_statistics(
+    strategy: Strategy,
+    prepared: Prepared,
+    units: Sequence[Unit],
+    ledger: Ledger,
+    record: dict[str, Any],
+    folder: Path,
 ) -> dict[str, NDArray[np.float64]]:
+    """Those of the strategy, kept in the record: a run that is resumed does not measure them again, but is charged."""
     names, tariff = strategy.statistics, ledger.tariff
-    ledger.charge_statistics(layer_forwards_of(names, units, tariff.num_blocks, tariff.prices.weight))
-    ids = prepared.windows["search"].to(prepared.model.device)
-    with one_core():  # as the evaluators compute, so that the numbers do not depend on the number of cores
-        return measure_statistics(prepared.replay, ids, names, units) if names else {}
+    ledger.charge_statistics(*cost_of(names, units, tariff.num_blocks, tariff.prices.weight))
+    if not set(names) <= record.get("statistics", {}).keys():
+        ids = prepared.windows["search"].to(prepared.model.device)
+        with one_core():  # as the evaluators compute, so that the numbers do not depend on the number of cores
+            found = measure_statistics(prepared.replay, ids, names, units)
+        record["statistics"] = {name: values.tolist() for name, values in found.items()}
+        write_json(folder / RUN_FILE, record)
+    return {name: np.array(record["statistics"][name], dtype=np.float64) for name in names}
 
 
 def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> Ledger:

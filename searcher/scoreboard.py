@@ -33,12 +33,12 @@ class Scoreboard:
     Attributes:
         space: of the search.
         scores: of the first objective, lower is better, `inf` for a plan that breaks the model.
-        stopped: whether a limit has come; nothing more may be asked then.
+        preferred: what a strategy that was followed stood for when a limit stopped it.
     """
 
     space: Space
     scores: dict[PrunePlan, float] = field(default_factory=dict)
-    stopped: bool = False
+    preferred: tuple[PrunePlan, ...] = ()
 
     def measure(self, plans: Iterable[PrunePlan]) -> Generator[Ask, Scores, None]:
         """Learn the scores of those plans that are not known yet, as many as the limits allow.
@@ -52,20 +52,24 @@ class Scoreboard:
             try:
                 self.learn((yield Ask(batch)))
             except SearchStopped as stop:
-                self.stopped = True
                 self.learn(stop.scores)
                 raise
             new = new[len(batch) :]
 
     def follow(self, search: Search) -> Search:
-        """Let another strategy search, and learn what it is told; its outcome comes also if a limit stops it."""
+        """Let another strategy search, and learn what it is told.
+
+        Raises:
+            SearchStopped: a limit came while it searched.
+        """
+        stopped: SearchStopped | None = None
         try:
             ask = next(search)
             while True:
                 try:
                     answer = yield ask
                 except SearchStopped as stop:
-                    self.stopped = True
+                    stopped = stop
                     self.learn(stop.scores, ask)
                     ask = search.throw(stop)
                 else:
@@ -73,6 +77,9 @@ class Scoreboard:
                     ask = search.send(answer)
         except StopIteration as end:
             outcome: Outcome = end.value
+            if stopped is not None:
+                self.preferred = outcome.plans
+                raise stopped from None
             return outcome
 
     def learn(self, answer: Scores, ask: Ask | None = None) -> None:
@@ -130,7 +137,7 @@ class Scoreboard:
     def outcome(self, notes: Mapping[str, Any] | None = None) -> Outcome:
         """The known plans that the search may stand for: the full size first, of each size the best first."""
         known = [plan for size in self._sizes() for plan in self.ranked(size)]
-        return Outcome(tuple(dict.fromkeys((self.completed(), *known))), dict(notes or {}))
+        return Outcome(tuple(dict.fromkeys((*self.preferred, self.completed(), *known))), dict(notes or {}))
 
     def _sizes(self) -> list[int]:
         """The sizes of known plans up to the full one, descending."""

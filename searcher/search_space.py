@@ -50,6 +50,7 @@ def open_space(
         num_windows=num_windows,
         seed=config.seed,
         fits=fits,
+        limited=any(limit is not None for limit in config.of_kind("limit").values()),
         statistics=statistics,
         most={part: most for part, most in limits.items() if most is not None},
         start=None if config.start is None else PrunePlan.parse(config.start),

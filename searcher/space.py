@@ -30,6 +30,7 @@ class Space:
         num_windows: search windows, numbered from 0.
         seed: of the strategy's own random generator.
         fits: see :class:`Fits`; a batch that does not fit is not run.
+        limited: whether there is a limit to what may be measured; a strategy that could go on for ever must then do so.
         statistics: of the dense model, those that the strategy has declared; see `searcher.statistics`.
         most: how many attention or FFN sublayers a plan may remove at most, where that is limited.
         start: a plan to begin at, for strategies that begin at one; of a size that was asked for.
@@ -45,6 +46,7 @@ class Space:
     num_windows: int
     seed: int
     fits: Fits
+    limited: bool = False
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     most: Mapping[Part, int] = field(default_factory=dict)
     start: PrunePlan | None = None
@@ -85,6 +87,10 @@ class Space:
     def extensions(self, plan: PrunePlan) -> tuple[PrunePlan, ...]:
         """The plans that remove one unit more."""
         return tuple(plan.remove(unit) for unit in self.left(plan))
+
+    def reductions(self, plan: PrunePlan) -> tuple[PrunePlan, ...]:
+        """The plans that remove one unit less."""
+        return tuple(self.restored(plan, unit) for unit in plan.units(self.granularity))
 
     def restored(self, plan: PrunePlan, *units: Unit) -> PrunePlan:
         """The plan with these removals undone."""

@@ -1,19 +1,38 @@
 """Shapley values of units in the game of removing them."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 
+from searcher.errors import UsageError
 from searcher.plan import PrunePlan, Unit
+from searcher.scoreboard import Scoreboard
 from searcher.space import Space
-from searcher.strategy import Ask, Outcome, Scores, Search, SearchStopped, Strategy, order_by_score
+from searcher.strategy import Ask, Outcome, Scores, Search, SearchStopped, Strategy
+from strategies.shapley_chains import Sample, Value
+from strategies.shapley_estimators import Estimator, Replay, check_installed, least_samples
 
-Chain = tuple[Unit, ...]
+
+@dataclass(frozen=True)
+class Estimate:
+    """What removing each unit costs.
+
+    Attributes:
+        name: which values these are.
+        values: of units.
+        complete: whether no limit came before its end.
+    """
+
+    name: str
+    values: dict[Unit, Value]
+    complete: bool
+
+
+Estimation = Generator[Ask, Scores, Estimate]
+"""Asks of a part of a search, which ends with an estimate."""
 
 
 @dataclass(frozen=True)
@@ -27,160 +46,146 @@ class Shapley(Strategy):
 
     By default chains are as long as the budget: *size-restricted* Shapley values, which average only over sets small
     enough for the model still to work. `full=true` runs whole permutations and estimates the Shapley values proper;
-    there, most of the average comes from models that are already broken.
+    there, most of the average comes from models that are already broken. Other estimators of the values proper come
+    from the library shapiq. `adaptive=true` estimates again after each removal, from what is removed by then.
 
     When to use it: a ranking of all units with error bars, and a good plan from few evaluations. It sees the units
-    in many contexts, where one-shot importance sees each alone and greedy along one path only.
+    in many contexts, where one-shot importance sees each alone and greedy along one path only. Adaptive, it costs
+    about half the budget times as much, and sees what each removal changes.
 
     Source: Castro, Gomez & Tejada 2009 (Computers & Operations Research 36) for sampling permutations; Mitchell et
     al. 2022 (JMLR 23) for antithetic pairs; Siddiqui et al. 2024 (arXiv:2407.16286, section 3) for blocks of LLMs.
+    Maleki et al. 2013 (arXiv:1306.4265) for stratified sampling; Kolpaczki et al. 2024 (AAAI 38) for SVARM; Lundberg
+    & Lee 2017 (arXiv:1705.07874) for KernelSHAP; Muschalik et al. 2024 (arXiv:2410.01649) for shapiq.
 
     Args:
-        chains: how many chains, rounded up to an even number; by default as many as there are legal units.
+        chains: how many chains, rounded up to an even number; by default as many as there are units left to remove.
+            Adaptive, in each round.
         full: chains of all units, not only as long as the budget.
+        adaptive: estimate again after each removal.
+        estimator: ours, or one of shapiq's.
+        samples: how many sets of removed units an estimator of shapiq may ask about; by default as many as ours would.
     """
 
     chains: Annotated[int, Field(ge=2)] | None = None
     full: bool = False
+    adaptive: bool = False
+    estimator: Literal["ours"] | Estimator = "ours"
+    samples: Annotated[int, Field(ge=2)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.adaptive and self.full:
+            raise UsageError("'adaptive' runs chains up to the size asked for, 'full' beyond it", "Choose one of them")
+        if self.adaptive and self.estimator != "ours":
+            raise UsageError(
+                f"'adaptive' estimates for the size asked for, estimator '{self.estimator}' for all sizes",
+                "Leave out one of them",
+            )
+        if self.estimator == "ours" and self.samples is not None:
+            raise UsageError("'samples' is for the estimators of shapiq", "Use 'chains' for ours")
+        if self.estimator != "ours":
+            check_installed(self.estimator)
 
     def search(self, space: Space) -> Search:
-        """All chains in one batch, for they share much; then the nested plans of the units in order of value."""
-        known: dict[PrunePlan, float] = {}
-        pairs = self._affordable(space, self._pairs(space))
-        try:
-            _learn(known, (yield Ask(_plans_of(chain for pair in pairs for chain in pair))))
-        except SearchStopped as stop:
-            _learn(known, stop.scores)
-        values = _values(space.units, pairs, known)
-        order = sorted(space.units, key=lambda unit: (values[unit].sort_key, unit))
-        nested = _nested(order[: space.size])[1:]
-        try:
-            _learn(known, (yield Ask(nested if space.fits(nested) else nested[-1:])))
-        except SearchStopped as stop:
-            _learn(known, stop.scores)
-        full_size = order_by_score([p for p in known if p.size(space.granularity) == space.size], known)
-        return Outcome(tuple(dict.fromkeys((*full_size, *reversed(nested)))), self._notes(values, order, nested))
-
-    def _length(self, space: Space) -> int:
-        return len(space.units) if self.full else space.size
-
-    def _number_of_pairs(self, space: Space) -> int:
-        return -(-(self.chains or len(space.units)) // 2)
-
-    def _pairs(self, space: Space) -> list[tuple[Chain, Chain]]:
-        """Antithetic pairs of chains, from balanced sets of permutations."""
-        rng, wanted = space.rng(), self._number_of_pairs(space)
-        permutations: list[Chain] = []
-        while len(permutations) < wanted:
-            permutations += _balanced_permutations(space.units, rng)
-        length = self._length(space)
-        return [(p[:length], p[::-1][:length]) for p in permutations[:wanted]]
-
-    def _affordable(self, space: Space, pairs: list[tuple[Chain, Chain]]) -> list[tuple[Chain, Chain]]:
-        """As many pairs as fit the limits together with the final plan."""
-        while len(pairs) > 1 and not space.fits(_plans_of(c for pair in pairs for c in pair), spare=1):
-            pairs = pairs[: max(1, len(pairs) * 9 // 10)]
-        return pairs
-
-    def _notes(self, values: "dict[Unit, Value]", order: list[Unit], nested: Sequence[PrunePlan]) -> dict[str, Any]:
-        return {
-            "values": "Shapley" if self.full else "size-restricted Shapley",
+        """All chains of a round in one batch, for they share much; then the nested plans of the units in order."""
+        self._check(space)
+        board, rng = Scoreboard(space), space.rng()
+        removed: list[Unit] = []
+        values: dict[Unit, Value] = {}
+        for _ in range(space.size if self.adaptive else 1):
+            base = PrunePlan.of(removed)
+            estimate = yield from self._estimate(board, base, rng)
+            # a round that was cut short leaves what earlier ones have found
+            values |= {u: v for u, v in estimate.values.items() if v.mean is not None or u not in values}
+            removed.append(_by_value(space.left(base), values)[0])
+            if not estimate.complete:
+                break
+        order = [*removed, *_by_value([unit for unit in space.units if unit not in removed], values)]
+        nested = [space.filled(PrunePlan(), order, size) for size in range(1, space.size + 1)]
+        if estimate.complete:
+            yield from _measure(board, nested if space.fits(nested) else nested[-1:])
+        notes = {
+            "values": estimate.name,
             "units": {str(unit): values[unit].to_json() for unit in order},
             "plan_by_value": str(nested[-1]),
         }
+        by_size = [plan for size in reversed(space.sizes) for plan in (*board.ranked(size), nested[size - 1])]
+        return Outcome(tuple(dict.fromkeys(by_size)), notes)
+
+    def _check(self, space: Space) -> None:
+        """Raises UsageError if values over all sets of units are asked for where not every set is legal."""
+        if (self.full or self.estimator != "ours") and space.largest < len(space.units):
+            what = "full=true" if self.estimator == "ours" else f"Estimator '{self.estimator}'"
+            raise UsageError(
+                f"{what} removes all units together, but the limits allow {space.largest} of {len(space.units)}",
+                "Leave it out: chains as long as the budget respect the limits",
+            )
+        if self.samples is not None and self.samples < least_samples(space):
+            raise UsageError(
+                f"samples={self.samples} are too few for {len(space.units)} units",
+                f"Ask for {least_samples(space)} or more",
+            )
+
+    def _estimate(self, board: Scoreboard, base: PrunePlan, rng: np.random.Generator) -> Estimation:
+        sample = self._draw(board.space, base, rng)
+        if self.estimator != "ours":
+            wanted = self.samples or max(len(sample.plans()), least_samples(board.space))
+            return (yield from _replayed(board, _affordable_replay(board.space, self.estimator, wanted)))
+        sample = self._affordable(board.space, sample)
+        complete = yield from _measure(board, sample.plans())
+        name = "Shapley" if self.full else "adaptive size-restricted Shapley" if self.adaptive else RESTRICTED
+        return Estimate(name, sample.values(board.space.left(base), board.scores), complete)
+
+    def _draw(self, space: Space, base: PrunePlan, rng: np.random.Generator) -> Sample:
+        length = (len(space.units) if self.full else space.size) - space.size_of(base)
+        pairs = -(-(self.chains or len(space.left(base))) // 2)
+        return Sample.draw(space, base, length, pairs, rng)
+
+    def _affordable(self, space: Space, sample: Sample) -> Sample:
+        """As many pairs as fit the limits together with as many in each later round and the final plan."""
+        missing = space.size - space.size_of(sample.base)
+        later = missing * (missing - 1) if self.adaptive else 0  # plans a pair: 2 * (missing - 1 + … + 1)
+        while (pairs := len(sample.pairs)) > 1 and not space.fits(sample.plans(), spare=pairs * later + 1):
+            sample = sample.first(max(1, pairs * 9 // 10))
+        return sample
 
 
-@dataclass(frozen=True)
-class Value:
-    """The estimated cost of removing a unit.
-
-    Attributes:
-        mean: mean of its observed marginals, None where it was seen fewer than twice: "unknown".
-        standard_error: from the means of antithetic pairs, None where only one pair saw it.
-        seen: number of marginals observed.
-    """
-
-    mean: float | None
-    standard_error: float | None
-    seen: int
-
-    @property
-    def sort_key(self) -> float:
-        """Unknown units come last: nothing says that they are free."""
-        return np.inf if self.mean is None else self.mean
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; what is not a finite number is written as text."""
-        mean = "unknown" if self.mean is None else self.mean if np.isfinite(self.mean) else str(self.mean)
-        return {"value": mean, "standard_error": self.standard_error, "seen": self.seen}
+RESTRICTED = "size-restricted Shapley"
 
 
-def _nested(chain: Sequence[Unit]) -> tuple[PrunePlan, ...]:
-    """The plans along a chain of removals, the dense model first."""
-    return tuple(PrunePlan.of(chain[:length]) for length in range(len(chain) + 1))
+def _by_value(units: Sequence[Unit], values: dict[Unit, Value]) -> list[Unit]:
+    """The units, those first that cost least to remove."""
+    return sorted(units, key=lambda unit: (values[unit].sort_key, unit))
 
 
-def _plans_of(chains: Any) -> tuple[PrunePlan, ...]:
-    return tuple(dict.fromkeys(plan for chain in chains for plan in _nested(chain)))
+def _measure(board: Scoreboard, plans: Sequence[PrunePlan]) -> Generator[Ask, Scores, bool]:
+    """Measure what can be measured: False if a limit has come, after which nothing more may be asked."""
+    try:
+        yield from board.measure(plans)
+    except SearchStopped:
+        return False
+    return True
 
 
-def _learn(known: dict[PrunePlan, float], scores: Scores) -> None:
-    known.update((p, s) for p, s in zip(scores.plans, scores.first.tolist(), strict=True) if not np.isnan(s))
+def _affordable_replay(space: Space, estimator: Estimator, samples: int) -> Replay:
+    """With as many samples as fit the limits together with the final plan, or the fewest that make sense."""
+    replay, least = Replay(space, estimator, samples), least_samples(space)
+    while samples > least and not space.fits(replay.plans, spare=1):
+        samples = max(least, samples * 9 // 10)
+        replay = Replay(space, estimator, samples)
+    return replay
 
 
-def _values(
-    units: Sequence[Unit], pairs: Sequence[tuple[Chain, Chain]], known: dict[PrunePlan, float]
-) -> dict[Unit, Value]:
-    seen: dict[Unit, list[list[float]]] = {unit: [] for unit in units}
-    for pair in pairs:
-        of_pair: dict[Unit, list[float]] = {}
-        for chain in pair:
-            plans = _nested(chain)
-            for unit, before, after in zip(chain, plans, plans[1:], strict=False):
-                if (marginal := _marginal(known.get(before), known.get(after))) is not None:
-                    of_pair.setdefault(unit, []).append(marginal)
-        for unit, marginals in of_pair.items():
-            seen[unit].append(marginals)
-    return {unit: _value(seen[unit]) for unit in units}
-
-
-def _marginal(before: float | None, after: float | None) -> float | None:
-    """What a removal cost; nothing is learnt from a step that was not measured or starts from a broken model."""
-    if before is None or after is None or not np.isfinite(before):
-        return None
-    return after - before
-
-
-def _value(by_pair: list[list[float]]) -> Value:
-    marginals = [m for pair in by_pair for m in pair]
-    if len(marginals) < 2:
-        return Value(None, None, len(marginals))
-    means = np.array([np.mean(pair) for pair in by_pair])
-    error = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 and np.isfinite(means).all() else None
-    return Value(float(np.mean(marginals)), error, len(marginals))
-
-
-def _balanced_permutations(units: Sequence[Unit], rng: np.random.Generator) -> list[Chain]:
-    """Half as many permutations as units, in which, read both ways, every unit stands once at every position.
-
-    They are filled from both ends inwards. At each step the two ends of all rows together are matched to all the
-    units, none twice in a row; every row and every unit has the same number of partners left, so by Hall's theorem a
-    matching exists. An odd number of units is made even by a dummy, which is dropped at the end.
-    """
-    count = len(units) + len(units) % 2
-    rows = np.full((count // 2, count), -1)
-    free = np.ones((count // 2, count), dtype=bool)  # (rows, units): not yet in this row
-    for position in range(count // 2):
-        ends = _matched(np.concatenate([free, free]), rng)  # the front of every row, then the back
-        for row, (front, back) in enumerate(ends.reshape(2, -1).T):
-            rows[row, position], rows[row, count - 1 - position] = front, back
-            free[row, [front, back]] = False
-    return [tuple(units[i] for i in row if i < len(units)) for row in rows.tolist()]
-
-
-def _matched(allowed: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random perfect matching: for each slot its unit, among those allowed."""
-    cost = np.where(allowed, rng.random(allowed.shape), 1e6)
-    slots, matched = linear_sum_assignment(cost)
-    assert allowed[slots, matched].all(), "a regular bipartite graph has a perfect matching"
-    return matched.astype(np.int64)
+def _replayed(board: Scoreboard, replay: Replay) -> Estimation:
+    """The values of an estimator of shapiq; where it could not have all it wanted, an additive fit of what there is."""
+    complete = yield from _measure(board, replay.plans)
+    known = {plan: board.scores[plan] for plan in replay.plans if plan in board.scores}
+    if complete and np.isfinite(list(known.values())).any():
+        name, costs = f"Shapley, by shapiq's {replay.name}", replay.values(known).tolist()
+    else:
+        name, costs = "additive fit of the plans measured", list(board.unit_costs().values())
+    removed = [set(plan.units(board.space.granularity)) for plan in known]
+    seen = [sum(unit in units for units in removed) for unit in board.space.units]
+    values = [Value(float(cost), None, count) for cost, count in zip(costs, seen, strict=True)]
+    return Estimate(name, dict(zip(board.space.units, values, strict=True)), complete)

@@ -1,0 +1,132 @@
+"""A portfolio of strategies under one limit: what to take when only the budget is known."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from searcher.errors import UsageError
+from searcher.plan import PrunePlan, Unit
+from searcher.scoreboard import Scoreboard
+from searcher.space import Space
+from searcher.strategy import Ask, Scores, Search, SearchStopped, Strategy
+from strategies.beginnings import greedily
+from strategies.contiguous import Contiguous
+from strategies.evolutionary import Evolutionary
+from strategies.influence import Influence
+from strategies.interactions import Interactions, Learnt
+from strategies.oscillating import Oscillating
+
+WARM_STARTS: dict[str, Strategy] = {
+    "influence": Influence("cosine"),
+    "influence by relative-l1": Influence("relative-l1"),
+    "contiguous": Contiguous("cosine"),
+}
+"""Members that cost a dense pass and one plan of each size."""
+
+Part = Generator[Ask, Scores, Any]
+
+
+@dataclass
+class Members:
+    """Which members have searched, and how far they came."""
+
+    in_full: list[str] = field(default_factory=list)
+    in_part: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    rounds: int = 0
+
+    def run(self, name: str, part: Part) -> Part:
+        """Let a member search; it stays among those that ran in part unless it comes to its end."""
+        self.in_part.append(name)
+        yield from part
+        self.in_part.remove(name)
+        self.in_full.append(name)
+
+    def notes(self) -> dict[str, Any]:
+        """JSON values, and a line for the user."""
+        told = [f"In full: {', '.join(self.in_full) or 'none'}"]
+        told += [f"in part: {', '.join(self.in_part)}"] if self.in_part else []
+        told += [f"left out: {name} ({reason})" for name, reason in self.left_out.items()]
+        told += [f"then {self.rounds} rounds of interactions and of evolutionary in turn"] if self.rounds else []
+        members = {"in_full": self.in_full, "in_part": self.in_part, "left_out": self.left_out, "rounds": self.rounds}
+        return {"members": members, "summary": [f"{'; '.join(told)}."]}
+
+
+@dataclass(frozen=True)
+class Portfolio(Strategy):
+    """Cheap strategies first, then greedy, then whatever improves on the best of them until the limit.
+
+    Influence and contiguous removal need little more than a dense pass. Greedy follows where the limit has room for it,
+    then oscillating search from the best plan. What is left of the limit is spent on rounds of a quadratic surrogate
+    (`interactions`) and generations of offspring (`evolutionary`) in turn. All members know every score so far, so that
+    nothing is measured twice, and the outcome is never worse on the search windows than that of a member which ran in
+    full; which did is said below the outcome.
+
+    When to use it: by default. Without a limit it measures about twice as many plans as greedy.
+
+    Args:
+        effort: without a limit, how many plans the last two members measure, as a multiple of what greedy takes.
+    """
+
+    effort: Annotated[float, Field(ge=0)] = 1.0
+
+    starts: ClassVar[bool] = True
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Those of the members."""
+        return tuple(dict.fromkeys(name for member in WARM_STARTS.values() for name in member.statistics))
+
+    def search(self, space: Space) -> Search:
+        """One scoreboard for all members."""
+        board, members = Scoreboard(space), Members()
+        try:
+            yield from self._begin(board, members)
+            if _room_for_greedy(board):
+                yield from members.run("greedy", greedily(board))
+            else:
+                members.left_out["greedy"] = "it does not fit the limit"
+            for size in reversed(space.sizes):
+                name = "oscillating" if len(space.sizes) == 1 else f"oscillating at {size}"
+                yield from members.run(name, Oscillating().improve(board, size))
+            yield from self._rounds(board, members, space.rng())
+        except SearchStopped:
+            pass
+        return board.outcome(members.notes())
+
+    def _begin(self, board: Scoreboard, members: Members) -> Generator[Ask, Scores, None]:
+        if board.space.start is not None:
+            yield from board.measure([board.space.start])
+        for name, member in WARM_STARTS.items():
+            try:
+                yield from members.run(name, board.follow(member.search(board.space)))
+            except UsageError as error:  # no span is legal
+                members.in_part.remove(name)
+                members.left_out[name] = error.message
+
+    def _rounds(self, board: Scoreboard, members: Members, rng: np.random.Generator) -> Generator[Ask, Scores, None]:
+        """Surrogate and evolution in turn, for each size in turn, until the limit or until nothing new is found."""
+        space, learnt = board.space, Learnt()
+        most = np.inf if space.limited else len(board.scores) + self.effort * len(_plans_of_greedy(space, space.units))
+        stale = 0
+        while len(board.scores) < most and stale < len(space.sizes):
+            known = len(board.scores)
+            size = space.sizes[-1 - members.rounds % len(space.sizes)]
+            yield from Interactions().round(board, size, rng, learnt)
+            yield from Evolutionary().generation(board, size, rng)
+            members.rounds += 1
+            stale = 0 if len(board.scores) > known else stale + 1
+
+
+def _room_for_greedy(board: Scoreboard) -> bool:
+    """Whether the limit has room for plans like those that greedy would ask about, and one more."""
+    return board.space.fits(_plans_of_greedy(board.space, board.unit_order()), 1)
+
+
+def _plans_of_greedy(space: Space, order: tuple[Unit, ...]) -> tuple[PrunePlan, ...]:
+    """What greedy would ask about if it removed the units in this order."""
+    path = [space.filled(PrunePlan(), order, size) for size in range(1, space.size)]
+    return tuple(dict.fromkeys(longer for plan in (PrunePlan(), *path) for longer in space.extensions(plan)))

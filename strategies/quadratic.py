@@ -1,0 +1,152 @@
+"""A quadratic model of what removing units costs, fitted on measured plans, and the plans it holds best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from searcher.plan import PrunePlan
+from searcher.scoreboard import removal_matrix
+from searcher.space import Space
+
+PAIR_SHARES = (0.02, 0.1, 0.5)
+"""Prior variances of a pair's coefficient, relative to a single unit's, that are tried."""
+NOISES = (1e-3, 1e-2, 1e-1)
+"""Variances of what the model cannot say, relative to that of the scores, that are tried."""
+CONSTANT = 10.0
+"""Prior variance of the constant, relative to that of the scores: large, so that they decide it."""
+CHOSEN_ON = 400
+"""Plans that the variances are chosen on, which takes the cube of their number several times."""
+BESIDE = 8
+"""Plans next to each step of tabu search that are looked at too."""
+ENUMERABLE = 50_000
+"""Plans up to which all are looked at to find those the model holds best; beyond, tabu search."""
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """f(x) = constant + sum_i a_i x_i + sum_{i<j} b_ij x_i x_j, with x_i = 1 where unit i is removed.
+
+    Attributes:
+        constant: the model's value of the dense model.
+        single: float64 (units,), a.
+        pair: float64 (units, units), symmetric with zero diagonal, b.
+    """
+
+    constant: float
+    single: NDArray[np.float64]
+    pair: NDArray[np.float64]
+
+    def predict(self, removed: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 (plans,) for a removal matrix, float64 (plans, units)."""
+        quadratic = np.einsum("pi,ij,pj->p", removed, self.pair, removed, optimize=True) / 2
+        found: NDArray[np.float64] = self.constant + removed @ self.single + quadratic
+        return found
+
+
+def fit(removed: NDArray[np.float64], scores: NDArray[np.float64], size: int) -> Quadratic:
+    """The posterior mean of the coefficients under normal priors, whose variances leave-one-out chooses.
+
+    It is a Gaussian process with the kernel c + v (o + s o (o - 1) / 2), where o counts the units that two plans both
+    remove: that is the quadratic model, solved in as many unknowns as there are plans (Rasmussen & Williams 2006,
+    "Gaussian Processes for Machine Learning", section 2.1; leave-one-out: equations 5.10 to 5.12). What plans of
+    another size say about those of the full size is less sure, so their noise grows with the distance.
+
+    Args:
+        removed: float64 (plans, units), which units each plan removes; the variances are chosen on the first of them.
+        scores: float64 (plans,), finite.
+        size: the size that the model should be good at.
+    """
+    offset, scale = scores.mean(), scores.std() or 1.0
+    targets = (scores - offset) / scale
+    first = slice(CHOSEN_ON)
+    share, noise = min(
+        product(PAIR_SHARES, NOISES),
+        key=lambda prior: _error_left_out(removed[first], targets[first], size, *prior),
+    )
+    kernel, variance = _kernel(removed, size, share, noise)
+    weights = cho_solve(cho_factor(kernel), targets) * scale / variance
+    pair = share * (removed.T * weights) @ removed
+    np.fill_diagonal(pair, 0.0)
+    without_constant = Quadratic(0.0, removed.T @ weights, pair)
+    return replace(without_constant, constant=float((scores - without_constant.predict(removed)).mean()))
+
+
+def _kernel(removed: NDArray[np.float64], size: int, share: float, noise: float) -> tuple[NDArray[np.float64], float]:
+    """float64 (plans, plans): covariances of scores of unit variance; and what they were divided by for that."""
+    shared = removed @ removed.T
+    prior = shared + share * shared * (shared - 1) / 2
+    variance = float(prior.diagonal().mean()) or 1.0
+    return prior / variance + CONSTANT + np.diag(noise * _distances(removed, size)), variance
+
+
+def _distances(removed: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """float64 (plans,): 1 for plans of this size, growing with the square of what they differ by."""
+    squares: NDArray[np.float64] = 1.0 + (removed.sum(axis=1) - size) ** 2
+    return squares
+
+
+def _error_left_out(
+    removed: NDArray[np.float64], targets: NDArray[np.float64], size: int, share: float, noise: float
+) -> float:
+    """The mean squared error of predicting each plan from all the others, those near the size counting most."""
+    inverse = np.linalg.inv(_kernel(removed, size, share, noise)[0])
+    errors = inverse @ targets / inverse.diagonal()
+    return float(np.average(errors**2, weights=1 / _distances(removed, size)))
+
+
+def lowest(
+    model: Quadratic, space: Space, size: int, starts: Sequence[PrunePlan], steps: int
+) -> list[tuple[float, PrunePlan]]:
+    """Plans of this size with the lowest predictions, ascending: all there are where they can be enumerated.
+
+    Args:
+        model: the predictions.
+        space: what is legal.
+        size: of the plans.
+        starts: plans of this size from which tabu search sets out.
+        steps: of tabu search from each of them.
+    """
+    if space.count(size) <= ENUMERABLE:
+        plans = list(space.plans(size))
+        values = dict(zip(plans, model.predict(removal_matrix(plans, space)).tolist(), strict=True))
+    else:
+        values = {plan: value for start in starts for plan, value in _tabu(model, space, start, steps).items()}
+    return sorted((value, plan) for plan, value in values.items())
+
+
+def _tabu(model: Quadratic, space: Space, start: PrunePlan, steps: int) -> dict[PrunePlan, float]:
+    """The plans on a walk that always takes the best swap, never back within a few steps, and those beside the way.
+
+    Source: Glover 1989 (ORSA Journal on Computing 1, "Tabu Search - Part I").
+    """
+    removed = removal_matrix([start], space)[0]
+    value = float(model.predict(removed[None])[0])
+    parts = np.array([list(space.most).index(u.part) if u.part in space.most else -1 for u in space.units])
+    most = np.array([*space.most.values(), len(parts)])  # the last for units without a limit
+    tenure = max(2, len(parts) // 6)
+    free_again = np.zeros(len(parts))  # step at which a unit may move again
+    seen: dict[tuple[int, ...], float] = {tuple(np.flatnonzero(removed)): value}
+    for step in range(steps):
+        gone, left = np.flatnonzero(removed), np.flatnonzero(removed == 0)
+        marginal = model.single + model.pair @ removed
+        change = marginal[left] - marginal[gone, None] - model.pair[np.ix_(gone, left)]
+        counts = np.array([(parts[gone] == part).sum() for part in range(len(most) - 1)] + [0])
+        full = counts[parts[left]] >= most[parts[left]]
+        change[full & (parts[left] != parts[gone, None])] = np.inf
+        for i, j in zip(*np.unravel_index(np.argsort(change, axis=None)[:BESIDE], change.shape), strict=True):
+            if np.isfinite(change[i, j]):
+                beside = tuple(sorted({*gone.tolist(), int(left[j])} - {int(gone[i])}))
+                seen[beside] = value + float(change[i, j])
+        change[free_again[gone] > step, :] = np.inf
+        change[:, free_again[left] > step] = np.inf
+        i, j = np.unravel_index(np.argmin(change), change.shape)
+        if not np.isfinite(change[i, j]):
+            break
+        value += float(change[i, j])
+        removed[gone[i]], removed[left[j]] = 0.0, 1.0
+        free_again[[gone[i], left[j]]] = step + tenure
+    return {PrunePlan.of(space.units[i] for i in chosen): value for chosen, value in seen.items()}
