@@ -24,7 +24,8 @@ from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
 from searcher.search_loop import Recorder, SearchLoop
 from searcher.selection import chosen_plans
-from searcher.strategy import Ask, Space
+from searcher.space import Space
+from searcher.strategy import Ask
 from strategies.greedy import Greedy
 
 SIZE = 8

@@ -124,10 +124,13 @@ class Progress:
         self._advance(self._done + 1)
 
     def _compare(self, loop: SearchLoop, plan: PrunePlan) -> None:
-        """Is this the best plan of the largest size so far?"""
+        """Is this the best plan of the largest size so far, up to that asked for?"""
+        size = plan.size(loop.space.granularity)
+        if size > loop.space.size:
+            return
         name, objective = next(iter(loop.objectives.items()))
         score = additive(objective, loop.recorder.known.rows("search", plan, name))
-        entry = (-plan.size(loop.space.granularity), score, plan)
+        entry = (-size, score, plan)
         self._best = min(self._best or entry, entry)
 
     def _advance(self, done: int) -> None:

@@ -39,6 +39,7 @@ class Scoreboard:
     space: Space
     scores: dict[PrunePlan, float] = field(default_factory=dict)
     preferred: tuple[PrunePlan, ...] = ()
+    _of_size: dict[int, dict[PrunePlan, None]] = field(default_factory=dict)
 
     def measure(self, plans: Iterable[PrunePlan]) -> Generator[Ask, Scores, None]:
         """Learn the scores of those plans that are not known yet, as many as the limits allow.
@@ -85,11 +86,13 @@ class Scoreboard:
     def learn(self, answer: Scores, ask: Ask | None = None) -> None:
         """Take in an answer, unless the ask was not about all windows."""
         if ask is None or (ask.windows is None and not ask.screen):
-            self.scores |= answer.measured()
+            for plan, score in answer.measured().items():
+                self.scores[plan] = score
+                self._of_size.setdefault(self.space.size_of(plan), {})[plan] = None
 
     def affordable(self, plans: Sequence[PrunePlan]) -> int:
         """How many of these plans, from the first on, fit the limits; a plan of full size must fit after them."""
-        have_one = any(self.space.size_of(plan) == self.space.size for plan in self.scores)
+        have_one = self.space.size in self._of_size
 
         def fits(count: int) -> bool:
             full = have_one or any(self.space.size_of(plan) == self.space.size for plan in plans[:count])
@@ -105,8 +108,7 @@ class Scoreboard:
 
     def ranked(self, size: int | None = None) -> tuple[PrunePlan, ...]:
         """The known plans of this size (by default the full one), best first."""
-        size = size or self.space.size
-        return order_by_score([plan for plan in self.scores if self.space.size_of(plan) == size], self.scores)
+        return order_by_score(tuple(self._of_size.get(size or self.space.size, ())), self.scores)
 
     def unit_costs(self) -> dict[Unit, float]:
         """What removing each unit costs by what is known: the additive model that fits the finite scores best.
@@ -141,8 +143,7 @@ class Scoreboard:
 
     def _sizes(self) -> list[int]:
         """The sizes of known plans up to the full one, descending."""
-        known = {self.space.size_of(plan) for plan in self.scores}
-        return sorted(known.intersection(range(1, self.space.size + 1)), reverse=True)
+        return sorted((size for size in self._of_size if 1 <= size <= self.space.size), reverse=True)
 
 
 def removal_matrix(plans: Sequence[PrunePlan], space: Space) -> NDArray[np.float64]:

@@ -26,6 +26,9 @@ WARM_STARTS: dict[str, Strategy] = {
 }
 """Members that cost a dense pass and one plan of each size."""
 
+SWING = 3
+"""How far oscillating search swings here: deeper is dearer, and what comes next finds as much for less."""
+
 Part = Generator[Ask, Scores, Any]
 
 
@@ -91,7 +94,7 @@ class Portfolio(Strategy):
                 members.left_out["greedy"] = "it does not fit the limit"
             for size in reversed(space.sizes):
                 name = "oscillating" if len(space.sizes) == 1 else f"oscillating at {size}"
-                yield from members.run(name, Oscillating().improve(board, size))
+                yield from members.run(name, Oscillating(swing=SWING).improve(board, size))
             yield from self._rounds(board, members, space.rng())
         except SearchStopped:
             pass

@@ -18,7 +18,7 @@ NOISES = (1e-3, 1e-2, 1e-1)
 """Variances of what the model cannot say, relative to that of the scores, that are tried."""
 CONSTANT = 10.0
 """Prior variance of the constant, relative to that of the scores: large, so that they decide it."""
-CHOSEN_ON = 400
+CHOSEN_ON = 250
 """Plans that the variances are chosen on, which takes the cube of their number several times."""
 BESIDE = 8
 """Plans next to each step of tabu search that are looked at too."""
