@@ -7,8 +7,19 @@ from pathlib import Path
 from rich.table import Table
 
 from searcher import registry
+from searcher.config import RunConfig, make_config
+from searcher.cost import Ledger, Limits, Prices, Tariff
 from searcher.errors import UsageError
+from searcher.forecast import forecast
 from searcher.journal import RUN_FILE, read_json
+from searcher.plan import Granularity
+from searcher.search_space import open_space
+from searcher.space import Space
+from searcher.strategy import Strategy
+
+ASSUMED = Prices((1.0, 0.7, 0.3, 0.0), 1.0)
+"""Where there is no model yet: attention takes three tenths of a block, as in Llama."""
+WINDOWS = 8
 
 
 def plugin_lines(kind: registry.Kind, verbose: bool) -> Iterator[Table | str]:
@@ -26,6 +37,35 @@ def plugin_lines(kind: registry.Kind, verbose: bool) -> Iterator[Table | str]:
         for option in registry.options(cls):
             yield f"    --{kind}-arg {option.name}=…  {option.type}, default {option.default}".replace("[", r"\[")
         yield ""
+
+
+def costs_table(budget: str, granularity: Granularity, blocks: int) -> Table:
+    """What each strategy would be charged for this budget with its default options, for a model of so many blocks.
+
+    Raises:
+        UsageError: the budget does not fit.
+    """
+    config = make_config(RunConfig, {"budget": budget, "granularity": granularity})
+    tariff = Tariff(blocks, ASSUMED, WINDOWS, 1, 1.0, 0.0, 1.0, 0.0)
+    space = open_space(config, blocks, WINDOWS, Ledger(tariff, Limits()).fits, {})
+    table = Table(title=f"To remove {budget} of {len(space.units)} units", title_justify="left")
+    for column in ("strategy", "plans", "layer-forwards a window", "heads a window"):
+        table.add_column(column, justify="left" if column == "strategy" else "right")
+    for name in registry.names("strategy"):
+        table.add_row(name, *_costs(registry.make("strategy", name, {}), space, tariff))
+    table.caption = "Forecast by playing each search against made-up scores; what it finds may take more or fewer."
+    return table
+
+
+def _costs(strategy: Strategy, space: Space, tariff: Tariff) -> tuple[str, str, str]:
+    try:
+        found = forecast(strategy, space, tariff, Limits(), seconds=5.0)
+    except UsageError as error:  # too many plans for an exhaustive search, say
+        return error.message, "", ""
+    more = "" if found.complete else "> "
+    amounts = (found.cost.evaluations, found.cost.layer_forwards / WINDOWS, found.cost.heads / WINDOWS)
+    plans, forwards, heads = (f"{more}{amount:,.0f}" for amount in amounts)
+    return plans, forwards, heads
 
 
 def _indented(text: str) -> str:

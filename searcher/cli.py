@@ -15,6 +15,7 @@ from searcher.config import MeasurementConfig, RunConfig, read_config_file
 from searcher.errors import UsageError
 from searcher.flags import combined, takes
 from searcher.own_packages import check_own_packages
+from searcher.plan import Granularity
 
 app = typer.Typer(
     name="searcher",
@@ -80,9 +81,17 @@ def evaluate(
 def list_(
     what: Annotated[Literal["strategies", "objectives", "runs"], typer.Argument(help="What to list.")],
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what each does, and every option.")] = False,
+    budget: Annotated[
+        str | None, typer.Option(help="Show what each strategy costs for this budget, such as 8 or 1-8.")
+    ] = None,
+    granularity: Annotated[Granularity, typer.Option(help="Units of that budget.")] = Granularity.BLOCK,
+    blocks: Annotated[int, typer.Option(help="Blocks of the model it is for. Default: 30.", min=1)] = 30,
     runs_dir: Annotated[str, typer.Option(help="Where run folders are.")] = "runs",
 ) -> None:
-    """List the strategies and objectives there are, or the runs you have made."""
+    """List the strategies and objectives there are, or the runs you have made.
+
+    Example: [b]searcher list strategies --verbose --budget 25% --granularity sublayer --blocks 32[/b]
+    """
     check_own_packages()
     from results.listing import plugin_lines, run_lines
     from results.table import show
@@ -91,6 +100,12 @@ def list_(
         show(*run_lines(Path(runs_dir)))
     else:
         show(*plugin_lines("strategy" if what == "strategies" else "objective", verbose))
+    if budget is not None:
+        if what != "strategies":
+            raise UsageError(f"--budget says what strategies cost, but {what} are listed", "Leave it out")
+        from results.listing import costs_table
+
+        show(costs_table(budget, granularity, blocks))
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -241,14 +241,14 @@ def make_config(kind: type[Config], fields: Mapping[str, Any]) -> Config:
 def _explained(kind: type[MeasurementConfig], error: ValidationError) -> UsageError:
     # a misspelt option explains a missing one
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UsageError):
+        return cause
     name = str(first["loc"][0])
     fields = kind.model_fields
     if first["type"] == "extra_forbidden":
         return UsageError(f"Unknown option '{name}'", f"{did_you_mean(name, fields)}Options: {', '.join(fields)}")
     if first["type"] == "missing":
         return UsageError(f"Option --{name.replace('_', '-')} is missing", fields[name].description or "")
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, UsageError):
-        return cause
     option = f"Option --{name.replace('_', '-')}"
     return UsageError(f"{option}: '{first['input']}' does not fit", f"{first['msg']}. {fields[name].description}")

@@ -77,7 +77,7 @@ class Progress:
     def searching(self, loop: SearchLoop, expected: Forecast) -> None:
         """The search begins, and is expected to ask about so many plans."""
         space, known = loop.space, loop.recorder.known.plans("search")
-        total = expected.cost.evaluations
+        total = max(1, int(expected.cost.evaluations) - len(known)) if expected.complete else None
         cost = f"{expected}, cost {loop.ledger.tariff.total(expected.cost):,.0f}"
         resumed = f"; {len(known) - 1} known from before" if len(known) > 1 else ""
         self._print(f"Searching {len(space.units)} units for {space.size} to remove: {cost}{resumed}")
@@ -86,7 +86,7 @@ class Progress:
             self._spend(line)
         for plan in known:
             self._compare(loop, plan)
-        self._begin("search", max(1, int(total) - len(known)), loop)
+        self._begin("search", total, loop)
 
     def reporting(self, plans: Sequence[PrunePlan]) -> None:
         """The search is over; the dense model and the chosen plans are measured on the report split."""
@@ -162,5 +162,5 @@ class Progress:
             return
         self._logged = now
         left = (now - self._started) / self._done * max(0, self._total - self._done)
-        of = f" of about {self._total}" if self._total else ""
-        self._print(f"{self._stage}: {self._done}{of} plans  {self._status()}  about {left:.0f} s left")
+        of, to_go = (f" of about {self._total}", f"  about {left:.0f} s left") if self._total else ("", "")
+        self._print(f"{self._stage}: {self._done}{of} plans  {self._status()}{to_go}")

@@ -11,7 +11,7 @@
 For strategies that go on from the plans they have tried. A strategy can follow another one with `follow`.
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,13 +98,7 @@ class Scoreboard:
             full = have_one or any(self.space.size_of(plan) == self.space.size for plan in plans[:count])
             return self.space.fits(plans[:count], 0 if full else 1)
 
-        if fits(len(plans)):
-            return len(plans)
-        low, high = 0, len(plans)  # low fits, high does not
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+        return len(plans) if fits(len(plans)) else largest(fits, len(plans))
 
     def ranked(self, size: int | None = None) -> tuple[PrunePlan, ...]:
         """The known plans of this size (by default the full one), best first."""
@@ -144,6 +138,17 @@ class Scoreboard:
     def _sizes(self) -> list[int]:
         """The sizes of known plans up to the full one, descending."""
         return sorted((size for size in self._of_size if 1 <= size <= self.space.size), reverse=True)
+
+
+def largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest count up to `most` that fits, 0 if not even 1 does; less than what fits must fit too."""
+    low, high = 0, 1  # low fits
+    while high <= most and fits(high):  # doubling: it is dear to try a count that is far too large
+        low, high = high, min(2 * high, most) if high < most else most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def removal_matrix(plans: Sequence[PrunePlan], space: Space) -> NDArray[np.float64]:

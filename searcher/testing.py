@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from searcher import registry
+from searcher.cost import Ledger, Limits, Prices, Tariff
 from searcher.crew import open_crew
 from searcher.measurement import Measurements
 from searcher.objective import Objective
@@ -46,6 +47,8 @@ WindowGame = Callable[[PrunePlan], NDArray[np.float64]]
 """A plan's scores, float64 (windows,); lower is better."""
 
 NUM_WINDOWS = 4
+FREE = Prices((0.0, 0.0, 0.0, 0.0), 0.0)
+"""In a game only evaluations are counted."""
 
 
 def additive_game(seed: int = 0, num_blocks: int = 64) -> Game:
@@ -137,7 +140,14 @@ class Played:
         return len(pairs) / space.num_windows
 
 
-def play(strategy: Strategy, space: Space, game: Game | WindowGame, *, stop_at: int | None = None) -> Played:
+def play(
+    strategy: Strategy,
+    space: Space,
+    game: Game | WindowGame,
+    *,
+    stop_at: int | None = None,
+    max_evaluations: float | None = None,
+) -> Played:
     """Play a search against a game, without a model.
 
     Args:
@@ -145,15 +155,23 @@ def play(strategy: Strategy, space: Space, game: Game | WindowGame, *, stop_at: 
         space: what it may do.
         game: scores of plans.
         stop_at: from this ask on (counted from 0) answer with `SearchStopped` and no scores.
+        max_evaluations: answer so also where an ask would pass this limit.
 
     Returns:
         The asks and the outcome; no outcome if the strategy did not catch `SearchStopped`.
     """
-    generator = strategy.search(space)
     asks: list[Ask] = []
+    ledger = Ledger(Tariff(space.num_blocks, FREE, space.num_windows, 1, 1.0, 0.0, 1.0, 0.0), Limits(max_evaluations))
+    if max_evaluations is not None:
+        space = dataclasses.replace(space, fits=ledger.fits, limited=True)
+    generator = strategy.search(space)
     try:
         ask = next(generator)
         while True:
+            if ledger.limit_passed_by(ask.plans, 0, ask.windows, ask.screen):
+                ask = generator.throw(SearchStopped("test", _scores(ask, space, lambda _: np.nan)))
+                continue
+            ledger.charge(ask.plans, ask.windows, ask.screen)
             asks.append(ask)
             if stop_at is not None and len(asks) > stop_at:
                 ask = generator.throw(SearchStopped("test", _scores(ask, space, lambda _: np.nan)))

@@ -18,8 +18,8 @@ from strategies.beginnings import Beginning, measure_beginning
 from strategies.local import Local
 from strategies.quadratic import Quadratic, fit, lowest
 
-TABU_STEPS = 200
-TABU_STARTS = 4
+STARTS = 4
+"""Plans, the best known, from which the surrogate is searched; and one by chance."""
 FIT_AT_MOST = 2500
 """Plans that a surrogate is fitted on: a fit takes the cube of their number."""
 STRONGEST = 10
@@ -97,8 +97,8 @@ class Interactions(Strategy):
             SearchStopped: a limit has come.
         """
         learnt.model = _fitted(board, size)
-        starts = [*board.ranked(size)[:TABU_STARTS], board.space.sample(rng, size)]
-        ranked = lowest(learnt.model, board.space, size, starts, TABU_STEPS)
+        starts = [*board.ranked(size)[:STARTS], board.space.sample(rng, size)]
+        ranked = lowest(learnt.model, board.space, size, starts, count=len(board.ranked(size)) + self.batch)
         proposed = [(plan, value) for value, plan in ranked if plan not in board.scores][: self.batch]
         if not proposed:
             return

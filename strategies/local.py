@@ -13,6 +13,9 @@ from searcher.space import Space
 from searcher.strategy import Ask, Scores, Search, SearchStopped, Strategy
 from strategies.beginnings import Beginning, measure_beginning
 
+STALE = 20
+"""Repeats of each size in a row that find no new plan, after which there will hardly be another."""
+
 
 @dataclass(frozen=True)
 class Local(Strategy):
@@ -53,12 +56,16 @@ class Local(Strategy):
             yield from measure_beginning(board, self.begin, rng)
             for size in space.sizes:
                 proved[size] = yield from self.climb(board, board.ranked(size)[0], rng)
+            stale = 0
             for repeat in range(self.repeats * len(space.sizes)):
-                size = space.sizes[repeat % len(space.sizes)]
+                if stale == STALE * len(space.sizes):
+                    break
+                known, size = len(board.scores), space.sizes[repeat % len(space.sizes)]
                 kicked = space.swapped(rng, board.ranked(size)[0], self.kick)
                 yield from board.measure([kicked])
                 reached = yield from self.climb(board, kicked, rng)
                 proved[size] = min(proved[size], reached, key=lambda plan: (board.scores[plan], plan))
+                stale = 0 if len(board.scores) > known else stale + 1
         except SearchStopped:
             pass
         return board.outcome(_notes(board, proved))
@@ -82,15 +89,23 @@ class Local(Strategy):
         self, board: Scoreboard, plan: PrunePlan, neighbours: list[PrunePlan]
     ) -> Generator[Ask, Scores, PrunePlan | None]:
         """A better neighbour, the best of those measured up to the first batch that has one."""
-        costs = board.unit_costs()
-        predicted = {n: sum(costs[unit] for unit in n.units(board.space.granularity)) for n in neighbours}
-        new = sorted((n for n in neighbours if n not in board.scores), key=lambda n: (predicted[n], n))
-        for first in range(-self.batch, len(new), self.batch):  # at first none: one that is known may be better
-            yield from board.measure(new[max(0, first) : max(0, first + self.batch)])
-            best = min((n for n in neighbours if n in board.scores), key=lambda n: (board.scores[n], n), default=plan)
-            if board.scores[best] < board.scores[plan]:
+        known = [neighbour for neighbour in neighbours if neighbour in board.scores]
+        new = _by_prediction(board, [neighbour for neighbour in neighbours if neighbour not in board.scores])
+        while True:
+            best = min((plan, *known), key=lambda one: (board.scores[one], one != plan, one))
+            if best != plan:
                 return best
-        return None
+            if not new:
+                return None
+            known, new = new[: self.batch], new[self.batch :]
+            yield from board.measure(known)
+
+
+def _by_prediction(board: Scoreboard, plans: list[PrunePlan]) -> list[PrunePlan]:
+    """The plans in the order of what their units cost by what is known, the cheapest first."""
+    costs = board.unit_costs() if plans else {}
+    predicted = {plan: sum(costs[unit] for unit in plan.units(board.space.granularity)) for plan in plans}
+    return sorted(plans, key=lambda plan: (predicted[plan], plan))
 
 
 def _notes(board: Scoreboard, proved: dict[int, PrunePlan]) -> dict[str, Any]:

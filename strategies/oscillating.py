@@ -15,8 +15,10 @@ from strategies.beginnings import Beginning, measure_beginning
 
 @dataclass(frozen=True)
 class Oscillating(Strategy):
-    """Improve a plan by going too far and coming back: greedily remove a few units more, then greedily give as many
-    back; then the other way round. Whenever that ends at a better plan it begins again from there, with a swing of one.
+    """Improve a plan by removing a few units too many and giving as many back, and the other way round.
+
+    Both are done greedily, so the plan comes back another way than it went. Whenever it comes back better, the search
+    begins again from there with a swing of one; else the next swing is wider.
 
     When to use it: to improve greedy's plan for little. A swing of one costs some 50 plans where all swaps would be
     hundreds, and a swing of four changes four units at once.

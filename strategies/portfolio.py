@@ -26,8 +26,8 @@ WARM_STARTS: dict[str, Strategy] = {
 }
 """Members that cost a dense pass and one plan of each size."""
 
-SWING = 3
-"""How far oscillating search swings here: deeper is dearer, and what comes next finds as much for less."""
+SWING = Oscillating(swing=1)
+"""Wider swings are dearer, and the rounds that come after find as much for less."""
 
 Part = Generator[Ask, Scores, Any]
 
@@ -63,8 +63,9 @@ class Portfolio(Strategy):
     """Cheap strategies first, then greedy, then whatever improves on the best of them until the limit.
 
     Influence and contiguous removal need little more than a dense pass. Greedy follows where the limit has room for it,
-    then oscillating search from the best plan. What is left of the limit is spent on rounds of a quadratic surrogate
-    (`interactions`) and generations of offspring (`evolutionary`) in turn. All members know every score so far, so that
+    then oscillating search with swings of one, as often as that helps. What is left of the limit is spent on rounds of
+    a quadratic surrogate (`interactions`) and generations of offspring (`evolutionary`) in turn, and on swings again
+    whenever they have found better. All members know every score so far, so that
     nothing is measured twice, and the outcome is never worse on the search windows than that of a member which ran in
     full; which did is said below the outcome.
 
@@ -94,7 +95,7 @@ class Portfolio(Strategy):
                 members.left_out["greedy"] = "it does not fit the limit"
             for size in reversed(space.sizes):
                 name = "oscillating" if len(space.sizes) == 1 else f"oscillating at {size}"
-                yield from members.run(name, Oscillating(swing=SWING).improve(board, size))
+                yield from members.run(name, SWING.improve(board, size))
             yield from self._rounds(board, members, space.rng())
         except SearchStopped:
             pass
@@ -118,8 +119,11 @@ class Portfolio(Strategy):
         while len(board.scores) < most and stale < len(space.sizes):
             known = len(board.scores)
             size = space.sizes[-1 - members.rounds % len(space.sizes)]
+            best = board.ranked(size)[:1]
             yield from Interactions().round(board, size, rng, learnt)
             yield from Evolutionary().generation(board, size, rng)
+            if board.ranked(size)[:1] != best:
+                yield from SWING.improve(board, size)
             members.rounds += 1
             stale = 0 if len(board.scores) > known else stale + 1
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ CONSTANT = 10.0
 """Prior variance of the constant, relative to that of the scores: large, so that they decide it."""
 CHOSEN_ON = 250
 """Plans that the variances are chosen on, which takes the cube of their number several times."""
+STEPS = 200
+"""Of a tabu search."""
 BESIDE = 8
 """Plans next to each step of tabu search that are looked at too."""
 ENUMERABLE = 50_000
@@ -99,27 +101,37 @@ def _error_left_out(
 
 
 def lowest(
-    model: Quadratic, space: Space, size: int, starts: Sequence[PrunePlan], steps: int
+    model: Quadratic, space: Space, size: int, starts: Sequence[PrunePlan], count: int
 ) -> list[tuple[float, PrunePlan]]:
-    """Plans of this size with the lowest predictions, ascending: all there are where they can be enumerated.
+    """The plans of this size with the lowest predictions, ascending: of all there are, where they can be enumerated.
 
     Args:
         model: the predictions.
         space: what is legal.
         size: of the plans.
         starts: plans of this size from which tabu search sets out.
-        steps: of tabu search from each of them.
+        count: how many plans are wanted.
     """
-    if space.count(size) <= ENUMERABLE:
-        plans = list(space.plans(size))
-        values = dict(zip(plans, model.predict(removal_matrix(plans, space)).tolist(), strict=True))
+    if space.count(size) <= ENUMERABLE and not space.most:
+        found = _enumerated(model, len(space.units), size, count)
     else:
-        values = {plan: value for start in starts for plan, value in _tabu(model, space, start, steps).items()}
-    return sorted((value, plan) for plan, value in values.items())
+        found = {chosen: value for start in starts for chosen, value in _tabu(model, space, start).items()}
+    best = sorted((value, chosen) for chosen, value in found.items())[:count]
+    return [(value, PrunePlan.of(space.units[i] for i in chosen)) for value, chosen in best]
 
 
-def _tabu(model: Quadratic, space: Space, start: PrunePlan, steps: int) -> dict[PrunePlan, float]:
-    """The plans on a walk that always takes the best swap, never back within a few steps, and those beside the way.
+def _enumerated(model: Quadratic, units: int, size: int, count: int) -> dict[tuple[int, ...], float]:
+    """The best of all sets of so many units, by their positions."""
+    chosen = np.array(list(combinations(range(units), size)))
+    removed = np.zeros((len(chosen), units))
+    np.put_along_axis(removed, chosen, 1.0, axis=1)
+    values = model.predict(removed)
+    best = values.argsort(kind="stable")[:count]
+    return dict(zip(map(tuple, chosen[best].tolist()), values[best].tolist(), strict=True))
+
+
+def _tabu(model: Quadratic, space: Space, start: PrunePlan) -> dict[tuple[int, ...], float]:
+    """The sets of units on a walk that always takes the best swap, never back within a few steps, and those beside it.
 
     Source: Glover 1989 (ORSA Journal on Computing 1, "Tabu Search - Part I").
     """
@@ -130,7 +142,7 @@ def _tabu(model: Quadratic, space: Space, start: PrunePlan, steps: int) -> dict[
     tenure = max(2, len(parts) // 6)
     free_again = np.zeros(len(parts))  # step at which a unit may move again
     seen: dict[tuple[int, ...], float] = {tuple(np.flatnonzero(removed)): value}
-    for step in range(steps):
+    for step in range(STEPS):
         gone, left = np.flatnonzero(removed), np.flatnonzero(removed == 0)
         marginal = model.single + model.pair @ removed
         change = marginal[left] - marginal[gone, None] - model.pair[np.ix_(gone, left)]
@@ -149,4 +161,4 @@ def _tabu(model: Quadratic, space: Space, start: PrunePlan, steps: int) -> dict[
         value += float(change[i, j])
         removed[gone[i]], removed[left[j]] = 0.0, 1.0
         free_again[[gone[i], left[j]]] = step + tenure
-    return {PrunePlan.of(space.units[i] for i in chosen): value for chosen, value in seen.items()}
+    return seen

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from searcher.errors import UsageError
 from searcher.plan import PrunePlan, Unit
-from searcher.scoreboard import Scoreboard
+from searcher.scoreboard import Scoreboard, largest
 from searcher.space import Space
 from searcher.strategy import Ask, Outcome, Scores, Search, SearchStopped, Strategy
 from strategies.shapley_chains import Sample, Value
@@ -146,9 +146,11 @@ class Shapley(Strategy):
         """As many pairs as fit the limits together with as many in each later round and the final plan."""
         missing = space.size - space.size_of(sample.base)
         later = missing * (missing - 1) if self.adaptive else 0  # plans a pair: 2 * (missing - 1 + … + 1)
-        while (pairs := len(sample.pairs)) > 1 and not space.fits(sample.plans(), spare=pairs * later + 1):
-            sample = sample.first(max(1, pairs * 9 // 10))
-        return sample
+
+        def fits(count: int) -> bool:
+            return space.fits(sample.first(count).plans(), spare=count * later + 1)
+
+        return sample.first(max(1, largest(fits, len(sample.pairs))))
 
 
 RESTRICTED = "size-restricted Shapley"
@@ -170,11 +172,9 @@ def _measure(board: Scoreboard, plans: Sequence[PrunePlan]) -> Generator[Ask, Sc
 
 def _affordable_replay(space: Space, estimator: Estimator, samples: int) -> Replay:
     """With as many samples as fit the limits together with the final plan, or the fewest that make sense."""
-    replay, least = Replay(space, estimator, samples), least_samples(space)
-    while samples > least and not space.fits(replay.plans, spare=1):
-        samples = max(least, samples * 9 // 10)
-        replay = Replay(space, estimator, samples)
-    return replay
+    least = least_samples(space)
+    extra = largest(lambda more: space.fits(Replay(space, estimator, least + more).plans, spare=1), samples - least)
+    return Replay(space, estimator, least + extra)
 
 
 def _replayed(board: Scoreboard, replay: Replay) -> Estimation:

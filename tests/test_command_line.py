@@ -100,7 +100,7 @@ def test_the_table_goes_to_stdout_and_all_else_to_stderr(searcher_command):
     assert done.code == 0
     assert "report perplexity (95% interval)" in done.out
     assert "Kept in runs/greedy-block-2-" in done.out
-    assert "Searching 6 units for 2 to remove, about 11 plans" in done.err
+    assert "Searching 6 units for 2 to remove: about 11 plans, cost " in done.err
     assert "Searching" not in done.out
 
 
@@ -131,7 +131,7 @@ def test_same_seed_same_plans_in_a_fresh_process(searcher_command, tiny, strateg
 
 def test_seeds_change_the_search_and_never_the_report_text(searcher_command):
     documents = [
-        run_json(searcher_command, "--strategy", "random", "--strategy-arg", "samples=3", "--budget", "3", *seeds)
+        run_json(searcher_command, "--strategy", "random", "--strategy-arg", "samples=1", "--budget", "3", *seeds)
         for seeds in ([], ["--seed", "1"], ["--data-seed", "1"])
     ]
     dense = [d["dense"] for d in documents]
@@ -410,9 +410,35 @@ def lines_of(error):
     [
         (["--strategy", "shaply"], "Unknown strategy 'shaply'|Did you mean 'shapley'"),
         (["--objective", "perplexty"], "Unknown objective 'perplexty'|Did you mean 'perplexity'"),
-        (["--strategy-arg", "chain=4"], "Unknown option 'chain' of strategy 'shapley'|Did you mean 'chains'"),
-        (["--strategy-arg", "chains=many"], "Option 'chains' of strategy 'shapley': 'many' does not fit|integer"),
-        (["--strategy-arg", "chains=1"], "Option 'chains' of strategy 'shapley': '1' does not fit|greater than"),
+        (
+            ["--strategy", "shapley", "--strategy-arg", "chain=4"],
+            "Unknown option 'chain' of strategy 'shapley'|Did you mean 'chains'",
+        ),
+        (
+            ["--strategy", "shapley", "--strategy-arg", "chains=many"],
+            "Option 'chains' of strategy 'shapley': 'many' does not fit|integer",
+        ),
+        (
+            ["--strategy", "shapley", "--strategy-arg", "chains=1"],
+            "Option 'chains' of strategy 'shapley': '1' does not fit|greater than",
+        ),
+        (["--strategy", "optuna", "--strategy-arg", "sampler=annealing"], "Option 'sampler' of strategy 'optuna'|tpe"),
+        (["--strategy", "shapley", "--strategy-arg", "samples=9"], "'samples' is for the estimators of shapiq|chains"),
+        (["--max-attention", "1"], "limit a free mix, but the granularity is 'block'|--granularity sublayer"),
+        (
+            ["--granularity", "sublayer", "--max-attention", "0", "--max-ffn", "1"],
+            "asks for 2 units, but with .* only 1 can be removed|or raise them",
+        ),
+        (["--strategy", "greedy", "--start", "1-2"], "Strategy 'greedy' does not start from a plan|local"),
+        (["--start", "runs/none"], "cannot read 'runs/none'|separated by commas"),
+        (["--start", "1-3"], "The starting plan 1-3 removes 3 units, the budget 2|of a size that is asked for"),
+        (["--start", "1,9"], "names block 9, but the model has 6 blocks|numbered 0 to 5"),
+        (["--start", "1-2", "--keep", "2"], "removes units that are protected|--keep"),
+        (["--strategy", "exhaustive", "--strategy-arg", "most=10"], "There are 15 plans, more than the 10|raise most"),
+        (
+            ["--strategy", "contiguous", "--keep", "1,3,5"],
+            "No 2 consecutive units may be removed together|protect less",
+        ),
         (["--strategy-arg", "chains"], "--strategy-arg 'chains' is not name=value|name=value"),
         (["--objective-arg", "x=1"], "Unknown option 'x' of objective 'perplexity'|no options"),
         (["--budget", "0"], "Budget '0' removes nothing|at least 1"),
@@ -496,7 +522,7 @@ def test_mistakes_in_evaluate(searcher_command, arguments, told):
     [
         (["--windows", "5"], "windows was 4, now 5"),
         (["--seed", "1"], "seed was 0, now 1"),
-        (["--strategy", "greedy"], 'strategy was "shapley", now "greedy"'),
+        (["--strategy", "greedy"], 'strategy was "portfolio", now "greedy"'),
         (["--budget", "3"], 'budget was "2", now "3"'),
         (["--dtype", "bfloat16"], 'dtype was "float32", now "bfloat16"'),
     ],
