@@ -250,12 +250,13 @@ class StrategyContract:
         code = (
             f"import json, searcher.testing as t; print(json.dumps(t.asked({self.name!r}, {dict(self.options)!r}, 5)))"
         )
-        for hash_seed in ("1", "2"):
-            environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-            found = subprocess.run(
-                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-            )
-            assert json.loads(found.stdout) == asked(self.name, self.options, 5)
+        command, environments = [sys.executable, "-c", code], [{**os.environ, "PYTHONHASHSEED": s} for s in "12"]
+        processes = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
+        here = asked(self.name, self.options, 5)
+        for process in processes:
+            found, _ = process.communicate()
+            assert process.returncode == 0
+            assert json.loads(found) == here
 
     def test_playing_twice_with_one_instance_is_the_same(self) -> None:
         """A strategy keeps no state between searches."""

@@ -65,9 +65,8 @@ class Portfolio(Strategy):
     Influence and contiguous removal need little more than a dense pass. Greedy follows where the limit has room for it,
     then oscillating search with swings of one, as often as that helps. What is left of the limit is spent on rounds of
     a quadratic surrogate (`interactions`) and generations of offspring (`evolutionary`) in turn, and on swings again
-    whenever they have found better. All members know every score so far, so that
-    nothing is measured twice, and the outcome is never worse on the search windows than that of a member which ran in
-    full; which did is said below the outcome.
+    whenever they have found better. All members know every score so far, so nothing is measured twice, and the outcome
+    is never worse on the search windows than that of a member which ran in full; which did is said below the outcome.
 
     When to use it: by default. Without a limit it measures about twice as many plans as greedy.
 
