@@ -111,6 +111,7 @@ class Ledger:
     tariff: Tariff
     limits: Limits
     charged: Cost = field(default_factory=Cost)
+    statistics: Cost = field(default_factory=Cost)
     _charged_windows: dict[tuple[PrunePlan, bool], set[int]] = field(default_factory=dict)
 
     def cost_of(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None, screen: bool = False) -> Cost:
@@ -136,7 +137,8 @@ class Ledger:
     def charge_statistics(self, layer_forwards: float, heads: float = 0.0) -> None:
         """Charge for statistics of the dense model, in layer-forwards and output heads per window."""
         windows = self.tariff.windows
-        self.charged += Cost(layer_forwards=layer_forwards * windows, heads=heads * windows)
+        self.statistics = Cost(layer_forwards=layer_forwards * windows, heads=heads * windows)
+        self.charged += self.statistics
 
     def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
         """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits."""

@@ -170,10 +170,10 @@ def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -
 
 
 def _executed(loop: SearchLoop, searched: list[Measurement]) -> Cost:
-    """What the journal says was run for the plans that were asked for, by this process and those before it."""
+    """What was run for the plans asked for, by this process and those before it: statistics, and what is journaled."""
     rows = sum(group.rows for group in loop.recorder.crew.layout["search"])
     own = [line for line in searched if not line.run]
-    return Cost(
+    return loop.ledger.statistics + Cost(
         evaluations=round(sum(len(line.rows) for line in own if line.split == "search") / rows, 6),
         layer_forwards=sum(line.layer_forwards for line in own),
         heads=sum(line.heads for line in own),

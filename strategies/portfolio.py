@@ -26,8 +26,9 @@ WARM_STARTS: dict[str, Strategy] = {
 }
 """Members that cost a dense pass and one plan of each size."""
 
-SWING = Oscillating(swing=1)
+SWINGS = Oscillating(swing=1)
 """Wider swings are dearer, and the rounds that come after find as much for less."""
+SURROGATE, EVOLUTION = Interactions(), Evolutionary()
 
 Part = Generator[Ask, Scores, Any]
 
@@ -94,7 +95,7 @@ class Portfolio(Strategy):
                 members.left_out["greedy"] = "it does not fit the limit"
             for size in reversed(space.sizes):
                 name = "oscillating" if len(space.sizes) == 1 else f"oscillating at {size}"
-                yield from members.run(name, SWING.improve(board, size))
+                yield from members.run(name, SWINGS.improve(board, size))
             yield from self._rounds(board, members, space.rng())
         except SearchStopped:
             pass
@@ -119,10 +120,10 @@ class Portfolio(Strategy):
             known = len(board.scores)
             size = space.sizes[-1 - members.rounds % len(space.sizes)]
             best = board.ranked(size)[:1]
-            yield from Interactions().round(board, size, rng, learnt)
-            yield from Evolutionary().generation(board, size, rng)
+            yield from SURROGATE.round(board, size, rng, learnt)
+            yield from EVOLUTION.generation(board, size, rng)
             if board.ranked(size)[:1] != best:
-                yield from SWING.improve(board, size)
+                yield from SWINGS.improve(board, size)
             members.rounds += 1
             stale = 0 if len(board.scores) > known else stale + 1
 

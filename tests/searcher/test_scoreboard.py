@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from searcher.plan import Granularity, PrunePlan, Unit
 from searcher.scoreboard import Scoreboard, largest
-from searcher.strategy import Outcome, SearchStopped, Strategy
+from searcher.strategy import Outcome, Scores, SearchStopped, Strategy
 from searcher.testing import additive_game, make_space, play
 from strategies.greedy import Greedy
 
@@ -67,9 +67,8 @@ def test_a_partial_plan_is_completed_by_an_additive_fit():
     board = Scoreboard(make_space(6, 3))
     game = additive_game(seed=3)
     singles = [PrunePlan.of([unit]) for unit in board.space.units]
-    for plan in singles:
-        board.scores[plan] = game(plan)
-        board._of_size.setdefault(1, {})[plan] = None
+    scores = np.array([[game(plan)] for plan in singles])
+    board.learn(Scores(tuple(singles), scores, np.full((6, 1, 4), np.nan)))
     cheapest = sorted(board.space.units, key=lambda unit: game(PrunePlan.of([unit])))
     assert board.unit_order() == tuple(cheapest)
     assert board.completed() == PrunePlan.of(cheapest[:3])
