@@ -80,7 +80,7 @@ class Exhaustive(Strategy):
             "plans": count,
             "measured": len(ranked),
             "complete": len(ranked) == count,
-            "best": [{"plan": str(plan), "score": str(board.scores[plan])} for plan in ranked[:2]],
+            "best": [{"plan": str(plan), "score": board.scores[plan]} for plan in ranked[:2]],
         }
 
 

@@ -43,8 +43,7 @@ class Interactions(Strategy):
     search. How well each round's predictions ranked the plans that were then measured is part of the outcome: where
     that correlation is low, do not trust the coefficients. The search ends with swaps of the best plan.
 
-    When to use it: to learn which units depend on each other, and for few units, where a surrogate fits soon. On many
-    units `evolutionary` and `oscillating` find as much.
+    When to use it: to learn which units depend on each other, and to find plans several swaps away from greedy's.
 
     Source: quadratic (Ising) surrogates of pruning, arXiv:2602.00161, there from second derivatives; here
     J_ij = f_ij - f_i - f_j + f_0 from measured losses, or by regression on whatever plans were measured.
@@ -96,6 +95,8 @@ class Interactions(Strategy):
         Raises:
             SearchStopped: a limit has come.
         """
+        if not any(map(np.isfinite, board.scores.values())):
+            return  # every plan breaks the model: there is nothing to fit
         learnt.model = _fitted(board, size)
         starts = [*board.ranked(size)[:STARTS], board.space.sample(rng, size)]
         ranked = lowest(learnt.model, board.space, size, starts, count=len(board.ranked(size)) + self.batch)

@@ -1,6 +1,7 @@
 """Strategies that improve plans: what they ask, what they prove, and what they say of themselves."""
 
 import dataclasses
+import json
 from itertools import combinations
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from searcher import registry
 from searcher.errors import UsageError
+from searcher.measurement import to_plain_json
 from searcher.plan import Granularity, Part, PrunePlan
 from searcher.scoreboard import removal_matrix
 from searcher.testing import additive_game, interacting_game, make_space, play
@@ -61,6 +63,17 @@ def test_a_range_gives_a_plan_of_every_size_in_one_search(name):
     space = dataclasses.replace(space_for(strategy, 9, 4), sizes=(1, 2, 3, 4))
     outcome = play(strategy, space, additive_game(seed=2)).outcome
     assert {space.size_of(plan) for plan in outcome.plans} >= {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("name", sorted(registry.BUILT_IN["strategy"]))
+@pytest.mark.parametrize("works", [0, 1, 2])
+def test_a_model_that_hardly_any_plan_leaves_working(name, works):
+    """All plans break it, or all but the dense one, or all but those of one unit."""
+    strategy = registry.make("strategy", name, {})
+    space = space_for(strategy, 8, 3)
+    outcome = play(strategy, space, lambda plan: 1.0 if len(plan.removed) < works else np.inf).outcome
+    assert space.size_of(outcome.plans[0]) == 3
+    json.dumps(to_plain_json(outcome.notes), allow_nan=False)
 
 
 @pytest.mark.parametrize("strategy", IMPROVING, ids=lambda strategy: type(strategy).__name__)
