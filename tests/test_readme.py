@@ -7,7 +7,8 @@ import pytest
 from tiny_checkpoint import OPTIONS
 
 import searcher
-from searcher.testing import ObjectiveContract, StrategyContract, additive_game, make_space, play
+from searcher.games import additive_game, make_space, play
+from searcher.testing import ObjectiveContract, StrategyContract
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -6,12 +6,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from searcher.crew import open_crew
+from searcher.games import make_space
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
 from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
 from searcher.space import Space
-from searcher.testing import make_space, tiny_tokenizer
+from searcher.testing import tiny_tokenizer
 from strategies.portfolio import Portfolio
 
 STEPS, ROWS, TOKENS, VOCABULARY = 150, 16, 32, 64

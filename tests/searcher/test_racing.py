@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import ttest_rel
 
 from searcher import racing
+from searcher.games import make_space
 from searcher.plan import PrunePlan, Unit
 from searcher.racing import looks, rank
 from searcher.strategy import Ask, Scores, SearchStopped
-from searcher.testing import make_space
 
 ALPHA = 0.05
 

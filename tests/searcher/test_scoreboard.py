@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searcher.games import additive_game, make_space, play
 from searcher.plan import Granularity, PrunePlan, Unit
 from searcher.scoreboard import Scoreboard, largest
 from searcher.strategy import Outcome, Scores, SearchStopped, Strategy
-from searcher.testing import additive_game, make_space, play
 from strategies.greedy import Greedy
 
 

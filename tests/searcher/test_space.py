@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searcher.games import make_space
 from searcher.plan import Granularity, Part, PrunePlan
-from searcher.testing import make_space
 
 SUBLAYER = Granularity.SUBLAYER
 

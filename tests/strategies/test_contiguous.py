@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from searcher.errors import UsageError
+from searcher.games import additive_game, make_space, play
 from searcher.plan import Granularity, Part, PrunePlan, Unit
-from searcher.testing import additive_game, make_space, play
 from strategies.contiguous import Contiguous
 
 MAPS = {"cosine": "state-cosines", "angular": "state-angles"}

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from searcher.games import additive_game, make_space, play
 from searcher.plan import Granularity, PrunePlan, Unit
-from searcher.testing import additive_game, make_space, play
 from strategies.greedy import Greedy
 from strategies.random import Random
 

@@ -9,10 +9,10 @@ import pytest
 
 from searcher import registry
 from searcher.errors import UsageError
+from searcher.games import additive_game, interacting_game, make_space, play
 from searcher.measurement import to_plain_json
 from searcher.plan import Granularity, Part, PrunePlan
 from searcher.scoreboard import removal_matrix
-from searcher.testing import additive_game, interacting_game, make_space, play
 from strategies.beam import Beam
 from strategies.evolutionary import Evolutionary
 from strategies.exhaustive import Exhaustive

@@ -4,8 +4,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from searcher.games import additive_game, make_space, play
 from searcher.plan import Granularity, Part, PrunePlan, Unit, all_units
-from searcher.testing import StrategyContract, additive_game, make_space, play
+from searcher.testing import StrategyContract
 from strategies.influence import Influence
 
 STATISTICS = ("relative-l1", "relative-l2", "logits", "taylor", "magnitude")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from trained import enumerated
 
+from searcher.games import interacting_game, make_space, play
 from searcher.plan import Granularity
-from searcher.testing import interacting_game, make_space, play
 from strategies.beam import Beam
 from strategies.evolutionary import Evolutionary
 from strategies.exhaustive import Exhaustive

@@ -12,8 +12,9 @@ import numpy as np
 import optuna
 import pytest
 
+from searcher.games import additive_game, make_space, play
 from searcher.plan import Granularity, Part, PrunePlan, Unit
-from searcher.testing import additive_game, asked, make_space, play
+from searcher.testing import asked
 from strategies.optuna import Optuna, Sampler
 
 SAMPLERS = get_args(Sampler)

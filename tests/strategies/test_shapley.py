@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searcher.errors import UsageError
+from searcher.games import additive_game, make_space, play
 from searcher.plan import Granularity, Part, PrunePlan, Unit, all_units
-from searcher.testing import additive_game, make_space, play
 from searcher.trie import layer_forwards, path_of
 from strategies.shapley import Shapley
 from strategies.shapley_chains import balanced_permutations

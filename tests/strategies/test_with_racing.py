@@ -11,6 +11,7 @@ from families import tiny_model
 from objectives.loss import Loss
 from searcher.cost import Ledger, Limits, Tariff
 from searcher.crew import open_crew
+from searcher.games import additive_game, make_space, noisy_game, play
 from searcher.journal import Journal, read_evaluations
 from searcher.plan import Granularity, all_units
 from searcher.prices import measure_prices
@@ -18,7 +19,7 @@ from searcher.search_loop import Recorder, SearchLoop
 from searcher.selection import chosen_plans
 from searcher.selfcheck import open_replay
 from searcher.space import Space
-from searcher.testing import additive_game, make_space, noisy_game, play, tiny_tokenizer
+from searcher.testing import tiny_tokenizer
 from strategies.greedy import Greedy
 from strategies.random import Random
 
