@@ -126,7 +126,12 @@ class Scoreboard:
         return tuple(sorted(self.space.units, key=lambda unit: (costs[unit], unit)))
 
     def completed(self) -> PrunePlan:
-        """The best plan of full size, or the best of the largest size below it filled up by :meth:`unit_order`."""
+        """The best plan of full size, or the best of the largest size below it filled up by :meth:`unit_order`.
+
+        Where nothing is known, any plan: chance is no worse than the order of the units.
+        """
+        if not self.scores:
+            return self.space.sample(self.space.rng())
         sizes = self._sizes()
         return self.space.filled(self.ranked(sizes[0])[0] if sizes else PrunePlan(), self.unit_order())
 
