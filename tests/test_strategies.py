@@ -131,7 +131,7 @@ def test_the_same_plan_in_other_processes_with_and_without_workers(tiny, tmp_pat
                 *QUICK.get(name, []),
             ],
             cwd=folder,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "2"},  # a core for each worker
             capture_output=True,
             text=True,
             check=True,
