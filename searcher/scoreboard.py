@@ -118,6 +118,7 @@ class Scoreboard:
         scores = np.array([self.scores[plan] for plan in plans])
         fitted = np.linalg.lstsq(design.T @ design + pull, design.T @ scores, rcond=None)[0][1:]
         fitted[removed.sum(axis=0) == 0] = fitted.max(initial=0.0)
+        fitted = fitted.round(12)  # what a linear solver leaves to chance decides nothing
         return dict(zip(self.space.units, fitted.tolist(), strict=True))
 
     def unit_order(self) -> tuple[Unit, ...]:

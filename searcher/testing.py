@@ -90,11 +90,12 @@ class StrategyContract:
         assert next(plan for plan in played.outcome.plans if plan.size(Granularity.BLOCK) == 2) == best
 
     def test_same_seed_same_questions_in_a_fresh_process(self) -> None:
-        """Whatever the hash seed of the process."""
+        """Whatever the hash seed of the process, and the threads of its linear algebra."""
         code = (
             f"import json, searcher.testing as t; print(json.dumps(t.asked({self.name!r}, {dict(self.options)!r}, 5)))"
         )
-        command, environments = [sys.executable, "-c", code], [{**os.environ, "PYTHONHASHSEED": s} for s in "12"]
+        varied = ("PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        command, environments = [sys.executable, "-c", code], [os.environ | dict.fromkeys(varied, n) for n in "12"]
         processes = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
         here = asked(self.name, self.options, 5)
         for process in processes:

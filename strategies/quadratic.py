@@ -48,6 +48,10 @@ class Quadratic:
         found: NDArray[np.float64] = self.constant + removed @ self.single + quadratic
         return found
 
+    def rounded(self) -> "Quadratic":
+        """With coefficients of twelve decimals, so that what a linear solver leaves to chance decides nothing."""
+        return Quadratic(round(self.constant, 12), self.single.round(12), self.pair.round(12))
+
 
 def fit(removed: NDArray[np.float64], scores: NDArray[np.float64], size: int) -> Quadratic:
     """The posterior mean of the coefficients under normal priors, whose variances leave-one-out chooses.
@@ -74,7 +78,7 @@ def fit(removed: NDArray[np.float64], scores: NDArray[np.float64], size: int) ->
     pair = share * (removed.T * weights) @ removed
     np.fill_diagonal(pair, 0.0)
     without_constant = Quadratic(0.0, removed.T @ weights, pair)
-    return replace(without_constant, constant=float((scores - without_constant.predict(removed)).mean()))
+    return replace(without_constant, constant=float((scores - without_constant.predict(removed)).mean())).rounded()
 
 
 def _kernel(removed: NDArray[np.float64], size: int, share: float, noise: float) -> tuple[NDArray[np.float64], float]:
