@@ -9,6 +9,8 @@ OPTIONS = {
     # statistics are made up in a game, so what goes by them cannot know better
     "influence": {"metric": "loss"},
     "contiguous": {"metric": "loss"},
+    # a sampler thinks long about spaces that are soon exhausted
+    "optuna": {"trials": 60, "patience": 40},
 }
 
 
