@@ -8,7 +8,7 @@ from rich.table import Table
 
 from searcher import registry
 from searcher.config import RunConfig, make_config
-from searcher.cost import Ledger, Limits, Prices, Tariff
+from searcher.cost import Limits, Prices, Tariff
 from searcher.errors import UsageError
 from searcher.forecast import forecast
 from searcher.journal import RUN_FILE, read_json
@@ -47,7 +47,7 @@ def costs_table(budget: str, granularity: Granularity, blocks: int) -> Table:
     """
     config = make_config(RunConfig, {"budget": budget, "granularity": granularity})
     tariff = Tariff(blocks, ASSUMED, WINDOWS, 1, 1.0, 0.0, 1.0, 0.0)
-    space = open_space(config, blocks, WINDOWS, Ledger(tariff, Limits()).fits, {})
+    space = open_space(config, blocks, WINDOWS)
     table = Table(title=f"To remove {budget} of {len(space.units)} units", title_justify="left")
     for column in ("strategy", "plans", "layer-forwards a window", "heads a window"):
         table.add_column(column, justify="left" if column == "strategy" else "right")

@@ -93,7 +93,9 @@ def list_(
     Example: [b]searcher list strategies --verbose --budget 25% --granularity sublayer --blocks 32[/b]
     """
     check_own_packages()
-    from results.listing import plugin_lines, run_lines
+    if budget is not None and what != "strategies":
+        raise UsageError(f"--budget says what strategies cost, but {what} are listed", "Leave it out")
+    from results.listing import costs_table, plugin_lines, run_lines
     from results.table import show
 
     if what == "runs":
@@ -101,10 +103,6 @@ def list_(
     else:
         show(*plugin_lines("strategy" if what == "strategies" else "objective", verbose))
     if budget is not None:
-        if what != "strategies":
-            raise UsageError(f"--budget says what strategies cost, but {what} are listed", "Leave it out")
-        from results.listing import costs_table
-
         show(costs_table(budget, granularity, blocks))
 
 

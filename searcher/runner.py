@@ -1,6 +1,7 @@
 """A run from its configuration to its folder: prepare, search, report. The same configuration resumes it."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     prepared = prepare(config, make_objectives(config), config.granularity, progress.say, config.screening is not None)
     _check_room_to_race(config, prepared)
     # what can be refused is refused before anything is written
-    units = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], lambda *_: True, {}).units
+    space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"])
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
     with Journal(folder) as journal, contextlib.closing(prepared.crew):
@@ -69,8 +70,8 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         _measure_dense(recorder)
         recorder.shared = shared
         ledger = _open_ledger(config, prepared, recorder)
-        statistics = _find_statistics(strategy, prepared, units, ledger, record, folder)
-        space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], ledger.fits, statistics)
+        statistics = _find_statistics(strategy, prepared, space.units, ledger, record, folder)
+        space = dataclasses.replace(space, fits=ledger.fits, statistics=statistics)
         deadline = None if config.seconds is None else started + config.seconds
         loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline, prepared.screening)
         progress.searching(loop, forecast(strategy, space, ledger.tariff, ledger.limits))

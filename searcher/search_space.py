@@ -1,16 +1,12 @@
 """The space of a search, and its starting plan, from the configuration of a run."""
 
-from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from searcher.config import RunConfig
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_json
 from searcher.plan import Budget, Part, PrunePlan, legal_units
-from searcher.space import Fits, Space
+from searcher.space import Space
 
 
 def find_start(text: str) -> PrunePlan:
@@ -28,14 +24,8 @@ def find_start(text: str) -> PrunePlan:
     return PrunePlan.parse(outcome["chosen"][str(outcome["size"])])
 
 
-def open_space(
-    config: RunConfig,
-    num_blocks: int,
-    num_windows: int,
-    fits: Fits,
-    statistics: Mapping[str, NDArray[np.float64]],
-) -> Space:
-    """The space that the configuration describes, for a model of this many blocks.
+def open_space(config: RunConfig, num_blocks: int, num_windows: int) -> Space:
+    """The space that the configuration describes, for a model of this many blocks, without limits or statistics yet.
 
     Raises:
         UsageError: there are too few legal units for the budget, or the starting plan is not legal.
@@ -49,9 +39,8 @@ def open_space(
         sizes=Budget(config.budget).sizes(len(units)),
         num_windows=num_windows,
         seed=config.seed,
-        fits=fits,
+        fits=lambda plans, spare=0: True,
         limited=any(limit is not None for limit in config.of_kind("limit").values()),
-        statistics=statistics,
         most={part: most for part, most in limits.items() if most is not None},
         start=None if config.start is None else PrunePlan.parse(config.start),
         racing=config.racing,
