@@ -19,6 +19,7 @@ from benchmarks.common import Opened, open_model, report, windows_of
 from benchmarks.evaluator import sampled, usual_seconds
 from objectives.loss import Loss
 from searcher.cost import Ledger, Limits, Tariff
+from searcher.goals import Goals
 from searcher.journal import Journal
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
@@ -41,7 +42,7 @@ def search(opened: Opened, racing: float | None) -> tuple[PrunePlan, float, floa
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
         recorder = Recorder(crew, journal, Measurements(crew.layout), lambda _: None)
         recorder.measure("search", [PrunePlan()])
-        loop = SearchLoop(space, recorder, ledger, {"loss": Loss()})
+        loop = SearchLoop(space, recorder, ledger, Goals({"loss": Loss()}, ("loss",)))
         started = time.perf_counter()
         outcome = loop.run(Greedy())
         seconds = time.perf_counter() - started

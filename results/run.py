@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from results.front import nondominated
 from results.intervals import interval
 from searcher import registry
 from searcher.config import RunConfig, make_config
@@ -71,8 +70,8 @@ class Run:
     @cached_property
     def objectives(self) -> dict[str, Objective]:
         """By name, in the order of the run."""
-        args = self.config.objective_args
-        return {name: registry.make("objective", name, args.get(name, {})) for name in self.config.objective}
+        recipes = self.config.recipes
+        return {label: registry.make("objective", name, options) for label, (name, options) in recipes.items()}
 
     @cached_property
     def measurements(self) -> Measurements:
@@ -107,10 +106,13 @@ class Run:
         return next(e for e in self.chosen if e.size == self.outcome["size"])
 
     def front(self) -> tuple[Evaluation, ...]:
-        """The chosen plans that no other beats in size and in every objective on the search split."""
-        signs = [1.0 if o.lower_is_better else -1.0 for o in self.objectives.values()]
-        points = [[-e.size, *(s * v for s, v in zip(signs, e.search.values(), strict=True))] for e in self.chosen]
-        return tuple(e for e, keep in zip(self.chosen, nondominated(points), strict=True) if keep)
+        """The plans that no other beats on the search split in every objective, ascending by size.
+
+        The size is an objective too, unless another one says how much of the model is left; plans that miss a bound are
+        left out. With several objectives all measured plans compete, with one the chosen ones.
+        """
+        plans = map(PrunePlan.parse, self.outcome.get("front", self.outcome["chosen"].values()))
+        return tuple(sorted(map(self.evaluation, plans), key=lambda e: (e.size, e.plan)))
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `--format json`."""

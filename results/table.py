@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from results.run import Estimate, Evaluation, Run
+from searcher.measurement import PLAN_GROUP
 
 PIPED_WIDTH = 160
 """Columns where stdout is no terminal, so that plans are not broken over lines."""
@@ -38,12 +39,27 @@ def _sizes_table(run: Run) -> Table:
     table.add_column("size", justify="right")
     table.add_column("plan", overflow="fold")
     for name in run.objectives:
-        table.add_column(f"search {name}", justify="right")
-        table.add_column(f"report {name} (95% interval)", justify="right")
+        if _follows_from_plan(run, name):  # on whatever text
+            table.add_column(name, justify="right")
+        else:
+            table.add_column(f"search {name}", justify="right")
+            table.add_column(f"report {name} (95% interval)", justify="right")
         table.add_column("to dense", justify="right")
-    for evaluation in (run.dense, *run.chosen):
+    for evaluation in (run.dense, *_shown(run)):
         table.add_row(*_cells(run, evaluation), style="bold" if evaluation.plan == run.best.plan else None)
     return table
+
+
+def _follows_from_plan(run: Run, name: str) -> bool:
+    """Whether the value is the same on whatever text."""
+    groups = run.measurements.layout["report"]
+    read_together = any(group.name == PLAN_GROUP and name in group.objectives for group in groups)
+    return read_together and run.objectives[name].repeatable
+
+
+def _shown(run: Run) -> tuple[Evaluation, ...]:
+    """The chosen plans; with several objectives also the others on the front, by size."""
+    return tuple(sorted({e.plan: e for e in (*run.chosen, *run.front())}.values(), key=lambda e: (e.size, e.plan)))
 
 
 def _cells(run: Run, evaluation: Evaluation) -> list[str]:
@@ -52,7 +68,10 @@ def _cells(run: Run, evaluation: Evaluation) -> list[str]:
         dense = run.dense.report[name].value
         times = report.value / dense if dense else math.nan
         shown = f"{times:.2f}x" if math.isfinite(times) else "-"
-        cells += [_number(evaluation.search[name]), _estimate(report), shown]
+        fixed = _follows_from_plan(run, name)
+        cells += (
+            [_number(report.value), shown] if fixed else [_number(evaluation.search[name]), _estimate(report), shown]
+        )
     return cells
 
 
@@ -63,7 +82,19 @@ def _estimate(estimate: Estimate) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    if 1e6 <= abs(value) < 1e15:
+        power = int(math.log10(abs(value)) // 3)
+        return f"{value / 1000**power:.4g}{' kMGT'[power]}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
+def _front_lines(run: Run) -> Iterator[str]:
+    front = run.front()
+    if len(run.config.goals) > 1:
+        goals = ", ".join(run.config.goals)
+        yield f"{len(front)} measured plans are on the Pareto front of {goals}: no other beats them in all of these."
+    elif beaten := [str(e.size) for e in run.chosen if e not in front]:
+        yield f"Size {', '.join(beaten)} is not on the Pareto front: removing more scored better."
 
 
 def _footnotes(run: Run) -> Iterator[str]:
@@ -79,9 +110,10 @@ def _footnotes(run: Run) -> Iterator[str]:
         f"in {cost['seconds']:.0f} s."
     )
     yield from map(escape, run.outcome["notes"].get("summary", []))
-    front = run.front()
-    if beaten := [str(e.size) for e in run.chosen if e not in front]:
-        yield f"Size {', '.join(beaten)} is not on the Pareto front: removing more scored better."
+    yield from _front_lines(run)
+    if missed := run.outcome.get("missed"):
+        size = run.outcome["size"]
+        yield escape(f"No measured plan of {size} units keeps to {' and '.join(missed)}; the chosen one comes nearest.")
     if run.outcome["stopped"]:
         yield f"Stopped early: {run.outcome['stopped']}."
     if not run.outcome["repeatable"]:

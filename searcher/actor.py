@@ -23,13 +23,13 @@ from searcher.plan import PrunePlan
 
 @dataclass(frozen=True)
 class Objectives:
-    """What objectives are made of; a user's own class cannot be sent, its name can."""
+    """What objectives are made of, by label: name and options; a user's own class cannot be sent, its name can."""
 
-    options: dict[str, dict[str, Any]]
+    recipes: dict[str, tuple[str, dict[str, Any]]]
 
     def make(self) -> dict[str, Any]:
-        """New objectives, by name."""
-        return {name: registry.make("objective", name, options) for name, options in self.options.items()}
+        """New objectives, by label."""
+        return {label: registry.make("objective", name, options) for label, (name, options) in self.recipes.items()}
 
 
 class Worker:
@@ -67,7 +67,7 @@ class Worker:
         self._groups = model["groups"]
         with torch.inference_mode(), one_core():
             self._crew = crew_for(
-                replay, objectives.make(), self._groups, model["prices"], tokens, memory + shared, cores
+                replay, objectives.make(), self._groups, model["prices"], tokens, model["facts"], memory + shared, cores
             )
 
     def run(

@@ -1,6 +1,6 @@
 """What objectives see of a plan: the model replayed under it on one batch of token sequences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from searcher.amounts import Amounts
+from searcher.divergence import Reference, refer
+from searcher.objective import Divergence, Split
 from searcher.plan import PrunePlan
 from searcher.pruned import pruned
 from searcher.replay import Replay
@@ -15,13 +18,29 @@ from searcher.siblings import Sizes, in_sizes
 
 
 @dataclass(frozen=True, eq=False)
+class Facts:
+    """What objectives may know of the model besides its config.
+
+    Attributes:
+        tokenizer: the model's, from transformers.
+        amounts: see :func:`searcher.sizes.measure_amounts`.
+    """
+
+    tokenizer: Any
+    amounts: Mapping[str, Amounts]
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Some rows of a group, as the objectives see them; see :class:`searcher.objective.Candidate`."""
 
+    split: Split
     name: str
     rows: tuple[int, ...]
     ids: Tensor
     scored: Tensor
+    extra: Mapping[str, Tensor]
+    facts: Facts
 
 
 class Heads:
@@ -53,7 +72,8 @@ class ReplayedCandidate:
 
     def __init__(self, replay: Replay, plan: PrunePlan, batch: Batch, heads: Heads | None, position: int = 0) -> None:
         self.plan, self.batch, self.rows, self.config = plan, batch.name, batch.rows, replay.model.config
-        self.ids, self.scored = batch.ids, batch.scored
+        self.split, self.ids, self.scored, self.extra = batch.split, batch.ids, batch.scored, batch.extra
+        self.tokenizer, self.amounts = batch.facts.tokenizer, batch.facts.amounts
         self.heads = 0.0
         self._replay, self._heads, self._position = replay, heads, position
         self._counted = False
@@ -79,9 +99,25 @@ class ReplayedCandidate:
         self.heads += len(self.ids)
         return self._replay.head.logits(self.hidden(), self.ids)
 
+    def reference(self, kind: Divergence) -> Reference:
+        """What `divergence` needs to know of the dense model, which this must be."""
+        self.heads += 2 * len(self.ids)
+        return refer(kind, self._replay.head, self.hidden(), self.ids)
+
+    def divergence(self, reference: Reference) -> Tensor:
+        """float32 (rows, tokens - 1): how far the next-token distributions are from the dense model's, in nats."""
+        self.heads += reference.more_heads * len(self.ids)
+        return reference.select(self.rows).divergence(self._replay.head, self.hidden(), self.ids, self.losses)
+
     def model(self) -> AbstractContextManager[Any]:
         """The transformers model itself, pruned for as long as a `with` statement lasts."""
         return pruned(self._replay.model, self._replay.architecture, self._replay.outputs, self.plan)
+
+    def broken(self) -> bool:
+        """Whether the model under this plan computes anything that is not finite, as far as it was run."""
+        if self._heads is None:
+            return False
+        return not (self.hidden().isfinite().all() and (not self._counted or self.losses().isfinite().all()))
 
     def _replayed(self) -> Heads:
         if self._heads is None:

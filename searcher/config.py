@@ -1,5 +1,6 @@
 """The configuration of a run: every option once, with its default, its check and its kind."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -52,7 +53,8 @@ class MeasurementConfig(BaseModel):
     data_seed: int = _measurement(0, "Which windows of the search split are taken. Default: 0.", ge=0)
     objective: tuple[str, ...] = _measurement(
         DEFAULT_OBJECTIVE,
-        "What to measure; may be repeated, the first is searched for. Default: perplexity.",
+        "What to measure; may be repeated. The first is searched for, but see --weight; the strategy optuna searches "
+        "for all. Write LABEL=NAME to measure one twice with other options. Default: perplexity.",
         min_length=1,
     )
     objective_args: dict[str, dict[str, Any]] = _measurement(
@@ -80,6 +82,28 @@ class MeasurementConfig(BaseModel):
     @classmethod
     def _check_memory(cls, value: Any) -> str | None:
         return _checked(parse_bytes, value)
+
+    @field_validator("objective")
+    @classmethod
+    def _labels_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        labels = [split_label(text)[0] for text in value]
+        if len(set(labels)) < len(labels):
+            raise UsageError(
+                f"An objective is named twice: {', '.join(value)}",
+                "Name each once, or write LABEL=NAME to measure one twice with other options",
+            )
+        return value
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        """Labels of the objectives asked for, in order."""
+        return tuple(split_label(text)[0] for text in self.objective)
+
+    @property
+    def recipes(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Name and options of each objective that is measured, by label; those asked for come first."""
+        named = dict(split_label(text) for text in self.objective)
+        return {label: (name, self.objective_args.get(label, {})) for label, name in named.items()}
 
     def of_kind(self, kind: Kind) -> dict[str, Any]:
         """The fields of one kind, as plain JSON values."""
@@ -112,6 +136,17 @@ class RunConfig(MeasurementConfig):
         "Plan to start from, such as 4,13-18,26, or the folder of a run whose best plan it is; for strategies that "
         "improve a plan.",
     )
+    weight: dict[str, float] = _search(
+        {},
+        "Search for a weighted sum, such as perplexity=1 and kv-cache=0.5 (repeat the option): each objective relative "
+        "to the dense model's value.",
+    )
+    at_most: dict[str, str] = _search(
+        {},
+        "What the final plan must keep to, such as kv-cache=60% of the dense model's, latency=0.8 or parameters=100M; "
+        "may be repeated, with any objective where lower is better.",
+    )
+    at_least: dict[str, str] = _search({}, "The same for an objective where higher is better, such as accuracy=0.6.")
     seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
     racing: float | None = _search(
         None,
@@ -158,6 +193,32 @@ class RunConfig(MeasurementConfig):
             )
         return value
 
+    @field_validator("at_most", "at_least", mode="before")
+    @classmethod
+    def _check_bounds(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for label, bound in value.items():
+                parse_bound(label, str(bound))
+            return {label: str(bound) for label, bound in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "RunConfig":
+        for label, weight in self.weight.items():
+            if label not in self.goals:
+                raise UsageError(f"--weight for '{label}', which is not an objective", f"Add --objective {label}")
+            if not 0 < weight < math.inf:
+                raise UsageError(f"--weight {label}={weight} is no weight", "Give a number above 0")
+        return self
+
+    @property
+    def recipes(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Those asked for, then those that are limited."""
+        limited = {**self.at_most, **self.at_least}
+        return super().recipes | {
+            label: (label, self.objective_args.get(label, {})) for label in limited if label not in self.goals
+        }
+
     @model_validator(mode="after")
     def _check_mix(self) -> "RunConfig":
         if self.granularity is not Granularity.SUBLAYER and (self.max_attention, self.max_ffn) != (None, None):
@@ -171,6 +232,27 @@ class RunConfig(MeasurementConfig):
     def seconds(self) -> float | None:
         """The timeout in seconds."""
         return None if self.timeout is None else parse_seconds(self.timeout)
+
+
+def split_label(text: str) -> tuple[str, str]:
+    """Label and name of an objective written `LABEL=NAME`, or `NAME`, which is then its own label."""
+    match = re.fullmatch(r"([\w-]+)=(.+)", text)
+    return (match[1], match[2]) if match else (text, text)
+
+
+def parse_bound(label: str, text: str) -> tuple[float, bool]:
+    """The number of a bound such as `60%`, `0.8` or `100M`, and whether it is a share of the dense model's value.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([kMGT%]?)", text.strip())
+    if not match:
+        raise UsageError(
+            f"The bound '{text}' of {label} is not a number", "Write it as 60% of the dense model's, 0.8 or 100M"
+        )
+    scale = {"": 1.0, "%": 0.01, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[match[2]]
+    return float(match[1]) * scale, match[2] == "%"
 
 
 def _checked(parse: Callable[[str], object], value: Any) -> str | None:

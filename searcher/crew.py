@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from searcher.candidate import Facts
 from searcher.cost import Prices
 from searcher.evaluator import Evaluator
 from searcher.groups import Groups, make_groups
@@ -24,6 +25,7 @@ from searcher.memory import find_room, measure_footprint
 from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
 from searcher.replay import Replay
+from searcher.sizes import measure_amounts
 
 
 @contextlib.contextmanager
@@ -140,7 +142,8 @@ def open_crew(
     """
     groups = make_groups(windows, objectives, tokenizer, replay.model.device.type)
     window_tokens = next(iter(windows.values())).shape[1]
-    return crew_for(replay, objectives, groups, prices, window_tokens, memory, cores or torch.get_num_threads())
+    facts = Facts(tokenizer, measure_amounts(replay, window_tokens))
+    return crew_for(replay, objectives, groups, prices, window_tokens, facts, memory, cores or torch.get_num_threads())
 
 
 def crew_for(
@@ -149,6 +152,7 @@ def crew_for(
     groups: Groups,
     prices: Prices,
     window_tokens: int,
+    facts: Facts,
     memory: int | None,
     cores: int,
 ) -> Crew:
@@ -158,7 +162,8 @@ def crew_for(
     device = replay.model.device
     room = find_room(footprint, memory, device, cores if device.type == "cpu" else 1)
     kept = KeptStates(room.kept)
-    return Crew(Evaluator(replay, objectives, prices, window_tokens, kept), groups, kept, room.evaluators)
+    evaluator = Evaluator(replay, objectives, prices, window_tokens, kept, facts)
+    return Crew(evaluator, groups, kept, room.evaluators)
 
 
 class _Shift:

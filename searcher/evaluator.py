@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from searcher.candidate import Batch, Heads, ReplayedCandidate
+from searcher.candidate import Batch, Facts, Heads, ReplayedCandidate
 from searcher.cost import Prices
 from searcher.errors import UsageError
 from searcher.groups import Group, blaming
 from searcher.job import Job
 from searcher.kept import KeptStates
-from searcher.measurement import PLAN_GROUP, Measurement
+from searcher.measurement import Measurement
 from searcher.objective import Objective, Split
 from searcher.plan import Action, PrunePlan
 from searcher.replay import Replay
@@ -31,12 +31,19 @@ class Evaluator:
         prices: for counting parts of blocks.
         window_tokens: tokens of a text window, the unit in which work is counted.
         kept: states kept between jobs, shared by all evaluators.
+        facts: what the objectives may know of the model.
     """
 
     def __init__(
-        self, replay: Replay, objectives: Mapping[str, Objective], prices: Prices, window_tokens: int, kept: KeptStates
+        self,
+        replay: Replay,
+        objectives: Mapping[str, Objective],
+        prices: Prices,
+        window_tokens: int,
+        kept: KeptStates,
+        facts: Facts,
     ) -> None:
-        self.replay, self.prices, self.window_tokens = replay, prices, window_tokens
+        self.replay, self.prices, self.window_tokens, self.facts = replay, prices, window_tokens, facts
         self._objectives, self._kept = objectives, kept
         self._unprepared = {name: _copy(name, objective) for name, objective in objectives.items()}
         self._prepared: set[tuple[Split, str]] = set()
@@ -46,7 +53,7 @@ class Evaluator:
     def colleague(self) -> "Evaluator":
         """An evaluator for another thread: the same weights, but modules and objectives of its own."""
         replay = self.replay.sharing_weights()
-        return Evaluator(replay, self._unprepared, self.prices, self.window_tokens, self._kept)
+        return Evaluator(replay, self._unprepared, self.prices, self.window_tokens, self._kept, self.facts)
 
     def run(self, job: Job, going: Callable[[], bool] = lambda: True) -> Iterator[Measurement]:
         """Measure the plans of a job, each measurement as soon as it is there, until it is told to stop.
@@ -57,7 +64,7 @@ class Evaluator:
         self._prepare(job.split, job.group)
         self._run_forwards = 0.0
         for candidate, keep in self._candidates(job, going):
-            values = {name: self._value(name, candidate) for name in job.group.layout.objectives}
+            values = {name: self._value(name, candidate, len(job.rows)) for name in job.group.layout.objectives}
             keep(self._score(values))
             scale = candidate.ids.shape[1] / self.window_tokens
             forwards, heads = self._run_forwards, candidate.heads * scale
@@ -83,7 +90,7 @@ class Evaluator:
     ) -> Iterator[tuple[ReplayedCandidate, Callable[[float], None]]]:
         """Each plan replayed, and what to call with its score so that the states on its way may be kept."""
         plans, batch = tuple(job.plans), self._batch(job)
-        if job.group.layout.name == PLAN_GROUP:
+        if not job.group.replayed:
             for plan in plans:
                 if not (going() and job.begin(1)):
                     return
@@ -108,9 +115,11 @@ class Evaluator:
                 yield ReplayedCandidate(self.replay, plans[position], batch, heads, i), keep
 
     def _batch(self, job: Job) -> Batch:
-        index, device = torch.tensor(job.rows), self.replay.model.device
-        name = f"{job.split}/{job.group.layout.name}"
-        return Batch(name, job.rows, job.group.ids[index].to(device), job.group.scored[index].to(device))
+        group, device = job.group, self.replay.model.device
+        rows = group.rows(job.rows)
+        index = torch.tensor(rows, dtype=torch.int64)
+        ids, scored = group.ids[index].to(device), group.scored[index].to(device)
+        return Batch(job.split, f"{job.split}/{group.layout.name}", rows, ids, scored, group.extra, self.facts)
 
     def _sizes(self, ids: Tensor) -> Sizes:
         if ids.shape not in self._sibling_sizes:
@@ -138,14 +147,18 @@ class Evaluator:
         name, rows = next(iter(values.items()))
         return float(np.mean(rows)) * (1 if self._objectives[name].lower_is_better else -1)
 
-    def _value(self, name: str, candidate: ReplayedCandidate) -> tuple[float, ...]:
-        rows = len(candidate.rows)
+    def _value(self, name: str, candidate: ReplayedCandidate, count: int) -> tuple[float, ...]:
         with blaming(name, f"on plan {candidate.plan}"):
             values = np.asarray(self._objectives[name].measure(candidate), dtype=np.float64)
-        if values.shape != (rows,):
+        if values.shape != (count,):
             raise UsageError(
                 f"Objective '{name}' returned shape {values.shape} for plan {candidate.plan}",
-                f"`measure` must return one number for each of the {rows} rows",
+                f"`measure` must return one number for each of the {count} rows or items",
+            )
+        if np.isnan(values).any() and not candidate.broken():
+            raise UsageError(
+                f"Objective '{name}' returned NaN for plan {candidate.plan}, under which the model is sound",
+                "Let it return a number, or infinity for a plan that must not be chosen",
             )
         return tuple(values.tolist())
 

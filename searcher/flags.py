@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from searcher.config import DEFAULT_OBJECTIVE, Kind, MeasurementConfig
+from searcher.config import DEFAULT_OBJECTIVE, Kind, MeasurementConfig, split_label
 from searcher.errors import UsageError
 
 PANELS: dict[Kind, str] = {
@@ -46,7 +46,7 @@ def takes(config: type[MeasurementConfig]) -> Callable[[Command], Command]:
 
 def _flag(name: str, field: FieldInfo, kind: Kind) -> inspect.Parameter:
     repeated = get_origin(field.annotation) in (tuple, dict)
-    names = [f"--{name.removesuffix('s').replace('_', '-')}"] if get_origin(field.annotation) is dict else []
+    names = [f"--{name.removesuffix('s').replace('_', '-')}"] if name.endswith("_args") else []
     if field.annotation is bool:
         names = [f"--{name.replace('_', '-')}"]  # without a --no- form
     option = typer.Option(*names, help=field.description, rich_help_panel=PANELS[kind], show_default=False)
@@ -69,10 +69,14 @@ def combined(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     if "strategy_args" in given:
         named = {_field(name): value for name, value in _pairs("--strategy-arg", given["strategy_args"])}
         options["strategy_args"] = _joined(file.get("strategy_args"), named)
+    for name in ("weight", "at_most", "at_least"):
+        if name in given:
+            flag = f"--{name.replace('_', '-')}"
+            options[name] = _joined(file.get(name), dict(_pairs(flag, given[name])))
     if "objective_args" in given:
         objectives = options.get("objective") or DEFAULT_OBJECTIVE
-        args = _by_objective(given["objective_args"], [objectives] if isinstance(objectives, str) else [*objectives])
-        options["objective_args"] = _joined(file.get("objective_args"), args)
+        labels = [split_label(text)[0] for text in ([objectives] if isinstance(objectives, str) else objectives)]
+        options["objective_args"] = _joined(file.get("objective_args"), _by_objective(given["objective_args"], labels))
     return options
 
 

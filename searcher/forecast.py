@@ -74,7 +74,8 @@ def _scores(plans: tuple[PrunePlan, ...], space: Space, costs: NDArray[np.float6
 
 
 def _answer(ask: Ask, space: Space, scores: NDArray[np.float64]) -> Scores:
-    per_window = np.full((len(ask.plans), 1, space.num_windows), np.nan)
+    values = np.repeat(scores[:, None], space.goals, axis=1)
+    per_window = np.full((*values.shape, space.num_windows), np.nan)
     windows = list(range(space.num_windows) if ask.windows is None else ask.windows)
-    per_window[:, 0, windows] = scores[:, None]
-    return Scores(ask.plans, scores[:, None], per_window)
+    per_window[..., windows] = values[..., None]
+    return Scores(ask.plans, values, per_window)

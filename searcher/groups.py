@@ -1,16 +1,16 @@
 """Token sequences that are run together, for every split: the text windows, and what objectives bring themselves."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from searcher.errors import UsageError
-from searcher.measurement import PLAN_GROUP, WINDOWS_GROUP, GroupLayout
-from searcher.objective import Objective, Split
+from searcher.measurement import PLAN_GROUP, WINDOWS_GROUP, GroupLayout, on_windows
+from searcher.objective import Objective, Split, TokenBatch
 
 GROUP_TOKENS = {"cpu": 512, "cuda": 32768}
 """Tokens run together: enough to keep one core, or a GPU, busy. Fixed by the kind of device, not by memory or the
@@ -25,14 +25,25 @@ class Group:
     """Token sequences run together.
 
     Attributes:
-        layout: name, number of rows, objectives.
-        ids: int64 (rows, tokens), on the CPU.
+        layout: name, how many numbers are measured on it, objectives.
+        ids: int64 (rows, tokens), on the CPU; no rows where only the plan is read.
         scored: bool (rows, tokens - 1), which losses count.
+        extra: what an objective has put into its own batch.
     """
 
     layout: GroupLayout
     ids: Tensor
     scored: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether there is anything to run."""
+        return self.ids.numel() > 0
+
+    def rows(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        """The sequences to run for these numbers: those of windows, but own inputs are run all together."""
+        return wanted if on_windows(self.layout.name) else tuple(range(len(self.ids)))
 
 
 Groups = dict[Split, tuple[Group, ...]]
@@ -62,7 +73,7 @@ def make_groups(
             groups[split] = (
                 *_window_groups(ids, _reading(searched, "windows"), device_type),
                 *_own_groups(split, searched, tokenizer),
-                *_plan_group(_reading(searched, "plan")),
+                *_plan_groups(split, searched),
             )
     return groups
 
@@ -79,19 +90,49 @@ def _window_groups(ids: Tensor, names: tuple[str, ...], device_type: str) -> Ite
 
 
 def _own_groups(split: Split, objectives: Mapping[str, Objective], tokenizer: Any) -> Iterator[Group]:
+    """Those of the objectives that bring their own inputs; who brings the same ones shares them."""
+    sharing: list[tuple[list[str], list[TokenBatch]]] = []
     for name in _reading(objectives, "inputs"):
         with blaming(name, f"to bring inputs for the {split} split"):
-            batches = objectives[name].inputs(tokenizer, split)
+            batches = list(objectives[name].inputs(tokenizer, split))
         if not batches:
             raise UsageError(f"Objective '{name}' brings no inputs for the {split} split", "Give it more items")
+        names = next((names for names, others in sharing if _same_batches(batches, others)), None)
+        if names is None:
+            sharing.append(([name], batches))
+        else:
+            names.append(name)
+    for names, batches in sharing:
         for number, batch in enumerate(batches):
-            yield Group(GroupLayout(f"{name}:{number}", len(batch.ids), (name,)), batch.ids.cpu(), batch.scored.cpu())
+            layout = GroupLayout(f"{names[0]}:{number}", batch.items or len(batch.ids), tuple(names))
+            yield Group(layout, batch.ids.cpu(), batch.scored.cpu(), batch.extra)
 
 
-def _plan_group(names: tuple[str, ...]) -> Iterator[Group]:
-    if names:
-        nothing = torch.zeros((1, 0), dtype=torch.int64)
-        yield Group(GroupLayout(PLAN_GROUP, 1, names), nothing, nothing.bool())
+def _same_batches(some: Sequence[TokenBatch], others: Sequence[TokenBatch]) -> bool:
+    def tensors(batch: TokenBatch) -> dict[str, Tensor]:
+        return {"ids": batch.ids, "scored": batch.scored} | {f"extra {name}": t for name, t in batch.extra.items()}
+
+    def same(one: TokenBatch, other: TokenBatch) -> bool:
+        here, there = tensors(one), tensors(other)
+        equal = (torch.equal(tensor, there[name]) for name, tensor in here.items())
+        return one.items == other.items and here.keys() == there.keys() and all(equal)
+
+    return len(some) == len(others) and all(map(same, some, others))
+
+
+def _plan_groups(split: Split, objectives: Mapping[str, Objective]) -> Iterator[Group]:
+    """Of the objectives that read the plan: those of one number together, each of the others by itself."""
+    nothing = torch.zeros((0, 1), dtype=torch.int64)
+    single: list[str] = []
+    for name in _reading(objectives, "plan"):
+        with blaming(name, f"to say how many numbers it gives for the {split} split"):
+            numbers = objectives[name].numbers(split)
+        if numbers == 1:
+            single.append(name)
+        else:
+            yield Group(GroupLayout(f"{PLAN_GROUP}:{name}", numbers, (name,)), nothing, nothing[:, 1:].bool())
+    if single:
+        yield Group(GroupLayout(PLAN_GROUP, 1, tuple(single)), nothing, nothing[:, 1:].bool())
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ Losses = Callable[[Tensor, Tensor], Tensor]
 """`losses(hidden, ids)`: (rows, tokens, hidden size) and int64 (rows, tokens) to float32 (rows, tokens - 1)."""
 
 
-def _log_sum_exp(logits: Tensor) -> Tensor:
+def log_sum_exp(logits: Tensor) -> Tensor:
     """log of the sum of exp over the last dimension; (N, S) to (N,). Overwrites the logits.
 
     Terms below e^-80 of the largest are lifted to that, which float32 cannot see in the sum: smaller ones would be
@@ -114,7 +114,7 @@ class FusedHead:
 
     def losses_by_torch(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """The same by `torch.nn.functional.linear_cross_entropy`; not for logits that are scaled or capped."""
-        states = self._normed(hidden)[:, :-1].flatten(0, 1)
+        states = self.scored_states(hidden)
         losses = nn.functional.linear_cross_entropy(
             states, self._head.weight, ids[:, 1:].flatten(), linear_bias=self._head.bias, reduction="none"
         )
@@ -122,16 +122,14 @@ class FusedHead:
 
     def losses_in_slices(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """The same with a slice of the vocabulary at a time, so that logits stay in the cache."""
-        states = self._normed(hidden)[:, :-1].flatten(0, 1)  # (N, d)
+        states = self.scored_states(hidden)
         targets = ids[:, 1:].flatten()
         target_logits = torch.empty(len(states), device=states.device)
         log_sums = []
-        buffers = self._buffers(states)
-        for start in range(0, self._head.out_features, SLICE):
-            logits = self._slice(states, start, *buffers)  # (N, up to SLICE)
+        for start, logits in self.slices(states):
             inside = ((targets >= start) & (targets < start + SLICE)).nonzero()[:, 0]
             target_logits[inside] = logits[inside, targets[inside] - start]
-            log_sums.append(_log_sum_exp(logits))
+            log_sums.append(log_sum_exp(logits))
         losses = torch.stack(log_sums).logsumexp(dim=0) - target_logits
         return losses.view(len(ids), -1)
 
@@ -148,6 +146,46 @@ class FusedHead:
         return _loss_among(self._transformed(logits).float().flatten(0, 1), ids[:, 1:].flatten(), vocabulary).view(
             len(ids), -1
         )
+
+    @property
+    def linear(self) -> bool:
+        """Whether logits are linear in the normed states, and so their mean under any distribution is too."""
+        return self._cap is None
+
+    def use_slices(self) -> None:
+        """Keep to slices: torch rounds losses to the model's dtype."""
+        self._way = None
+
+    def scored_states(self, hidden: Tensor) -> Tensor:
+        """What the head sees of the tokens that have a next one: (rows, tokens, hidden size) to (N, hidden size)."""
+        return self._normed(hidden)[:, :-1].flatten(0, 1)
+
+    def slices(self, states: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """A slice of the vocabulary at a time: where it begins and its float32 logits (N, up to `SLICE`).
+
+        They may be overwritten, and are by the next slice.
+        """
+        buffers = self._buffers(states)
+        for start in range(0, self._head.out_features, SLICE):
+            yield start, self._slice(states, start, *buffers)
+
+    def rows(self, tokens: Tensor | slice) -> Tensor:
+        """float32 (tokens, hidden size): the head's rows for these tokens."""
+        return self._head.weight[tokens].float()
+
+    def logits_at(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """float32 logits of some tokens at each position, rounded as `slices` does; int64 (N, K) to (N, K)."""
+        wide, bias = states.float(), self._head.bias
+        found = torch.empty(tokens.shape, device=states.device)
+        for k, column in enumerate(tokens.unbind(dim=1)):
+            found[:, k] = (wide * self.rows(column)).sum(dim=-1)
+        if bias is not None:
+            found += bias[tokens]
+        return self._transformed(found.to(states.dtype)).float()
+
+    def mean_logits(self, states: Tensor, mean_weights: Tensor) -> Tensor:
+        """Mean logits, but for the bias, under weighted means of the head's rows; float32 (N, hidden size) to (N,)."""
+        return self._transformed((states.float() * mean_weights).sum(dim=-1))
 
     def _buffers(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Room for the logits of a slice in the model's dtype and in float32, the same if that is its dtype."""

@@ -15,7 +15,7 @@ from searcher.plan import PrunePlan
 WINDOWS_GROUP = "windows:"
 """How the names of the groups of text windows begin."""
 PLAN_GROUP = "plan"
-"""Name of the group of objectives that need no forward pass."""
+"""How the names of the groups begin that replay nothing."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class GroupLayout:
     """Token sequences that are run together.
 
     Attributes:
-        name: `windows:0`, `windows:1`, … in window order; `accuracy:0`, … for own inputs; `plan`.
-        rows: how many sequences.
+        name: `windows:0`, `windows:1`, … in window order; `accuracy:0`, … for own inputs; `plan`, `plan:latency`.
+        rows: how many numbers are measured on it: one a sequence, or as many items as an objective says.
         objectives: names of the objectives measured on them.
     """
 

@@ -15,35 +15,46 @@ processes are made anew from the options. So `measure` may rely on the options a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searcher.amounts import Amounts
 from searcher.plan import PrunePlan
 
 if TYPE_CHECKING:  # keeps `searcher list objectives` free of torch
     from torch import Tensor
 
+    from searcher.divergence import Reference
+
 Reads = Literal["windows", "inputs", "plan"]
 Split = Literal["search", "report", "screen"]
 """`screen`: the windows of `search`, measured by the cheap loss of `objectives/screening.py`."""
+Divergence = Literal["kl", "js"]
+"""Kullback-Leibler divergence of a plan from the dense model, or Jensen-Shannon divergence between the two."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
-    """Token sequences of equal length that an objective brings itself.
+    """Token sequences of equal length that an objective brings itself; they are always run all together.
+
+    Objectives that bring the same batches share them: they are replayed once.
 
     Attributes:
         ids: int64 (rows, tokens).
         scored: bool (rows, tokens - 1), which next-token losses count; position t is the prediction of token t + 1.
+        items: how many numbers `measure` gives for this batch; None for one a row.
+        extra: what the objective wants to find again in `candidate.extra`, on the CPU.
     """
 
     ids: "Tensor"
     scored: "Tensor"
+    items: int | None = None
+    extra: Mapping[str, "Tensor"] = field(default_factory=dict)
 
 
 class Candidate(Protocol):
@@ -53,15 +64,21 @@ class Candidate(Protocol):
 
     Attributes:
         plan: the plan; the dense model has the empty one.
+        split: `search` or `report`.
         batch: name of the token batch, unique within a run, the key for what `prepare` remembers; `""` without one.
         rows: which rows of that batch are here; all of them, unless a strategy asked for some windows only.
         ids: int64 (rows, tokens), on the model's device.
         scored: bool (rows, tokens - 1), which losses count.
+        extra: what the objective put into the batch, if it brought it itself.
         config: the transformers config of the dense model.
+        tokenizer: the model's, from transformers.
+        amounts: what each part of the model takes: `parameters`, `weights-bytes`, `kv-cache`, `flops`.
     """
 
     @property
     def plan(self) -> PrunePlan: ...  # noqa: D102
+    @property
+    def split(self) -> Split: ...  # noqa: D102
     @property
     def batch(self) -> str: ...  # noqa: D102
     @property
@@ -71,7 +88,13 @@ class Candidate(Protocol):
     @property
     def scored(self) -> "Tensor": ...  # noqa: D102
     @property
+    def extra(self) -> Mapping[str, "Tensor"]: ...  # noqa: D102
+    @property
     def config(self) -> Any: ...  # noqa: D102
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: D102
+    @property
+    def amounts(self) -> Mapping[str, Amounts]: ...  # noqa: D102
 
     def hidden(self) -> "Tensor":
         """(rows, tokens, hidden size): hidden states after the last block, before the final norm."""
@@ -91,6 +114,21 @@ class Candidate(Protocol):
 
     def logits(self) -> "Iterator[Tensor]":
         """One row at a time: (tokens, vocabulary) logits in the model's dtype, scaled and capped as it does."""
+        ...
+
+    def reference(self, kind: Divergence) -> "Reference":
+        """What `divergence` needs to know of the dense model; for `prepare`, to be kept by `batch`."""
+        ...
+
+    def divergence(self, reference: "Reference") -> "Tensor":
+        """float32 (rows, tokens - 1): how far the next-token distributions are from the dense model's, in nats.
+
+        Exact. Kullback-Leibler divergence takes no head but that of `losses`, unless the model caps its logits or has
+        a head of its own kind: then two more, as Jensen-Shannon divergence always does.
+
+        Args:
+            reference: of the dense model on this batch, all of its rows.
+        """
         ...
 
     def model(self) -> AbstractContextManager[Any]:
@@ -114,7 +152,12 @@ class Objective(ABC):
     """What the value is counted in, for tables."""
     lower_is_better: ClassVar[bool] = True
     reads: ClassVar[Reads] = "windows"
-    """`windows`: the run's text windows, a row each. `inputs`: own token batches. `plan`: no forward pass at all."""
+    """`windows`: the run's text windows, a row each. `inputs`: own token batches. `plan`: nothing is replayed; what is
+    measured follows from the plan, or from running `candidate.model()`, which is not metered."""
+    says_size: ClassVar[bool] = False
+    """Whether the value says how much of the model is left, so that the number of removed units need not."""
+    repeatable: ClassVar[bool] = True
+    """Whether measuring again gives the same number; times do not."""
 
     def inputs(self, tokenizer: Any, split: Split) -> Sequence[TokenBatch]:
         """The objective's own token batches, if it `reads` inputs; they are replayed and metered like the text.
@@ -125,14 +168,19 @@ class Objective(ABC):
         """
         return ()
 
+    def numbers(self, split: Split) -> int:
+        """How many numbers `measure` gives, if the objective `reads` the plan."""
+        return 1
+
     def prepare(self, dense: Candidate) -> None:  # noqa: B027 - most objectives have nothing to prepare
         """See the dense model on one batch, before any plan is measured on it (for targets; keyed by `batch`)."""
 
     @abstractmethod
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:
-        """One number for each row of the batch; for `reads = "plan"`, a single one.
+        """float64: one number for each row of the batch, or as many as the batch, or `numbers`, says.
 
-        NaN and infinity are allowed and mean that the plan breaks the model.
+        Infinity means that the plan breaks the model, and so does NaN where the losses or hidden states are not finite
+        either; NaN for a sound model stops the run, which names the objective and the plan.
         """
 
     def items(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """From a configuration to everything that is needed to measure plans: model, windows, objectives, evaluator."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 
 from searcher import registry
 from searcher.actor import Objectives
+from searcher.amounts import Amounts
 from searcher.config import MeasurementConfig, parse_bytes
 from searcher.cost import Prices, Tariff
 from searcher.crew import one_core, open_crew
@@ -23,7 +24,7 @@ from searcher.replay import Replay
 from searcher.selfcheck import open_replay
 from searcher.sources import MAX_CHARACTERS
 from searcher.text import Text, load_text
-from searcher.windows import cut_windows
+from searcher.windows import Windows, cut_windows
 from searcher.workers import AnyCrew, WorkerCrew, check_workers
 
 DEFAULTS: dict[str, dict[str, int]] = {
@@ -47,6 +48,8 @@ class Prepared:
         crew: measures plans.
         prices: relative FLOPs of the model's parts.
         resolved: the measurement fields of the configuration with every default filled in.
+        documents: of each split, the number of the document that each window was cut from.
+        amounts: what the parts of the model take, by name; see :func:`searcher.sizes.measure_amounts`.
     """
 
     model: LoadedModel
@@ -58,6 +61,8 @@ class Prepared:
     crew: AnyCrew
     prices: Prices
     resolved: dict[str, Any]
+    documents: dict[Split, tuple[int, ...]]
+    amounts: Mapping[str, Amounts]
 
     def tariff(self, dense: Iterable[Measurement]) -> Tariff:
         """What asks cost, given the dense model's measurements for the search (they show how many heads are taken)."""
@@ -79,18 +84,15 @@ class Prepared:
 
 
 def make_objectives(config: MeasurementConfig) -> dict[str, Objective]:
-    """The objectives by name, with their options; needs no model, so a bad one is refused before it loads.
+    """The objectives by label, with their options; needs no model, so a bad one is refused before it loads.
 
     Raises:
-        UsageError: an objective is unknown, named twice, or its options do not fit.
+        UsageError: an objective is unknown, or its options do not fit.
     """
-    names = config.objective
-    for name in config.objective_args:
-        if name not in names:
-            raise UsageError(f"Options for objective '{name}', which is not measured", f"Add --objective {name}")
-    if len(set(names)) < len(names):
-        raise UsageError(f"An objective is named twice: {', '.join(names)}", "Name each once")
-    return {name: registry.make("objective", name, config.objective_args.get(name, {})) for name in names}
+    for label in config.objective_args:
+        if label not in config.recipes:
+            raise UsageError(f"Options for objective '{label}', which is not measured", f"Add --objective {label}")
+    return {label: registry.make("objective", name, options) for label, (name, options) in config.recipes.items()}
 
 
 def prepare(
@@ -122,7 +124,8 @@ def prepare(
         say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
         model = _load(config)
         resolved = _resolved(config, model)
-        windows = _cut(text, model, resolved)
+        cut = _cut(text, model, resolved)
+        windows = {split: found.ids for split, found in cut.items()}
         screened_by = {SCREENING: registry.make("objective", SCREENING, {})} if screening else {}
         if screening:
             windows |= {"screen": windows["search"]}
@@ -136,10 +139,12 @@ def prepare(
             local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores)
     crew: AnyCrew = local
     if workers or config.ray_address:
-        made_of = Objectives({name: config.objective_args.get(name, {}) for name in measured})
+        made_of = Objectives({**config.recipes, **{name: (name, {}) for name in screened_by}})
         limit = memory or default_limit(model.device)
         crew = WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
-    return Prepared(model, text, objectives, screened_by, replay, windows, crew, prices, resolved)
+    documents = {split: found.documents for split, found in cut.items()}
+    amounts = local.evaluator.facts.amounts
+    return Prepared(model, text, objectives, screened_by, replay, windows, crew, prices, resolved, documents, amounts)
 
 
 def _load(config: MeasurementConfig) -> LoadedModel:
@@ -172,7 +177,7 @@ def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
     return fields
 
 
-def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, torch.Tensor]:
+def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, Windows]:
     tokens = resolved["window_tokens"]
     limit = getattr(model.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if limit and tokens > limit:
@@ -190,4 +195,4 @@ def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split
     report = cut_windows(
         text.report, model.tokenizer, tokens=tokens, count=resolved["report_windows"], split="report", seed=None
     )
-    return {"search": search.ids, "report": report.ids}
+    return {"search": search, "report": report}

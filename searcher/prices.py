@@ -24,8 +24,8 @@ def measure_prices(replay: Replay, tokens: int) -> Prices:
     total, attention, ffn = 0, 0, 0
     for block, like_it in alike(replay.architecture, replay.model.config.get_text_config(decoder=True)).items():
         modules = (replay.architecture.attention[block], replay.architecture.ffn[block])
-        whole = _block_flops(replay, hidden, block, [])
-        without = [whole if m is None else _block_flops(replay, hidden, block, [m]) for m in modules]
+        whole = count_block_flops(replay, hidden, block, [])
+        without = [whole if m is None else count_block_flops(replay, hidden, block, [m]) for m in modules]
         total += whole * len(like_it)
         attention += (whole - without[0]) * len(like_it)
         ffn += (whole - without[1]) * len(like_it)
@@ -38,7 +38,8 @@ def measure_prices(replay: Replay, tokens: int) -> Prices:
     return Prices((1.0, 1 - attention / total, 1 - ffn / total, 0.0), head * replay.num_blocks / total)
 
 
-def _block_flops(replay: Replay, hidden: Tensor, block: int, removed: list[torch.nn.Module]) -> int:
+def count_block_flops(replay: Replay, hidden: Tensor, block: int, removed: list[torch.nn.Module]) -> int:
+    """FLOPs of a block without these sublayers, on the given hidden states."""
     with FlopCounterMode(display=False) as counter:
         replay.run_block_without(hidden, block, removed)
     return int(counter.get_total_flops())

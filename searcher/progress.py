@@ -12,9 +12,10 @@ from rich.progress import Progress as Bar
 
 from searcher.cost import Cost
 from searcher.forecast import Forecast
+from searcher.goals import additive
 from searcher.measurement import Measurement
 from searcher.plan import PrunePlan
-from searcher.search_loop import SearchLoop, additive
+from searcher.search_loop import SearchLoop
 
 LOG_EVERY = 10.0
 """Seconds between two lines where stderr is not a terminal."""
@@ -128,7 +129,7 @@ class Progress:
         size = plan.size(loop.space.granularity)
         if size > loop.space.size:
             return
-        name, objective = next(iter(loop.objectives.items()))
+        name, objective = next(iter(loop.goals.objectives.items()))
         score = additive(objective, loop.recorder.known.rows("search", plan, name))
         entry = (-size, score, plan)
         self._best = min(self._best or entry, entry)
@@ -143,7 +144,7 @@ class Progress:
         loop = self._loop
         if loop is None or self._stage != "search":
             return ""
-        name, objective = next(iter(loop.objectives.items()))
+        name, objective = next(iter(loop.goals.objectives.items()))
         best = "-"
         if self._best is not None:
             size, score, plan = self._best

@@ -30,7 +30,7 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "model_fingerprint": prepared.model.fingerprint,
         "text_fingerprint": prepared.text.fingerprint,
         "inputs_fingerprint": _inputs_fingerprint(prepared),
-        "objective_sources": [registry.source_fingerprint("objective", name) for name in config.objective],
+        "objective_sources": [registry.source_fingerprint("objective", name) for name, _ in config.recipes.values()],
         "strategy_source": registry.source_fingerprint("strategy", config.strategy),
     }
     return prepared.resolved | config.of_kind("search") | fingerprints
@@ -80,6 +80,8 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
         "text": prepared.text.name,
         "num_blocks": prepared.model.num_blocks,
         "prices": {"weight": list(prepared.prices.weight), "head": prepared.prices.head},
+        "sizes": {name: amounts.to_json() for name, amounts in prepared.amounts.items()},
+        "documents": {split: list(numbers) for split, numbers in prepared.documents.items()},
         "layout": layout_to_json(prepared.crew.layout),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "hardware": _hardware(prepared),

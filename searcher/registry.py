@@ -44,6 +44,16 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "objective": {
         "loss": "objectives.loss:Loss",
         "perplexity": "objectives.loss:Perplexity",
+        "kl": "objectives.divergence:KL",
+        "js": "objectives.divergence:JS",
+        "accuracy": "objectives.accuracy:Accuracy",
+        "stability": "objectives.stability:Stability",
+        "lm-eval": "objectives.lm_eval:LmEval",
+        "parameters": "objectives.sizes:Parameters",
+        "weights-bytes": "objectives.sizes:WeightsBytes",
+        "kv-cache": "objectives.sizes:KVCache",
+        "flops": "objectives.sizes:Flops",
+        "latency": "objectives.latency:Latency",
     },
 }
 

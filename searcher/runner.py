@@ -17,6 +17,7 @@ from searcher.crew import one_core
 from searcher.dense_pass import measure_statistics
 from searcher.errors import UsageError
 from searcher.forecast import forecast
+from searcher.goals import check_bounds, make_goals
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
 from searcher.objective import Split
@@ -27,7 +28,7 @@ from searcher.racing import FIRST_LOOK, looks
 from searcher.record import default_name, make_identity, open_record
 from searcher.search_loop import Recorder, SearchLoop
 from searcher.search_space import find_start, open_space
-from searcher.selection import chosen_plans
+from searcher.selection import chosen_plans, front_plans
 from searcher.sharing import find_shared
 from searcher.statistics import check_statistics, cost_of
 from searcher.strategy import Outcome, Strategy
@@ -56,10 +57,12 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     check_statistics(strategy.statistics)
     _check_racing(config, strategy)
     config = _with_start(config, strategy)
-    prepared = prepare(config, make_objectives(config), config.granularity, progress.say, config.screening is not None)
+    objectives = make_objectives(config)
+    check_bounds(config, objectives)
+    prepared = prepare(config, objectives, config.granularity, progress.say, config.screening is not None)
     _check_room_to_race(config, prepared)
     # what can be refused is refused before anything is written
-    space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"])
+    space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], prepared.amounts)
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
     with Journal(folder) as journal, contextlib.closing(prepared.crew):
@@ -73,13 +76,17 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         statistics = _find_statistics(strategy, prepared, space.units, ledger, record, folder)
         space = dataclasses.replace(space, fits=ledger.fits, statistics=statistics)
         deadline = None if config.seconds is None else started + config.seconds
-        loop = SearchLoop(space, recorder, ledger, prepared.objectives, deadline, prepared.screening)
+        dense = {label: recorder.known.rows("search", DENSE, label) for label in objectives}
+        goals = make_goals(config, objectives, dense)
+        loop = SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening)
         progress.searching(loop, forecast(strategy, space, ledger.tariff, ledger.limits))
         outcome = loop.run(strategy)
         chosen = chosen_plans(loop, outcome)
-        progress.reporting([DENSE, *chosen.values()])
-        recorder.measure("report", [DENSE, *chosen.values()])
-        record["outcome"] = _outcome(loop, outcome, chosen)
+        front = front_plans(loop, tuple(chosen.values()))
+        judged = tuple(dict.fromkeys([DENSE, *chosen.values(), *front]))
+        progress.reporting(judged)
+        recorder.measure("report", judged)
+        record["outcome"] = _outcome(loop, outcome, chosen, front)
         write_json(folder / RUN_FILE, record)
     return folder
 
@@ -153,14 +160,20 @@ def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> L
     return ledger
 
 
-def _outcome(loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan]) -> dict[str, Any]:
+def _outcome(
+    loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan], front: Sequence[PrunePlan]
+) -> dict[str, Any]:
     lines = (line for line in loop.recorder.lines if line.split in SEARCHED)
     searched = [line for line in lines if loop.ledger.paid(line.plan, (), line.split == "screen")]
     return {
         "chosen": {str(size): str(plan) for size, plan in chosen.items()},
+        "front": [str(plan) for plan in front],
         "size": loop.space.size,
+        "missed": loop.goals.missed(loop.rows(chosen[loop.space.size])) if loop.space.size in chosen else [],
         "stopped": loop.stopped,
-        "repeatable": loop.stopped != "timeout" and loop.recorder.crew.exact,
+        "repeatable": loop.stopped != "timeout"
+        and loop.recorder.crew.exact
+        and all(objective.repeatable for objective in loop.goals.objectives.values()),
         "notes": outcome.notes,
         "cost": {
             "charged": _cost(loop, loop.ledger.charged),

@@ -32,12 +32,14 @@ class Scoreboard:
 
     Attributes:
         space: of the search.
-        scores: of the first objective, lower is better, `inf` for a plan that breaks the model.
+        scores: of the first goal, lower is better, `inf` for a plan that breaks the model.
+        values: of every goal, in the order of the run.
         preferred: what a strategy that was followed stood for when a limit stopped it.
     """
 
     space: Space
     scores: dict[PrunePlan, float] = field(default_factory=dict)
+    values: dict[PrunePlan, tuple[float, ...]] = field(default_factory=dict)
     preferred: tuple[PrunePlan, ...] = ()
     _of_size: dict[int, dict[PrunePlan, None]] = field(default_factory=dict)
 
@@ -86,8 +88,9 @@ class Scoreboard:
     def learn(self, answer: Scores, ask: Ask | None = None) -> None:
         """Take in an answer, unless the ask was not about all windows."""
         if ask is None or (ask.windows is None and not ask.screen):
+            every = dict(zip(answer.plans, map(tuple, answer.values.tolist()), strict=True))
             for plan, score in answer.measured().items():
-                self.scores[plan] = score
+                self.scores[plan], self.values[plan] = score, every[plan]
                 self._of_size.setdefault(self.space.size_of(plan), {})[plan] = None
 
     def affordable(self, plans: Sequence[PrunePlan]) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from searcher.cost import Cost, Ledger
 from searcher.errors import UsageError
+from searcher.goals import Goals, additive
 from searcher.journal import Journal
 from searcher.measurement import Measurement, Measurements
 from searcher.objective import Objective, Split
@@ -88,7 +89,7 @@ class SearchLoop:
         space: what may be removed.
         recorder: measures and keeps.
         ledger: charges, and says what fits the limits.
-        objectives: by name, in the order of the run; the first is searched for.
+        goals: what is searched for.
         deadline: when to stop, by `time.monotonic`; None for never.
         screening: what plans are screened by, if they are.
     """
@@ -96,7 +97,7 @@ class SearchLoop:
     space: Space
     recorder: Recorder
     ledger: Ledger
-    objectives: Mapping[str, Objective]
+    goals: Goals
     deadline: float | None = None
     screening: Mapping[str, Objective] = field(default_factory=dict)
     stopped: str | None = None
@@ -198,22 +199,22 @@ class SearchLoop:
     def scores(self, ask: Ask) -> Scores:
         """The answer to an ask from what has been measured and charged for."""
         windows, known = self._windows(ask), self.recorder.known
-        values = np.full((len(ask.plans), len(self.objectives)), np.nan)
+        values = np.full((len(ask.plans), self.goals.columns), np.nan)
         per_window = np.full((*values.shape, self.space.num_windows), np.nan)
         for i, plan in enumerate(ask.plans):
             if not (self.ledger.paid(plan, windows, ask.screen) and known.covers(_split(ask), plan, windows)):
                 continue
-            for j, (name, objective) in enumerate(self._measures(ask)):
-                rows = known.rows(_split(ask), plan, name)
-                if objective.reads == "windows":
-                    rows = rows[windows]
-                    per_window[i, j, windows] = rows if objective.lower_is_better else -rows
-                values[i, j] = additive(objective, rows)
+            if ask.screen:
+                ((name, objective),) = self.screening.items()
+                values[i, 0] = additive(objective, known.rows("screen", plan, name)[windows])
+            else:
+                full_size = self.space.size_of(plan) == self.space.size
+                values[i], per_window[i][:, windows] = self.goals.scores(self.rows(plan), windows, full_size)
         return Scores(ask.plans, values, per_window)
 
-    def _measures(self, ask: Ask) -> Iterable[tuple[str, Objective]]:
-        """What an ask is answered with; a screening stands in the place of the first objective."""
-        return self.screening.items() if ask.screen else self.objectives.items()
+    def rows(self, plan: PrunePlan) -> dict[str, NDArray[np.float64]]:
+        """The plan's numbers on the search split, by objective."""
+        return {label: self.recorder.known.rows("search", plan, label) for label in self.goals.objectives}
 
     def _windows(self, ask: Ask) -> list[int]:
         return list(range(self.space.num_windows) if ask.windows is None else ask.windows)
@@ -221,10 +222,3 @@ class SearchLoop:
 
 def _split(ask: Ask) -> Split:
     return "screen" if ask.screen else "search"
-
-
-def additive(objective: Objective, rows: NDArray[np.float64]) -> float:
-    """A plan's score for one objective: the mean over items, lower is better, `inf` if the plan breaks the model."""
-    mean = float(np.mean(objective.items(rows)))
-    score = mean if objective.lower_is_better else -mean
-    return score if np.isfinite(score) else np.inf

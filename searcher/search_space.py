@@ -1,12 +1,14 @@
 """The space of a search, and its starting plan, from the configuration of a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from searcher.config import RunConfig
+from searcher.amounts import Amounts
+from searcher.config import RunConfig, parse_bound
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_json
-from searcher.plan import Budget, Part, PrunePlan, legal_units
-from searcher.space import Space
+from searcher.plan import Budget, Part, PrunePlan, Unit, legal_units
+from searcher.space import Need, Space
 
 
 def find_start(text: str) -> PrunePlan:
@@ -24,14 +26,20 @@ def find_start(text: str) -> PrunePlan:
     return PrunePlan.parse(outcome["chosen"][str(outcome["size"])])
 
 
-def open_space(config: RunConfig, num_blocks: int, num_windows: int) -> Space:
+def open_space(
+    config: RunConfig, num_blocks: int, num_windows: int, amounts: Mapping[str, Amounts] | None = None
+) -> Space:
     """The space that the configuration describes, for a model of this many blocks, without limits or statistics yet.
 
+    Bounds on amounts, which follow from the plan, become needs; other bounds are only known when a plan is measured.
+
     Raises:
-        UsageError: there are too few legal units for the budget, or the starting plan is not legal.
+        UsageError: there are too few legal units for the budget, no plan of that size keeps to a bound, or the starting
+            plan is not legal.
     """
     units = legal_units(num_blocks, config.granularity, PrunePlan.parse(config.keep))
     limits = {Part.ATTENTION: config.max_attention, Part.FFN: config.max_ffn}
+    amounts = amounts or {}
     space = Space(
         num_blocks=num_blocks,
         granularity=config.granularity,
@@ -41,12 +49,15 @@ def open_space(config: RunConfig, num_blocks: int, num_windows: int) -> Space:
         seed=config.seed,
         fits=lambda plans, spare=0: True,
         limited=any(limit is not None for limit in config.of_kind("limit").values()),
+        goals=1 if config.weight else len(config.objective),
         most={part: most for part, most in limits.items() if most is not None},
+        needs=tuple(_need(text, amounts[name], units) for name, text in _on_amounts(config, amounts)),
         start=None if config.start is None else PrunePlan.parse(config.start),
         racing=config.racing,
         screening=config.screening,
     )
     _check_most(config, space)
+    _check_needs(config, space, amounts)
     _check_start(space)
     return space
 
@@ -60,14 +71,40 @@ def _check_most(config: RunConfig, space: Space) -> None:
         )
 
 
+def _on_amounts(config: RunConfig, amounts: Mapping[str, Amounts]) -> list[tuple[str, str]]:
+    """Name and text of each bound on an amount."""
+    named = ((config.recipes[label][0], text) for label, text in config.at_most.items())
+    return [(name, text) for name, text in named if name in amounts]
+
+
+def _need(text: str, amounts: Amounts, units: tuple[Unit, ...]) -> Need:
+    number, relative = parse_bound("", text)
+    limit = number * amounts.whole if relative else number
+    return Need({unit: amounts.of(unit) for unit in units}, amounts.whole - limit)
+
+
+def _check_needs(config: RunConfig, space: Space, amounts: Mapping[str, Amounts]) -> None:
+    if not space.needs or space.count(space.size):
+        return
+    told = []
+    for name, text in _on_amounts(config, amounts):
+        saved = sorted(map(amounts[name].of, space.units), reverse=True)[: space.size]
+        told.append(f"{name}={text} (at best {1 - sum(saved) / amounts[name].whole:.0%} is left)")
+    raise UsageError(
+        f"No plan that removes {space.size} units keeps to --at-most {' and '.join(told)}",
+        "Raise the bound or --budget, or take another --granularity",
+    )
+
+
 def _check_start(space: Space) -> None:
     if space.start is None:
         return
     space.start.check(space.num_blocks)
     if not space.allows(space.start):
         raise UsageError(
-            f"The starting plan {space.start} removes units that are protected, or too many of a kind",
-            "Change --start, --keep, --max-attention or --max-ffn",
+            f"The starting plan {space.start} removes units that are protected, or too many of a kind, or misses a "
+            "bound",
+            "Change --start, --keep, --max-attention, --max-ffn or --at-most",
         )
     if space.size_of(space.start) not in space.sizes:
         raise UsageError(

@@ -1,5 +1,8 @@
-"""Which plan a run stands for at each size: the best one measured in full on the search split."""
+"""Which plans a run stands for: the best one of each size, and those that no other beats in every objective."""
 
+from collections.abc import Sequence
+
+from searcher.pareto import nondominated
 from searcher.plan import PrunePlan
 from searcher.search_loop import SearchLoop
 from searcher.strategy import Ask, Outcome
@@ -8,15 +11,36 @@ from searcher.strategy import Ask, Outcome
 def chosen_plans(loop: SearchLoop, outcome: Outcome) -> dict[int, PrunePlan]:
     """The best plan of each size up to the full one that the search has charged for, by ascending size.
 
-    Ties go to the strategy's own order, then to the first in plan order. The report split is not looked at.
+    Of the full size, one that keeps to the bounds comes before any that does not. Ties go to the strategy's own order,
+    then to the first in plan order. The report split is not looked at.
     """
     rank = {plan: position for position, plan in enumerate(outcome.plans)}
     plans = loop.measured_plans()
     scores = loop.scores(Ask(plans)).first
-    chosen: dict[int, tuple[float, int, PrunePlan]] = {}
+    chosen: dict[int, tuple[float, float, int, PrunePlan]] = {}
     for plan, score in zip(plans, scores.tolist(), strict=True):
-        size = plan.size(loop.space.granularity)
-        entry = (score, rank.get(plan, len(rank)), plan)
+        size = loop.space.size_of(plan)
+        misses = loop.goals.excess(loop.rows(plan)) if size == loop.space.size else 0.0
+        entry = (misses, score, rank.get(plan, len(rank)), plan)
         if 1 <= size <= loop.space.size and (size not in chosen or entry < chosen[size]):
             chosen[size] = entry
-    return {size: chosen[size][2] for size in sorted(chosen)}
+    return {size: chosen[size][-1] for size in sorted(chosen)}
+
+
+def front_plans(loop: SearchLoop, chosen: Sequence[PrunePlan]) -> tuple[PrunePlan, ...]:
+    """The measured plans that keep to the bounds and that no other beats in every objective searched for, sorted.
+
+    The number of removed units is an objective too, unless one of them says how much of the model is left. With one
+    objective the chosen plans are candidates, with several all that were measured in full; the report split is not
+    looked at.
+    """
+    goals = loop.goals
+    several = len(goals.labels) > 1
+    plans = [p for p in (loop.measured_plans() if several else chosen) if loop.space.size_of(p) >= 1]
+    kept = [plan for plan in plans if not goals.excess(loop.rows(plan))]
+    by_size = not any(goals.objectives[label].says_size for label in goals.labels)
+    points = [
+        (*(goals.score(label, loop.rows(plan)) for label in goals.labels), -loop.space.size_of(plan) * by_size)
+        for plan in kept
+    ]
+    return tuple(plan for plan, keep in zip(kept, nondominated(points), strict=True) if keep)

@@ -31,6 +31,7 @@ def put(local: Crew) -> Any:
                 "replay": replay,
                 "groups": local.groups,
                 "prices": local.evaluator.prices,
+                "facts": local.evaluator.facts,
                 "window_tokens": local.evaluator.window_tokens,
                 "device_type": replay.model.device.type,
                 "precision": torch.get_float32_matmul_precision(),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations, product
 from typing import Protocol
 
@@ -19,6 +20,26 @@ class Fits(Protocol):
 
 
 @dataclass(frozen=True)
+class Need:
+    """What must be saved of something that adds up over units, such as bytes of key-value cache.
+
+    Attributes:
+        savings: by unit, what its removal saves.
+        least: what a plan must save in all.
+    """
+
+    savings: Mapping[Unit, float]
+    least: float
+
+
+Split = tuple[int, ...]
+"""How many units of each kind a plan removes."""
+
+MOST_KINDS = 8
+"""Kinds of units that are told apart; a model of more counts each of them as the one of its part that saves least."""
+
+
+@dataclass(frozen=True)
 class Space:
     """What a search may do.
 
@@ -32,7 +53,10 @@ class Space:
         fits: see :class:`Fits`; a batch that does not fit is not run.
         limited: whether there is a limit to what may be measured; a strategy that could go on for ever must then do so.
         statistics: of the dense model, those that the strategy has declared; see `searcher.statistics`.
+        goals: how many numbers each plan is scored by.
         most: how many attention or FFN sublayers a plan may remove at most, where that is limited.
+        needs: what a plan of the full size must save. A smaller plan is legal while it can still be completed to one
+            that does, so that a search which removes one unit after another is led to it.
         start: a plan to begin at, for strategies that begin at one; of a size that was asked for.
         racing: the accepted chance of dropping a best plan before it is measured in full; None for never. See
             `searcher.racing`.
@@ -48,7 +72,9 @@ class Space:
     fits: Fits
     limited: bool = False
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    goals: int = 1
     most: Mapping[Part, int] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
     start: PrunePlan | None = None
     racing: float | None = None
     screening: float | None = None
@@ -72,17 +98,24 @@ class Space:
         return plan.size(self.granularity)
 
     def allows(self, plan: PrunePlan) -> bool:
-        """Whether the plan removes legal units only, and no more of a kind than it may."""
+        """Whether the plan removes legal units only, no more of a kind than it may, and can meet the needs."""
         removed = plan.units(self.granularity)
-        return set(self.units).issuperset(removed) and all(
-            sum(unit.part is part for unit in removed) <= most for part, most in self.most.items()
+        return (
+            set(self.units).issuperset(removed)
+            and all(sum(unit.part is part for unit in removed) <= most for part, most in self.most.items())
+            and self._leads_to_needs(self._split_of(removed))
         )
 
     def left(self, plan: PrunePlan) -> tuple[Unit, ...]:
         """The units that may still be removed from what the plan leaves, sorted."""
         removed = set(plan.units(self.granularity))
         spent = {part for part, most in self.most.items() if sum(u.part is part for u in removed) >= most}
-        return tuple(unit for unit in self.units if unit not in removed and unit.part not in spent)
+        free = tuple(unit for unit in self.units if unit not in removed and unit.part not in spent)
+        if not self.needs:
+            return free
+        split = self._split_of(removed)
+        bad = {i for i in range(len(split)) if not self._leads_to_needs((*split[:i], split[i] + 1, *split[i + 1 :]))}
+        return tuple(unit for unit in free if self._kind_of[unit] not in bad)
 
     def extensions(self, plan: PrunePlan) -> tuple[PrunePlan, ...]:
         """The plans that remove one unit more."""
@@ -120,7 +153,7 @@ class Space:
         splits = dict(self._splits(size or self.size))
         weights = np.array([float(count) for count in splits.values()])
         split = list(splits)[rng.choice(len(splits), p=weights / weights.sum())]
-        chosen = zip(self._by_part().values(), split, strict=True)
+        chosen = zip(self._kinds, split, strict=True)
         return PrunePlan.of(units[i] for units, n in chosen for i in rng.choice(len(units), n, replace=False))
 
     def swapped(self, rng: np.random.Generator, plan: PrunePlan, count: int) -> PrunePlan:
@@ -140,17 +173,67 @@ class Space:
     def plans(self, size: int) -> Iterator[PrunePlan]:
         """Every legal plan of this size, in the order of its units."""
         for units in combinations(self.units, size):
-            if all(sum(unit.part is part for unit in units) <= most for part, most in self.most.items()):
-                yield PrunePlan.of(units)
+            if self.allows(plan := PrunePlan.of(units)):
+                yield plan
 
     def _by_part(self) -> dict[Part, list[Unit]]:
         parts = dict.fromkeys(unit.part for unit in self.units)
         return {part: [unit for unit in self.units if unit.part is part] for part in parts}
 
-    def _splits(self, size: int) -> Iterator[tuple[tuple[int, ...], int]]:
-        """How many units of each part a plan of this size may have, and how many such plans there are."""
-        by_part = self._by_part()
-        amounts = (range(min(len(units), self.most.get(part, size)) + 1) for part, units in by_part.items())
+    @cached_property
+    def _kinds(self) -> tuple[tuple[Unit, ...], ...]:
+        """The units by part, and those of a part by what they save."""
+        kinds: dict[object, list[Unit]] = {}
+        for unit in self.units:
+            kinds.setdefault((unit.part, tuple(need.savings[unit] for need in self.needs)), []).append(unit)
+        found = kinds.values() if len(kinds) <= MOST_KINDS else self._by_part().values()
+        return tuple(map(tuple, found))
+
+    @cached_property
+    def _kind_of(self) -> dict[Unit, int]:
+        return {unit: kind for kind, units in enumerate(self._kinds) for unit in units}
+
+    def _split_of(self, removed: Iterable[Unit]) -> Split:
+        counts = [0] * len(self._kinds)
+        for unit in removed:
+            counts[self._kind_of[unit]] += 1
+        return tuple(counts)
+
+    def _leads_to_needs(self, split: Split) -> bool:
+        """Whether plans of this split can be completed, or cut down, to the full size and save what is needed."""
+        if not self.needs:
+            return True
+        pairs = (zip(split, full, strict=True) for full in self._full_splits)
+        if sum(split) <= self.size:
+            return any(all(one <= other for one, other in pair) for pair in pairs)
+        return any(all(one >= other for one, other in pair) for pair in pairs)
+
+    @cached_property
+    def _full_splits(self) -> tuple[Split, ...]:
+        """The splits of the full size that save what is needed."""
+        least = [[min(need.savings[unit] for unit in units) for units in self._kinds] for need in self.needs]
+        return tuple(
+            split
+            for split in self._all_splits(self.size)
+            if all(
+                sum(n * saved for n, saved in zip(split, savings, strict=True)) >= need.least * (1 - 1e-9)
+                for need, savings in zip(self.needs, least, strict=True)
+            )
+        )
+
+    def _all_splits(self, size: int) -> Iterator[Split]:
+        """The splits of this size that keep to `most`."""
+        amounts = (range(min(len(units), size) + 1) for units in self._kinds)
+        parts = [units[0].part for units in self._kinds]
         for split in product(*amounts):
-            if sum(split) == size:
-                yield split, math.prod(math.comb(len(u), n) for u, n in zip(by_part.values(), split, strict=True))
+            if sum(split) == size and all(
+                sum(n for n, part in zip(split, parts, strict=True) if part is limited) <= most
+                for limited, most in self.most.items()
+            ):
+                yield split
+
+    def _splits(self, size: int) -> Iterator[tuple[Split, int]]:
+        """The splits that a legal plan of this size may have, and how many such plans there are."""
+        for split in self._all_splits(size):
+            if self._leads_to_needs(split):
+                yield split, math.prod(math.comb(len(u), n) for u, n in zip(self._kinds, split, strict=True))

@@ -43,10 +43,11 @@ class Scores:
 
     Attributes:
         plans: the plans asked about.
-        values: float64 (plans, objectives), the objectives in the order of the run, each on its additive scale: the
-            mean over its items, nats per token for perplexity. A plan that breaks the model has `inf`; NaN stands
-            for "not measured" and comes only with :class:`SearchStopped`.
-        per_window: float64 (plans, objectives, search windows), NaN where not run or not measured by window.
+        values: float64 (plans, goals), the objectives that are searched for in the order of the run, each on its
+            additive scale: the mean over its items, nats per token for perplexity; or the weighted sum that the user
+            asked for, alone. A plan of the full size that misses a bound is charged for it. A plan that breaks the
+            model has `inf`; NaN stands for "not measured" and comes only with :class:`SearchStopped`.
+        per_window: float64 (plans, goals, search windows), NaN where not run or not measured by window.
     """
 
     plans: tuple[PrunePlan, ...]
@@ -55,11 +56,11 @@ class Scores:
 
     @property
     def first(self) -> NDArray[np.float64]:
-        """float64 (plans,): the value of the first objective, the one that is searched for."""
+        """float64 (plans,): the first goal, the one that a strategy searches for unless it can do with several."""
         return self.values[:, 0]
 
     def measured(self) -> dict[PrunePlan, float]:
-        """The first objective of each plan that was measured."""
+        """The first goal of each plan that was measured."""
         pairs = zip(self.plans, self.first.tolist(), strict=True)
         return {plan: score for plan, score in pairs if not np.isnan(score)}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from searcher.errors import UsageError
 from searcher.plan import PrunePlan
 from searcher.scoreboard import Scoreboard
 from searcher.space import Space
@@ -22,6 +23,8 @@ Sampler = Literal["tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "qmc"]
 
 REMOVED, KEPT = 0.25, 0.75
 """Scores of the units that the plan to start from removes, and of the others."""
+SIZE = "size"
+"""Name of the parameter that says how many units to remove, where the sampler may choose."""
 STUCK = 5
 """After so many suggestions in a row without a new plan one is drawn at random: a sampler that has settled for a plan
 suggests it again and again."""
@@ -33,6 +36,9 @@ class Optuna(Strategy):
 
     Every set of scores is a legal plan, whatever the sampler proposes, and with a range of sizes it is a plan of each
     size: the sampler then minimises the sum of their losses. A plan that comes up again costs nothing.
+
+    With several objectives (and no `--weight`) the sampler searches for their whole Pareto front: each suggestion is
+    one plan, its size chosen by the sampler too, and it is told every value. `cmaes` cannot do that.
 
     When to use it: to try general-purpose optimisers at the same cost as the other strategies. `tpe` and `cmaes` learn
     from tens of plans; `random` and `qmc` learn nothing; `nsga2` and `nsga3` are made for several objectives, and their
@@ -59,6 +65,11 @@ class Optuna(Strategy):
 
     def search(self, space: Space) -> Search:
         """In batches, until there are enough plans or nothing new comes."""
+        if space.goals > 1 and self.sampler == "cmaes":
+            raise UsageError(
+                "Optuna's cmaes sampler searches for one number",
+                "Take nsga2, nsga3, tpe or gp for several objectives, or add them up with --weight",
+            )
         board = Scoreboard(space)
         advisor = _Advisor(board, _make_study(self.sampler, space), space.rng())
         wanted = min(self.trials, sum(space.count(size) for size in space.sizes))
@@ -82,7 +93,7 @@ class Optuna(Strategy):
 
 @dataclass(frozen=True)
 class _Suggestion:
-    """A trial of the study, and its nested plans, one of each size asked for, the largest first."""
+    """A trial of the study, and its plans: one, or for a range of sizes and one goal one of each, the largest first."""
 
     trial: int
     plans: tuple[PrunePlan, ...]
@@ -99,7 +110,7 @@ class _Advisor:
         suggestions: how many came so far.
         repeats: how many of them brought no new plan.
         stale: how many of the last ones in a row.
-        worst: the largest finite value that the study was told.
+        worst: the largest finite value that the study was told, of each goal.
     """
 
     board: Scoreboard
@@ -108,7 +119,7 @@ class _Advisor:
     suggestions: int = 0
     repeats: int = 0
     stale: int = 0
-    worst: float = field(default=-math.inf)
+    worst: dict[int, float] = field(default_factory=dict)
 
     def suggest(self, count: int, room: int, patience: int) -> list[_Suggestion]:
         """As many suggestions to be measured; what is known already is told to the study at once.
@@ -135,12 +146,20 @@ class _Advisor:
 
         The Gaussian process and CMA-ES need finite values: a broken plan gets one that is worse than any seen so far.
         """
-        values = [sum(self.board.scores[plan] for plan in suggestion.plans) for suggestion in suggestions]
-        self.worst = max([self.worst, *filter(math.isfinite, values)])
-        broken = self.worst + 1 if math.isfinite(self.worst) else 1.0
+        told = [self._values(suggestion) for suggestion in suggestions]
+        for goal, value in ((goal, value) for values in told for goal, value in enumerate(values)):
+            if math.isfinite(value):
+                self.worst[goal] = max(value, self.worst.get(goal, value))
         with _quiet():
-            for suggestion, value in zip(suggestions, values, strict=True):
-                self.study.tell(suggestion.trial, value if math.isfinite(value) else broken)
+            for suggestion, values in zip(suggestions, told, strict=True):
+                broken = [self.worst.get(goal, 0.0) + 1 for goal in range(len(values))]
+                finite = [value if math.isfinite(value) else bad for value, bad in zip(values, broken, strict=True)]
+                self.study.tell(suggestion.trial, finite)
+
+    def _values(self, suggestion: _Suggestion) -> tuple[float, ...]:
+        """Of each goal; of several plans the sum."""
+        values = [self.board.values[plan] for plan in suggestion.plans]
+        return tuple(map(sum, zip(*values, strict=True)))
 
     def _ask(self) -> _Suggestion:
         space = self.board.space
@@ -149,6 +168,8 @@ class _Advisor:
                 self.study.enqueue_trial({str(unit): self.rng.random() for unit in space.units})
             trial = self.study.ask(_distributions(space))
         order = sorted(space.units, key=lambda unit: (trial.params[str(unit)], unit))
+        if space.goals > 1:
+            return _Suggestion(trial.number, (space.filled(PrunePlan(), order, trial.params.get(SIZE, space.size)),))
         plans = [PrunePlan()]
         for size in space.sizes:
             plans.append(space.filled(plans[-1], order, size))
@@ -161,9 +182,12 @@ class _Advisor:
 
 
 def _distributions(space: Space) -> dict[str, Any]:
-    from optuna.distributions import FloatDistribution
+    from optuna.distributions import FloatDistribution, IntDistribution
 
-    return {str(unit): FloatDistribution(0, 1) for unit in space.units}
+    found: dict[str, Any] = {str(unit): FloatDistribution(0, 1) for unit in space.units}
+    if space.goals > 1 and len(space.sizes) > 1:
+        found[SIZE] = IntDistribution(space.sizes[0], space.size)
+    return found
 
 
 def _make_study(sampler: Sampler, space: Space) -> "optuna.Study":
@@ -175,7 +199,8 @@ def _make_study(sampler: Sampler, space: Space) -> "optuna.Study":
         removed = space.start.units(space.granularity)
         start = {str(unit): REMOVED if unit in removed else KEPT for unit in space.units}
     with _quiet():
-        study = optuna.create_study(sampler=_make_sampler(sampler, space.seed, start))
+        directions = [optuna.study.StudyDirection.MINIMIZE] * space.goals
+        study = optuna.create_study(sampler=_make_sampler(sampler, space.seed, start), directions=directions)
         if start is not None:
             study.enqueue_trial(start)
     return study

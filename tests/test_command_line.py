@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_checkpoint import OPTIONS, command, save_tiny_checkpoint, write_text
 
@@ -382,14 +383,14 @@ from objectives.loss import Perplexity
 
 class Fragile(Perplexity):
     def measure(self, candidate):
-        return super().measure(candidate) + (0.0, 900.0, np.inf, np.nan)[len(candidate.plan.removed)]
+        return super().measure(candidate) + (0.0, 900.0, np.inf, np.inf)[len(candidate.plan.removed)]
 """
     )
     name = "fragile.py:Fragile"
     done = searcher_command("run", "--strategy", "greedy", "--budget", "1-3", "--objective", name, "--format", "json")
     document = strict_json(done.out)
-    assert document["best"]["search"] == {name: "nan"}
-    assert document["best"]["report"] == {name: {"value": "nan", "low": None, "high": None}}
+    assert document["best"]["search"] == {name: "inf"}
+    assert document["best"]["report"] == {name: {"value": "inf", "low": None, "high": None}}
     folder = Path(document["run"])
     assert [step["score"] for step in strict_json((folder / "run.json").read_text())["outcome"]["notes"]["steps"]][
         1:
@@ -397,8 +398,97 @@ class Fragile(Perplexity):
     for line in (folder / "evaluations.jsonl").read_text().splitlines():
         strict_json(line)
     values = [entry.search[name] for entry in searcher.load_run(folder).chosen]
-    assert str(values) == "[inf, inf, nan]"
+    assert str(values) == "[inf, inf, inf]"
     assert "Warning" not in done.err
+
+
+SPOILT = """
+import numpy as np
+from objectives.loss import Loss
+
+class Spoilt(Loss):
+    \'\'\'Goes wrong when block 3 is gone.\'\'\'
+    unit = "nats"
+    def measure(self, candidate):
+        rows = super().measure(candidate)
+        return RESULT if str(candidate.plan) == "3" else rows
+"""
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ("rows * np.nan", "returned NaN for plan 3, under which the model is sound"),
+        ("rows[:1]", "returned shape (1,) for plan 3"),
+        ("['many'] * len(rows)", "failed on plan 3: ValueError"),
+        ("None", "returned shape () for plan 3"),
+        ("{}['x']", "failed on plan 3: KeyError: 'x'"),
+    ],
+)
+def test_an_objective_that_goes_wrong_is_named_with_the_plan_and_nothing_is_lost(
+    searcher_command, tmp_path, result, told
+):
+    (tmp_path / "spoilt.py").write_text(SPOILT.replace("RESULT", result))
+    name = "spoilt.py:Spoilt"
+    done = searcher_command("run", "--strategy", "greedy", "--budget", "2", "--objective", name, "--name", "x")
+    assert done.code == 2
+    assert f"Objective '{name}' {told}" in done.err
+    assert "Traceback" not in done.err
+    plans = {line.plan for line in read_evaluations(tmp_path / "runs" / "x")}
+    assert {PrunePlan(), PrunePlan.parse("0")} <= plans
+    assert PrunePlan.parse("3") not in plans
+
+
+def test_several_objectives_give_a_front_and_weights_a_sum(searcher_command):
+    named = ["--objective", "perplexity", "--objective", "kv-cache", "--granularity", "sublayer", "--budget", "1-4"]
+    found = run_json(searcher_command, "--strategy", "optuna", "--strategy-arg", "sampler=nsga2", *named)
+    run = searcher.load_run(found["run"])
+    values = {}
+    for plan in run.measurements.plans("search"):
+        if plan.removed:
+            rows = [run.measurements.rows("search", plan, label) for label in ("perplexity", "kv-cache")]
+            values[plan] = tuple(float(np.mean(numbers)) for numbers in rows)
+    best = {
+        plan
+        for plan, point in values.items()
+        if not any(o != point and o[0] <= point[0] and o[1] <= point[1] for o in values.values())
+    }
+    assert {PrunePlan.parse(entry["plan"]) for entry in found["front"]} == best
+    assert len(best) > 1
+    for entry in found["front"]:
+        assert entry["report"]["perplexity"]["low"] is not None
+    weights = ["--weight", "perplexity=1e-6", "--weight", "kv-cache=1"]
+    small = run_json(searcher_command, "--strategy", "greedy", *named[:-1], "3", *weights)
+    assert re.fullmatch(r"\d\.attn,\d\.attn,\d\.attn", small["best"]["plan"])  # nothing else frees the cache
+    assert small["best"]["search"].keys() == {"perplexity", "kv-cache"}
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "portfolio", "shapley", "evolutionary", "random", "beam"])
+def test_a_bound_is_met_by_the_final_plan(searcher_command, strategy):
+    arguments = ["--strategy", strategy, "--granularity", "sublayer", "--budget", "5", "--max-evaluations", "80"]
+    found = run_json(searcher_command, *arguments, "--at-most", "kv-cache=50%")
+    assert found["best"]["search"]["kv-cache"] <= 0.5 * found["dense"]["search"]["kv-cache"]
+    assert found["best"]["size"] == 5
+    assert [entry["size"] for entry in found["front"]] == [5]
+
+
+def test_a_bound_that_is_only_known_when_measured(searcher_command):
+    free = run_json(searcher_command, "--strategy", "exhaustive", "--budget", "2")
+    run = searcher.load_run(free["run"])
+    losses = sorted(
+        float(np.mean(run.measurements.rows("search", plan, "perplexity"))) for plan in run.measurements.plans("search")
+    )
+    arguments = ["--strategy", "exhaustive", "--budget", "2", "--objective", "loss", "--weight", "loss=1"]
+    bounded = run_json(searcher_command, *arguments, "--at-most", f"perplexity={math.exp(losses[3])}")
+    assert bounded["best"]["search"]["perplexity"] <= math.exp(losses[3]) * (1 + 1e-9)
+    hopeless = searcher_command("run", *arguments, "--at-most", "perplexity=1")
+    assert "No measured plan of 2 units keeps to --at-most perplexity=1 (it has " in hopeless.out
+
+
+def test_a_bound_that_no_plan_can_keep_to_is_refused(searcher_command):
+    done = searcher_command("run", "--budget", "2", "--at-most", "kv-cache=50%")
+    assert done.code == 2
+    assert "No plan that removes 2 units keeps to --at-most kv-cache=50% (at best 67% is left)" in done.err
 
 
 def lines_of(error):

@@ -13,6 +13,7 @@ from objectives.loss import Loss, Perplexity
 from searcher.cost import Ledger, Limits, Prices, Tariff
 from searcher.crew import open_crew
 from searcher.errors import UsageError
+from searcher.goals import Goals
 from searcher.journal import Journal, read_evaluations
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, Unit, all_units
@@ -51,7 +52,7 @@ def make_loop(tmp_path):
         ledger = Ledger(tariff, limits or Limits())
         units = all_units(replay.num_blocks, granularity)
         space = Space(replay.num_blocks, granularity, units, (size,), len(ids), 0, ledger.fits)
-        return SearchLoop(space, recorder, ledger, objectives, deadline)
+        return SearchLoop(space, recorder, ledger, Goals(objectives, tuple(objectives)), deadline)
 
     yield make
     for journal in journals:

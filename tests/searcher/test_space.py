@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from searcher.games import make_space
 from searcher.plan import Granularity, Part, PrunePlan
+from searcher.space import Need
 
 SUBLAYER = Granularity.SUBLAYER
 
@@ -68,3 +69,53 @@ def test_a_swap_replaces_as_many_units_as_it_says():
     for count in (1, 2, 5):
         other = space.swapped(rng, plan, count)
         assert len({*plan.removed} - {*other.removed}) == count
+
+
+def needing(space, least, cost=None):
+    """A plan of the full size must remove units worth this much; by default an attention is worth 1, an FFN nothing."""
+    cost = cost or {unit: float(unit.part is Part.ATTENTION) for unit in space.units}
+    return dataclasses.replace(space, needs=(Need(cost, least),))
+
+
+@given(st.integers(2, 4), st.integers(1, 5), st.integers(0, 4), st.none() | st.integers(0, 3), st.integers(0, 2))
+def test_with_a_need_the_legal_plans_are_those_that_can_be_completed(num_blocks, size, least, attention, kinds):
+    base = limited(num_blocks, size, attention)
+    costs = {unit: float(unit.part is Part.ATTENTION) + (unit.block % 2) * kinds * 0.25 for unit in base.units}
+    space = needing(base, least, costs)
+
+    def saves(plan):
+        return sum(costs[unit] for unit in plan.units(SUBLAYER)) >= least - 1e-9
+
+    full = [set(plan.units(SUBLAYER)) for plan in base.plans(size) if saves(plan)]
+    for count in range(size + 1):
+        legal = {plan for plan in base.plans(count) if any(set(plan.units(SUBLAYER)) <= other for other in full)}
+        assert set(space.plans(count)) == legal == set(brute_force(space, count))
+        assert space.count(count) == len(legal)
+        for plan in legal if count < size else ():
+            longer = {p for p in base.extensions(plan) if any(set(p.units(SUBLAYER)) <= other for other in full)}
+            assert set(space.extensions(plan)) == longer
+            assert longer  # no dead ends
+
+
+def test_samples_swaps_and_fillings_meet_the_need():
+    space, rng = needing(make_space(6, 5, granularity=SUBLAYER), 3), np.random.default_rng(0)
+    by_ffn = sorted(space.units, key=lambda unit: unit.part is Part.ATTENTION)
+    for _ in range(100):
+        plan = space.sample(rng)
+        assert sum(unit.part is Part.ATTENTION for unit in plan.units(SUBLAYER)) >= 3
+        assert space.allows(space.swapped(rng, plan, 3))
+        assert space.allows(space.filled(space.sample(rng, 2), by_ffn))
+
+
+def test_more_kinds_than_are_told_apart_still_meet_the_need():
+    base = make_space(12, 4)
+    costs = {unit: 1.0 + unit.block / 100 for unit in base.units}
+    space = needing(base, 4.0, costs)
+    assert all(sum(costs[unit] for unit in plan.units("block")) >= 4.0 for plan in space.plans(4))
+    assert space.count(4) == 495
+
+
+def test_a_plan_too_many_must_hold_one_that_meets_the_need():
+    space = needing(make_space(4, 3, granularity=SUBLAYER), 2)
+    assert space.allows(PrunePlan.parse("0.attn,1.attn,2.ffn,3.ffn"))
+    assert not space.allows(PrunePlan.parse("0.attn,1.ffn,2.ffn,3.ffn"))

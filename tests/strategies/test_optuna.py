@@ -12,8 +12,10 @@ import numpy as np
 import optuna
 import pytest
 
+from searcher.errors import UsageError
 from searcher.games import additive_game, make_space, play
 from searcher.plan import Granularity, Part, PrunePlan, Unit
+from searcher.strategy import Scores
 from searcher.testing import asked
 from strategies.optuna import Optuna, Sampler
 
@@ -162,3 +164,58 @@ def test_a_broken_plan_is_told_as_worse_than_the_worst():
     played = play(Optuna(sampler="cmaes", trials=100), make_space(16, 4), game)
     share = np.mean([Unit(0) in plan.removed for plan in played.plans[50:]])
     assert share < 0.15  # 0.25 by chance
+
+
+def drive(strategy, space, values):
+    """Play a search of several goals: `values(plan)` gives one number for each."""
+    search, answer, asked_for = strategy.search(space), None, []
+    try:
+        while True:
+            ask = search.send(answer)
+            asked_for += ask.plans
+            told = np.array([values(plan) for plan in ask.plans])
+            answer = Scores(ask.plans, told, np.full((*told.shape, space.num_windows), np.nan))
+    except StopIteration as end:
+        return asked_for, end.value
+
+
+TWO_GOALS = [sampler for sampler in SAMPLERS if sampler != "cmaes"]
+
+
+def two_values(plan):
+    """A price for each removed block, and the number of those that are left: the front has the cheapest of each size."""
+    return sum(1.0 + unit.block for unit in plan.removed), 7.0 - len(plan.removed)
+
+
+@pytest.mark.parametrize("sampler", TWO_GOALS)
+def test_several_goals_are_searched_for_at_once(sampler):
+    space = dataclasses.replace(make_space(6, 4), sizes=(1, 2, 3, 4), goals=2)
+    plans, outcome = drive(Optuna(sampler=sampler, trials=FEW), space, two_values)
+    assert len(plans) == len(set(plans)) == FEW  # one plan a suggestion, not one of each size
+    assert {space.size_of(plan) for plan in plans} == {1, 2, 3, 4}
+    assert outcome.plans[0] == min((p for p in plans if space.size_of(p) == 4), key=lambda p: (two_values(p), p))
+    assert (plans, outcome) == drive(Optuna(sampler=sampler, trials=FEW), space, two_values)
+
+
+def test_nsga2_learns_a_front():
+    """Of 60 plans, more are cheap for their size than at random."""
+    space = dataclasses.replace(make_space(12, 6), sizes=tuple(range(1, 7)), goals=2)
+
+    def waste(sampler):
+        plans, _ = drive(Optuna(sampler=sampler, trials=240), space, two_values)
+        late = plans[120:]
+        return np.mean([two_values(p)[0] - sum(range(1, len(p.removed) + 1)) for p in late])
+
+    assert waste("nsga2") < 0.9 * waste("random")
+
+
+def test_broken_plans_are_told_as_the_worst_of_each_goal():
+    space = dataclasses.replace(make_space(6, 2), goals=2)
+    plans, _ = drive(Optuna(sampler="nsga2", trials=10), space, lambda plan: (np.inf, 1.0))
+    assert len(plans) == 10
+
+
+def test_cmaes_refuses_several_goals():
+    space = dataclasses.replace(make_space(6, 2), goals=2)
+    with pytest.raises(UsageError, match="cmaes sampler searches for one number"):
+        next(Optuna(sampler="cmaes").search(space))

@@ -12,6 +12,7 @@ from objectives.loss import Loss
 from searcher.cost import Ledger, Limits, Tariff
 from searcher.crew import open_crew
 from searcher.games import additive_game, make_space, noisy_game, play
+from searcher.goals import Goals
 from searcher.journal import Journal, read_evaluations
 from searcher.plan import Granularity, all_units
 from searcher.prices import measure_prices
@@ -127,7 +128,7 @@ def search(parts, folder, strategy, racing, most=None):
         space = Space(
             parts.replay.num_blocks, Granularity.SUBLAYER, units, (3,), WINDOWS, 0, ledger.fits, racing=racing
         )
-        loop = SearchLoop(space, recorder, ledger, objectives)
+        loop = SearchLoop(space, recorder, ledger, Goals(objectives, tuple(objectives)))
         outcome = loop.run(strategy)
         return SimpleNamespace(
             outcome=outcome,

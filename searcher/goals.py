@@ -1,0 +1,162 @@
+"""What a search is for: measured values turned into what a strategy minimises, and bounds for the final plan."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searcher.config import RunConfig, parse_bound
+from searcher.errors import UsageError
+from searcher.objective import Objective
+
+PENALTY = 10.0
+"""What a plan of full size is charged for missing a bound by its whole width, in multiples of the dense model's score:
+so much that a search turns away from it, and so little that the nearest miss still looks best."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What an objective's value must keep to.
+
+    Attributes:
+        label: of the objective.
+        text: as the user wrote it.
+        limit: the value that must not be passed.
+        upper: whether it is an upper bound.
+    """
+
+    label: str
+    text: str
+    limit: float
+    upper: bool
+
+    def excess(self, value: float) -> float:
+        """By how much the value misses the bound, relative to it; 0 if it keeps to it, infinity if it is no number."""
+        if math.isnan(value):
+            return math.inf
+        missing = value - self.limit if self.upper else self.limit - value
+        return max(0.0, missing / (abs(self.limit) or 1.0) - 1e-9)
+
+    def __str__(self) -> str:
+        return f"--at-{'most' if self.upper else 'least'} {self.label}={self.text}"
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What a search is for.
+
+    Attributes:
+        objectives: all that are measured, by label; those searched for come first.
+        labels: of those searched for.
+        weights: by label, if it is a weighted sum that is searched for; empty if it is each by itself.
+        dense: the dense model's score of each objective, see :func:`additive`.
+        bounds: for plans of the full size.
+    """
+
+    objectives: Mapping[str, Objective]
+    labels: tuple[str, ...]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    dense: Mapping[str, float] = field(default_factory=dict)
+    bounds: tuple[Bound, ...] = ()
+
+    @property
+    def columns(self) -> int:
+        """How many numbers a strategy is told for each plan."""
+        return 1 if self.weights else len(self.labels)
+
+    def scores(
+        self, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int], full_size: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What a strategy is told of a plan, lower is better.
+
+        Args:
+            rows: the plan's numbers by objective; of those that read windows, one for each search window.
+            windows: the windows that were asked about.
+            full_size: whether the plan must keep to the bounds; one that does not is charged a penalty.
+
+        Returns:
+            float64 (columns,): the additive score of each objective, or their weighted sum; and float64 (columns,
+            windows asked about): the same by window, NaN where an objective is not measured by window.
+        """
+        parts = [self._of(label, rows[label], windows) for label in self.labels]
+        values = np.array([value for value, _ in parts])
+        by_window = np.stack([of_windows for _, of_windows in parts])
+        if self.weights:
+            weights = np.array([self.weights.get(label, 0.0) / self._scale(label) for label in self.labels])
+            used = weights > 0
+            steady = np.where(np.isnan(by_window), values[:, None], by_window)  # the same on every window
+            values, by_window = weights[used] @ values[used], weights[used] @ steady[used]
+            values, by_window = values.reshape(1), by_window.reshape(1, -1)
+        if full_size and self.bounds:
+            penalty = PENALTY * self.excess(rows)
+            scales = np.ones(1) if self.weights else np.array([self._scale(label) for label in self.labels])
+            values, by_window = values + penalty * scales, by_window + penalty * scales[:, None]
+        return np.where(np.isnan(values), np.inf, values), by_window
+
+    def score(self, label: str, rows: Mapping[str, NDArray[np.float64]]) -> float:
+        """A plan's score for one objective, without any penalty; see :func:`additive`."""
+        return additive(self.objectives[label], rows[label])
+
+    def excess(self, rows: Mapping[str, NDArray[np.float64]]) -> float:
+        """By how much a plan with these numbers misses its bounds, 0 if it keeps to all of them."""
+        return sum(bound.excess(self.objectives[bound.label].value(rows[bound.label])) for bound in self.bounds)
+
+    def missed(self, rows: Mapping[str, NDArray[np.float64]]) -> list[str]:
+        """The bounds that a plan with these numbers misses, as text."""
+        values = [self.objectives[bound.label].value(rows[bound.label]) for bound in self.bounds]
+        pairs = zip(self.bounds, values, strict=True)
+        return [f"{bound} (it has {value:.4g})" for bound, value in pairs if bound.excess(value)]
+
+    def _of(self, label: str, rows: NDArray[np.float64], windows: Sequence[int]) -> tuple[float, NDArray[np.float64]]:
+        objective = self.objectives[label]
+        if objective.reads != "windows":
+            return additive(objective, rows), np.full(len(windows), np.nan)
+        asked = rows[list(windows)]
+        return additive(objective, asked), asked if objective.lower_is_better else -asked
+
+    def _scale(self, label: str) -> float:
+        """The size of the dense model's score; 1 where that is nothing, as for a divergence from itself."""
+        return abs(self.dense.get(label, 0.0)) or 1.0
+
+
+def additive(objective: Objective, rows: NDArray[np.float64]) -> float:
+    """A plan's score for one objective: the mean over items, lower is better, `inf` if the plan breaks the model."""
+    mean = float(np.mean(objective.items(rows)))
+    score = mean if objective.lower_is_better else -mean
+    return score if np.isfinite(score) else np.inf
+
+
+def check_bounds(config: RunConfig, objectives: Mapping[str, Objective]) -> None:
+    """Refuse a bound on the side where an objective is better.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for flag, labels, wanted in (("most", config.at_most, True), ("least", config.at_least, False)):
+        for label in labels:
+            if objectives[label].lower_is_better is not wanted:
+                better, other = ("lower", "most") if objectives[label].lower_is_better else ("higher", "least")
+                raise UsageError(
+                    f"--at-{flag} {label}: a {better} {label} is better, so that this bounds nothing",
+                    f"Write --at-{other} {label}={labels[label]}",
+                )
+
+
+def make_goals(
+    config: RunConfig, objectives: Mapping[str, Objective], dense: Mapping[str, NDArray[np.float64]]
+) -> Goals:
+    """What the configuration searches for, given the dense model's numbers on the search split."""
+    scores = {label: additive(objective, dense[label]) for label, objective in objectives.items()}
+    bounds = [
+        _bound(label, text, objectives[label].value(dense[label]), upper)
+        for texts, upper in ((config.at_most, True), (config.at_least, False))
+        for label, text in texts.items()
+    ]
+    return Goals(objectives, config.goals, config.weight, scores, tuple(bounds))
+
+
+def _bound(label: str, text: str, dense: float, upper: bool) -> Bound:
+    number, relative = parse_bound(label, text)
+    return Bound(label, text, number * dense if relative else number, upper)

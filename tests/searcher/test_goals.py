@@ -1,0 +1,123 @@
+"""From measured values to what a strategy minimises."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from objectives.loss import Loss, Perplexity
+from objectives.sizes import Parameters
+from searcher.config import RunConfig, make_config
+from searcher.errors import UsageError
+from searcher.goals import Bound, Goals, check_bounds, make_goals
+from searcher.objective import Objective
+
+
+class Right(Objective):
+    """Something where higher is better, with items of its own."""
+
+    unit = "share"
+    lower_is_better = False
+    reads = "inputs"
+
+    def measure(self, candidate):
+        return np.zeros(1)
+
+
+OBJECTIVES = {"perplexity": Perplexity(), "parameters": Parameters(), "right": Right()}
+DENSE = {"perplexity": np.array([2.0, 4.0, 3.0]), "parameters": np.array([200.0]), "right": np.array([1.0, 0.0])}
+ROWS = {"perplexity": np.array([3.0, 5.0, 4.0]), "parameters": np.array([150.0]), "right": np.array([0.0, 0.0])}
+ALL = (0, 1, 2)
+
+
+def goals(**fields):
+    options = {"budget": 2, "objective": ("perplexity", "parameters", "right"), **fields}
+    return make_goals(make_config(RunConfig, options), OBJECTIVES, DENSE)
+
+
+def test_each_by_itself_lower_is_better():
+    values, by_window = goals().scores(ROWS, ALL, full_size=True)
+    np.testing.assert_array_equal(values, [4.0, 150.0, 0.0])
+    np.testing.assert_array_equal(by_window, [[3.0, 5.0, 4.0], [math.nan] * 3, [math.nan] * 3])
+    values, by_window = goals().scores(ROWS, (2, 0), full_size=True)
+    assert values[0] == 3.5
+    np.testing.assert_array_equal(by_window[0], [4.0, 3.0])
+
+
+def test_a_weighted_sum_is_relative_to_the_dense_model():
+    weighed = goals(weight={"perplexity": 1.0, "parameters": 0.5, "right": 0.25})
+    assert weighed.columns == 1
+    ((value,), (by_window,)) = weighed.scores(ROWS, ALL, full_size=True)
+    assert value == pytest.approx(4 / 3 + 0.5 * 150 / 200 - 0.25 * 0.0 / 0.5)
+    np.testing.assert_allclose(by_window.mean(), value)  # so that plans can race
+    np.testing.assert_allclose(np.diff(by_window), [2 / 3, -1 / 3])
+    ((alone,), _) = goals(weight={"parameters": 2.0}).scores(
+        ROWS | {"perplexity": np.array([math.nan] * 3)}, ALL, full_size=False
+    )
+    assert alone == 1.5  # what has no weight does not count
+
+
+@given(st.floats(0, 5), st.floats(0, 5))
+def test_weights_are_additive(one, other):
+    assume_positive = {label: w for label, w in (("perplexity", one), ("parameters", other)) if w > 1e-6}
+    if len(assume_positive) == 2:
+        parts = [goals(weight={label: w}).scores(ROWS, ALL, False)[0][0] for label, w in assume_positive.items()]
+        assert goals(weight=assume_positive).scores(ROWS, ALL, False)[0][0] == pytest.approx(sum(parts))
+
+
+def test_a_plan_of_full_size_is_charged_for_missing_a_bound():
+    bounded = goals(at_most={"parameters": "60%"}, at_least={"right": "0.25"})
+    assert [str(bound) for bound in bounded.bounds] == ["--at-most parameters=60%", "--at-least right=0.25"]
+    assert bounded.excess(ROWS) == pytest.approx(30 / 120 + 1.0)
+    kept, _ = bounded.scores(ROWS, ALL, full_size=False)
+    charged, by_window = bounded.scores(ROWS, ALL, full_size=True)
+    np.testing.assert_array_equal(kept, [4.0, 150.0, 0.0])
+    np.testing.assert_allclose((charged - kept) / [3.0, 200.0, 0.5], 10 * 1.25)
+    assert by_window[0].mean() == pytest.approx(charged[0])
+    assert bounded.missed(ROWS) == [
+        "--at-most parameters=60% (it has 150)",
+        "--at-least right=0.25 (it has 0)",
+    ]
+    fits = ROWS | {"parameters": np.array([120.0]), "right": np.array([1.0, 0.0])}
+    assert bounded.excess(fits) == 0
+    np.testing.assert_array_equal(*[bounded.scores(fits, ALL, full)[0] for full in (True, False)])
+
+
+def test_a_broken_plan_keeps_to_no_bound_and_ranks_last():
+    broken = ROWS | {"perplexity": np.array([math.nan, 1.0, 1.0])}
+    assert goals().scores(broken, ALL, full_size=True)[0][0] == math.inf
+    assert Bound("x", "1", 1.0, upper=True).excess(math.nan) == math.inf
+    assert goals(weight={"perplexity": 1.0}).scores(broken, ALL, full_size=True)[0][0] == math.inf
+
+
+def test_bounds_on_the_wrong_side_are_refused():
+    for name, flag in (("right", "at_most"), ("parameters", "at_least")):
+        config = make_config(RunConfig, {"budget": 1, flag: {name: "0.5"}})
+        with pytest.raises(UsageError, match="is better, so that this bounds nothing"):
+            check_bounds(config, OBJECTIVES)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "60 %%", "lots", "1MM", "nan"])
+def test_bounds_that_are_no_numbers_are_refused(text):
+    with pytest.raises(UsageError, match="is not a number"):
+        make_config(RunConfig, {"budget": 1, "at_most": {"kv-cache": text}})
+
+
+@pytest.mark.parametrize("weight", [0, -1, math.inf, math.nan])
+def test_weights_must_be_positive(weight):
+    with pytest.raises(UsageError, match="is no weight"):
+        make_config(RunConfig, {"budget": 1, "weight": {"perplexity": weight}})
+
+
+def test_one_objective_twice_under_labels():
+    config = make_config(RunConfig, {"budget": 1, "objective": ("a=loss", "loss"), "at_most": {"kl": "1", "a": "9"}})
+    assert config.goals == ("a", "loss")
+    assert {label: name for label, (name, _) in config.recipes.items()} == {"a": "loss", "loss": "loss", "kl": "kl"}
+    with pytest.raises(UsageError, match="named twice"):
+        make_config(RunConfig, {"budget": 1, "objective": ("loss", "loss=perplexity")})
+
+
+def test_default_goals_are_one():
+    assert Goals({"loss": Loss()}, ("loss",)).columns == 1
