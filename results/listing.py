@@ -12,6 +12,7 @@ from searcher.cost import Limits, Prices, Tariff
 from searcher.errors import UsageError
 from searcher.forecast import forecast
 from searcher.journal import RUN_FILE, read_json
+from searcher.objective import Objective
 from searcher.plan import Granularity
 from searcher.search_space import open_space
 from searcher.space import Space
@@ -25,18 +26,28 @@ WINDOWS = 8
 def plugin_lines(kind: registry.Kind, verbose: bool) -> Iterator[Table | str]:
     """The strategies or objectives, a line each; verbose: their whole documentation and options."""
     if not verbose:
-        table = Table(box=None, show_header=False, pad_edge=False)
+        table = Table(box=None, show_header=kind == "objective", pad_edge=False)
+        for column in ("objective", "better", "unit", "what it measures") if kind == "objective" else ("", ""):
+            table.add_column(column, style="bold" if not table.columns else None)
         for name in registry.names(kind):
-            table.add_row(f"[b]{name}[/b]", (inspect.getdoc(registry.find(kind, name)) or "").split("\n")[0])
+            cls = registry.find(kind, name)
+            table.add_row(name, *_direction_and_unit(cls), (inspect.getdoc(cls) or "").split("\n")[0])
         yield table
         return
     for name, place in registry.names(kind).items():
         cls = registry.find(kind, name)
-        yield f"[b]{name}[/b]  ({place})"
+        yield "  ".join([f"[b]{name}[/b]  ({place})", *_direction_and_unit(cls)])
         yield _indented(inspect.getdoc(cls) or "")
         for option in registry.options(cls):
             yield f"    --{kind}-arg {option.name}=…  {option.type}, default {option.default}".replace("[", r"\[")
         yield ""
+
+
+def _direction_and_unit(cls: type) -> tuple[str, ...]:
+    """Of an objective; nothing for a strategy."""
+    if not issubclass(cls, Objective):
+        return ()
+    return ("lower" if cls.lower_is_better else "higher"), cls.unit
 
 
 def costs_table(budget: str, granularity: Granularity, blocks: int) -> Table:

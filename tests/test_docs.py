@@ -1,18 +1,22 @@
 """What the guides say is true: their code runs as written, their commands exist, and their names are known."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from tiny_checkpoint import OPTIONS
 
+import searcher
 from searcher import registry
 
 DOCS = Path(__file__).parent.parent / "docs"
 GUIDE = (DOCS / "strategies.md").read_text()
+OBJECTIVES = (DOCS / "objectives.md").read_text()
 
 
-def block(language, containing):
-    (found,) = [code for code in re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.DOTALL) if containing in code]
+def block(language, containing, guide=GUIDE):
+    (found,) = [code for code in re.findall(rf"```{language}\n(.*?)```", guide, flags=re.DOTALL) if containing in code]
     return found
 
 
@@ -57,3 +61,56 @@ def test_the_listing_of_costs(searcher_command):
     greedy = next(line for line in shown.out.splitlines() if line.startswith("│ greedy"))
     assert "212" in greedy
     assert "| 212 |" in GUIDE
+
+
+@pytest.fixture
+def hard(tmp_path):
+    path = tmp_path / "hard.py"
+    path.write_text(block("python", "class HardTokens", OBJECTIVES))
+    return path
+
+
+def test_the_objective_is_of_twenty_lines_and_runs_by_the_command_below_it(hard, searcher_command):
+    assert len([line for line in hard.read_text().splitlines() if line.strip()]) <= 20
+    _, name, *arguments = block("sh", "hard.py", OBJECTIVES).split()
+    done = searcher_command(name, *arguments)
+    assert done.code == 0, done.err
+    assert "report hard.py:HardTokens (95% interval)" in " ".join(done.out.split())
+
+
+def test_the_objective_from_python(hard, tiny, monkeypatch, capsys):
+    """With the tiny checkpoint in place of the default model."""
+    place = {"model": str(tiny / "model"), "data": str(tiny / "text.jsonl"), "quiet": True, **OPTIONS}
+    run = searcher.run
+    monkeypatch.setattr(searcher, "run", lambda **options: run(**options, **place))
+    monkeypatch.chdir(hard.parent)
+    exec(block("python", "searcher.run(objective", OBJECTIVES), {})
+    assert "Estimate(value=" in capsys.readouterr().out
+
+
+def test_the_objective_keeps_the_contract(hard, monkeypatch):
+    monkeypatch.chdir(hard.parent)
+    names = {}
+    exec(block("python", "ObjectiveContract", OBJECTIVES), names)
+    contract = names["TestHardTokens"]()
+    for test in [getattr(contract, name) for name in dir(contract) if name.startswith("test_")]:
+        test()
+
+
+def test_every_objective_is_in_its_guide():
+    for name in registry.BUILT_IN["objective"]:
+        assert f"`{name}`" in OBJECTIVES
+    assert f"searcher.{registry.PLURAL['objective']}" in block("toml", "entry-points", OBJECTIVES)
+
+
+@pytest.mark.parametrize("command", re.findall(r"^searcher (run (?:.*\\\n)*.*)$", OBJECTIVES, flags=re.MULTILINE))
+def test_the_commands_of_the_objectives_guide(command, searcher_command, tmp_path):
+    """Each with a smaller budget, since the tiny checkpoint has 6 blocks."""
+    if "hard.py" in command:
+        return  # tried above
+    items = [{"context": f"q{i}", "choices": ["yes", "no"], "answer": i % 2} for i in range(8)]
+    (tmp_path / "piqa.jsonl").write_text("\n".join(map(json.dumps, items)))
+    text = re.sub(r"--budget (\S+)", lambda m: f"--budget {'1-4' if '-' in m[1] else 5}", command.replace("\\\n", " "))
+    strategy = [] if "--strategy" in text else ["--strategy", "influence"]
+    done = searcher_command(*text.split(), *strategy, "--max-evaluations", "20")
+    assert done.code == 0, done.err

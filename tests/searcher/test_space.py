@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searcher.games import make_space
@@ -77,6 +77,7 @@ def needing(space, least, cost=None):
     return dataclasses.replace(space, needs=(Need(cost, least),))
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(2, 4), st.integers(1, 5), st.integers(0, 4), st.none() | st.integers(0, 3), st.integers(0, 2))
 def test_with_a_need_the_legal_plans_are_those_that_can_be_completed(num_blocks, size, least, attention, kinds):
     base = limited(num_blocks, size, attention)
