@@ -8,8 +8,8 @@ divergence needs no output head besides the losses'.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Reference(Protocol):
         """Output heads that `divergence` runs for each row."""
         ...
 
-    def select(self, rows: Sequence[int]) -> Self:
+    def select(self, rows: Sequence[int]) -> "Reference":
         """The same for some rows of the batch."""
         ...
 
@@ -88,9 +88,12 @@ class Linear:
     negative_entropy: Tensor
     more_heads = 0
 
-    def select(self, rows: Sequence[int]) -> Self:
+    def select(self, rows: Sequence[int]) -> Reference:
         """See :class:`Reference`."""
-        return _selected(self, rows)
+        index = list(rows)
+        return Linear(
+            self.mean_weights[index], self.top[index], self.probabilities[index], self.negative_entropy[index]
+        )
 
     def divergence(
         self, head: FusedHead | OwnHead, hidden: Tensor, ids: Tensor, losses: Callable[[], Tensor]
@@ -147,9 +150,10 @@ class Sliced:
     kind: Divergence
     more_heads = 2
 
-    def select(self, rows: Sequence[int]) -> Self:
+    def select(self, rows: Sequence[int]) -> Reference:
         """See :class:`Reference`."""
-        return _selected(self, rows)
+        index = list(rows)
+        return replace(self, hidden=self.hidden[index], log_sums=self.log_sums[index])
 
     def divergence(
         self, head: FusedHead | OwnHead, hidden: Tensor, ids: Tensor, losses: Callable[[], Tensor]
@@ -176,9 +180,9 @@ class RowByRow:
     kind: Divergence
     more_heads = 2
 
-    def select(self, rows: Sequence[int]) -> Self:
+    def select(self, rows: Sequence[int]) -> Reference:
         """See :class:`Reference`."""
-        return _selected(self, rows)
+        return replace(self, hidden=self.hidden[list(rows)])
 
     def divergence(
         self, head: FusedHead | OwnHead, hidden: Tensor, ids: Tensor, losses: Callable[[], Tensor]
@@ -189,18 +193,9 @@ class RowByRow:
 
     def _row(self, dense: Tensor, logits: Tensor) -> Tensor:
         """(tokens - 1, vocabulary) logits of both to (tokens - 1,)."""
-        parts = [z.split(heads.SLICE, dim=-1) for z in (dense, logits)]
+        parts = [torch.split(z, heads.SLICE, dim=-1) for z in (dense, logits)]
         sums = [torch.stack([log_sum_exp(_wide(z)) for z in part]).logsumexp(dim=0) for part in parts]
         return _summed(self.kind, ((_wide(p), _wide(q)) for p, q in zip(*parts, strict=True)), *sums)
-
-
-Kept = TypeVar("Kept", Linear, Sliced, RowByRow)
-
-
-def _selected(reference: Kept, rows: Sequence[int]) -> Kept:
-    values = {field.name: getattr(reference, field.name) for field in fields(reference)}
-    index = list(rows)
-    return replace(reference, **{name: value[index] for name, value in values.items() if isinstance(value, Tensor)})
 
 
 def _log_sums(head: FusedHead, states: Tensor, ids: Tensor, losses: Tensor) -> Tensor:
@@ -223,10 +218,14 @@ def _kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """With m the mean of p and q, log(p / m) is log 2 - log(1 + q / p), which does not cancel where p and q are close."""
-    apart = (log_q - log_p).clamp_(-FAR, FAR)
-    p_to_mean = math.log(2) - torch.nn.functional.softplus(apart)
-    return (log_p.exp() * p_to_mean + log_q.exp() * (p_to_mean + apart)) / 2
+    """With m the mean of p and q, log(p / m) is log 2 - log(1 + q / p): no cancellation where p and q are close.
+
+    Overwrites both.
+    """
+    apart = torch.sub(log_q, log_p).clamp_(-FAR, FAR)
+    p_to_mean = apart.exp().log1p_().neg_().add_(math.log(2))
+    q_to_mean = apart.add_(p_to_mean)
+    return log_q.exp_().mul_(q_to_mean).addcmul_(log_p.exp_(), p_to_mean).mul_(0.5)
 
 
 def _wide(logits: Tensor) -> Tensor:
