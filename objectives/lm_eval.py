@@ -75,9 +75,13 @@ class LmEval(Objective):
         self.task, self.items_taken, self.num_fewshot, self.include_path = task, items, num_fewshot, include_path
         self.metric, _, self.filter = metric.partition(",")
         self._tasks: dict[str, Any] = {}
+        self._chosen: dict[Split, list[Document]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_tasks": {}}  # tasks keep what they are asked: each thread loads its own
+        return self.__dict__ | {
+            "_tasks": {},
+            "_chosen": {},
+        }  # tasks keep what they are asked: each thread loads its own
 
     def numbers(self, split: Split) -> int:
         """How many documents are taken."""
@@ -106,9 +110,14 @@ class LmEval(Objective):
         return np.array([values[document.task, document.index] for document in documents])
 
     def _documents(self, split: Split) -> list[Document]:
-        """Those of the split, drawn by a hash of their content; fewer are a part of more."""
         if not self._tasks:
             self._tasks = self._load()
+        if split not in self._chosen:
+            self._chosen[split] = self._choose(split)
+        return self._chosen[split]
+
+    def _choose(self, split: Split) -> list[Document]:
+        """Documents of the split, drawn by a hash of their content; fewer are a part of more."""
         documents: dict[tuple[str, str], Document] = {}
         for name, task in self._tasks.items():
             for index, content in enumerate(task.eval_docs):

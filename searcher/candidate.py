@@ -49,22 +49,41 @@ class Heads:
     Args:
         replay: the model.
         ids: int64 (rows, tokens), the same for each plan.
+        scored: bool (rows, tokens - 1), which losses count.
         hidden: of each plan, (rows, tokens, hidden size) after the last block.
         sizes: how many of them the head takes at a time.
     """
 
-    def __init__(self, replay: Replay, ids: Tensor, hidden: Sequence[Tensor], sizes: Sizes) -> None:
+    def __init__(self, replay: Replay, ids: Tensor, scored: Tensor, hidden: Sequence[Tensor], sizes: Sizes) -> None:
         self.hidden = hidden
         self._replay, self._ids, self._sizes = replay, ids, sizes
+        self._scored = None if bool(scored.all()) else scored
         self._losses: list[Tensor] = []
 
+    @property
+    def rows(self) -> float:
+        """How many rows go through the head for each plan, a row of which a part is scored counting as that part."""
+        return len(self._ids) * (1.0 if self._scored is None else float(self._scored.float().mean()))
+
     def losses(self, position: int) -> Tensor:
-        """float32 (rows, tokens - 1): losses of the next tokens under the plan at this position."""
+        """float32 (rows, tokens - 1): losses of the next tokens under the plan at this position, 0 where not scored."""
         if not self._losses:
+            if self._scored is not None:
+                self._losses = [self._scored_losses(hidden, self._scored) for hidden in self.hidden]
+                return self._losses[position]
             for part in in_sizes(self.hidden, self._sizes):
                 losses = self._replay.head.losses(torch.cat([*part]), self._ids.repeat(len(part), 1))
                 self._losses += losses.chunk(len(part))
         return self._losses[position]
+
+    def _scored_losses(self, hidden: Tensor, scored: Tensor) -> Tensor:
+        """The head runs for the tokens that are scored alone: they are handed to it as one row."""
+        states, targets = hidden[:, :-1][scored], self._ids[:, 1:][scored]
+        row = torch.cat([states, states[-1:]])[None]  # nothing is predicted from the last state of a row
+        ids = torch.cat([targets[:1], targets])[None]
+        losses = torch.zeros(scored.shape, device=hidden.device)
+        losses[scored] = self._replay.head.losses(row, ids)[0]
+        return losses
 
 
 class ReplayedCandidate:
@@ -83,10 +102,10 @@ class ReplayedCandidate:
         return self._replayed().hidden[self._position]
 
     def losses(self) -> Tensor:
-        """float32 (rows, tokens - 1): negative log-likelihood of each next token in nats."""
+        """float32 (rows, tokens - 1): negative log-likelihood of each next token in nats, 0 where not scored."""
         if not self._counted:
             self._counted = True
-            self.heads += len(self.ids)
+            self.heads += self._replayed().rows
         return self._replayed().losses(self._position)
 
     def losses_among(self, vocabulary: Tensor) -> Tensor:

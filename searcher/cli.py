@@ -77,6 +77,49 @@ def evaluate(
         show(evaluations_table(document, split))
 
 
+@app.command()
+def convert(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Every evaluation as a table: .csv, .parquet or .json. Or the plan as a mergekit recipe: .yaml.",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Size of the chosen plan for the recipe. Default: the full size.")
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="Original checkpoint for the recipe. Default: the model of the run.")
+    ] = None,
+    optuna: Annotated[
+        str | None,
+        typer.Option(help="Database to write each run into as an Optuna study, or to complete a study in."),
+    ] = None,
+) -> None:
+    """Write finished runs in the formats of other programs.
+
+    Examples:
+
+    [b]searcher convert runs/greedy runs/shapley -o evaluations.parquet[/b]
+
+    [b]searcher convert runs/greedy -o plan.yaml --size 8[/b]
+
+    [b]searcher convert runs/greedy --optuna sqlite:///study.db[/b], then look at it with
+    [b]optuna-dashboard sqlite:///study.db[/b]
+    """
+    check_own_packages()
+    from results.convert import convert as converted
+    from results.table import show
+
+    loaded = [searcher.load_run(folder) for folder in {folder.resolve(): folder for folder in runs}.values()]
+    from rich.markup import escape
+
+    show(*map(escape, converted(loaded, output, size, model_name, optuna, _say)))
+
+
 @app.command("list")
 def list_(
     what: Annotated[Literal["strategies", "objectives", "runs"], typer.Argument(help="What to list.")],
@@ -104,6 +147,10 @@ def list_(
         show(*plugin_lines("strategy" if what == "strategies" else "objective", verbose))
     if budget is not None:
         show(costs_table(budget, granularity, blocks))
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _print_json(document: dict[str, Any]) -> None:

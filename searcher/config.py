@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from searcher.errors import UsageError, did_you_mean
 from searcher.plan import Budget, Granularity, PrunePlan
@@ -167,6 +167,11 @@ class RunConfig(MeasurementConfig):
     timeout: str | None = _limit(None, "Stop after 90s, 30m or 2h; what is found then depends on the machine's speed.")
     name: str | None = _execution(None, "Name of the run folder. Default: made from the configuration.")
     runs_dir: str = _execution("runs", "Where run folders are. Default: runs.")
+    optuna: str | None = _execution(
+        None,
+        "Database to mirror the run into as an Optuna study while it goes on, such as sqlite:///study.db or "
+        "postgresql://user:password@host/name; optuna-dashboard shows it.",
+    )
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -183,6 +188,21 @@ class RunConfig(MeasurementConfig):
     @classmethod
     def _check_timeout(cls, value: Any) -> str | None:
         return _checked(parse_seconds, value)
+
+    @field_validator("optuna")
+    @classmethod
+    def _check_optuna(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w+]+://.*", value):
+            raise UsageError(  # without the text, which may hold a password
+                "--optuna is not the URL of a database",
+                "Write it as sqlite:///study.db or postgresql://user:password@host/name",
+            )
+        return value
+
+    @field_serializer("optuna")
+    def _hide_password(self, value: str | None) -> str | None:
+        """A password is not kept in the run folder, nor printed."""
+        return None if value is None else without_password(value)
 
     @field_validator("name")
     @classmethod
@@ -232,6 +252,12 @@ class RunConfig(MeasurementConfig):
     def seconds(self) -> float | None:
         """The timeout in seconds."""
         return None if self.timeout is None else parse_seconds(self.timeout)
+
+
+def without_password(url: str) -> str:
+    """The URL of a database with its password starred out, for messages and the run folder."""
+    url = re.sub(r"^([^:]+://[^:/?]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", url)
 
 
 def split_label(text: str) -> tuple[str, str]:

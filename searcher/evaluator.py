@@ -109,7 +109,7 @@ class Evaluator:
             together=sizes[0],
             trail=self._kept.limit > 0,
         ):
-            heads = Heads(self.replay, batch.ids, leaves.states, sizes)
+            heads = Heads(self.replay, batch.ids, batch.scored, leaves.states, sizes)
             for i, position in enumerate(leaves.positions):
                 keep = partial(self._kept.offer, place, paths[position], run=leaves.run)
                 yield ReplayedCandidate(self.replay, plans[position], batch, heads, i), keep

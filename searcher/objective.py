@@ -101,7 +101,7 @@ class Candidate(Protocol):
         ...
 
     def losses(self) -> "Tensor":
-        """float32 (rows, tokens - 1): negative log-likelihood of each next token in nats."""
+        """float32 (rows, tokens - 1): negative log-likelihood of each next token in nats, 0 where not scored."""
         ...
 
     def losses_among(self, vocabulary: "Tensor") -> "Tensor":

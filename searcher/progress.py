@@ -66,6 +66,10 @@ class Progress:
         """A step that cannot be counted has begun."""
         self._print(what, style="dim")
 
+    def warn(self, what: str) -> None:
+        """Something is wrong that does not stop the run."""
+        self._print(f"Warning: {what}", style="yellow")
+
     def opened(self, folder: Path, resolved: dict[str, Any], shared: Sequence[str]) -> None:
         """The run folder is open, this is what will be measured, and measurements are shared with these runs."""
         chosen = ", ".join(

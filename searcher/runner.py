@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.storages import RDBStorage
 
 from searcher import registry
 from searcher.config import RunConfig
@@ -20,6 +21,7 @@ from searcher.forecast import forecast
 from searcher.goals import check_bounds, make_goals
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
+from searcher.mirror import Mirror, Mirrored, open_database
 from searcher.objective import Split
 from searcher.plan import PrunePlan, Unit
 from searcher.preparation import Prepared, make_objectives, prepare
@@ -59,13 +61,14 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     config = _with_start(config, strategy)
     objectives = make_objectives(config)
     check_bounds(config, objectives)
+    database = None if config.optuna is None else open_database(config.optuna)
     prepared = prepare(config, objectives, config.granularity, progress.say, config.screening is not None)
     _check_room_to_race(config, prepared)
     # what can be refused is refused before anything is written
     space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], prepared.amounts)
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
-    with Journal(folder) as journal, contextlib.closing(prepared.crew):
+    with Journal(folder) as journal, contextlib.closing(prepared.crew), contextlib.ExitStack() as mirrors:
         recorder = Recorder.resume(prepared.crew, journal, progress.measured)
         record = open_record(folder, config, prepared, identity)
         shared = find_shared(folder, record)
@@ -79,6 +82,8 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         dense = {label: recorder.known.rows("search", DENSE, label) for label in objectives}
         goals = make_goals(config, objectives, dense)
         loop = SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening)
+        mirrored = Mirrored(folder.name, record, config, goals, recorder.known)
+        mirror = mirrors.enter_context(_mirror(database, mirrored, recorder, progress))
         progress.searching(loop, forecast(strategy, space, ledger.tariff, ledger.limits))
         outcome = loop.run(strategy)
         chosen = chosen_plans(loop, outcome)
@@ -88,7 +93,25 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         recorder.measure("report", judged)
         record["outcome"] = _outcome(loop, outcome, chosen, front)
         write_json(folder / RUN_FILE, record)
+        if mirror is not None:
+            mirror.finish(record["outcome"])
     return folder
+
+
+def _mirror(
+    database: RDBStorage | None, mirrored: Mirrored, recorder: Recorder, progress: Progress
+) -> contextlib.AbstractContextManager[Mirror | None]:
+    """What writes the run into a database, if there is one, and is told of each measurement as the progress is."""
+    if database is None:
+        return contextlib.nullcontext()
+    mirror, heard = Mirror(database, mirrored, progress.warn, progress.say), recorder.heard
+
+    def hear(line: Measurement) -> None:
+        heard(line)
+        mirror.heard(line)
+
+    recorder.heard = hear
+    return mirror
 
 
 def _check_racing(config: RunConfig, strategy: Strategy) -> None:

@@ -88,6 +88,26 @@ def test_splits_share_no_document_and_fewer_are_a_part_of_more(tmp_path):
     assert set(few._documents("report")) < set(report)
 
 
+def test_documents_of_a_group_are_pooled(tmp_path, monkeypatch):
+    manager = lm_eval._manager
+    monkeypatch.setattr(lm_eval, "_manager", lambda path, _: manager(path, False))
+    items, folder = make_items(24), tmp_path / "tasks"
+    folder.mkdir()
+    for name, part in (("first", items[:16]), ("second", items[8:])):  # 8 documents are in both
+        write_task(tmp_path / name, part, task=name).rename(folder / f"{name}.yaml")
+    (folder / "both.yaml").write_text("group: both\ntask: [first, second]\n")
+    objective = LmEval("both", include_path=str(folder))
+    search, report = (objective._documents(split) for split in ("search", "report"))
+    assert len(search) + len(report) == 32
+    assert not {d.digest for d in search} & {d.digest for d in report}
+    together = measure({"it": objective}, plans=[PrunePlan()])["it"][0]
+    assert len(together) == len(search)
+    alone = {name: LmEval(name, include_path=str(folder)) for name in ("first", "second")}
+    monkeypatch.setattr(LmEval, "_choose", lambda self, _: [d for d in search if d.task in self._tasks])
+    parts = measure(alone, plans=[PrunePlan()])
+    assert together.tolist() == [*parts["first"][0], *parts["second"][0]]
+
+
 def test_threads_and_repetitions_agree_and_nothing_stays_changed(tmp_path):
     task = str(write_task(tmp_path / "task", make_items(24), num_fewshot=2))
     model = tiny_model("llama")

@@ -45,6 +45,14 @@ def test_the_weights_of_the_items_that_agree_count():
     assert value(objective, objective.measure(candidate(dense, [0, 0, 0]))) == 1.0
 
 
+def test_the_scale_of_the_weights():
+    dense = candidate([[np.exp(1.0), np.exp(3.0)], [np.exp(2.0), np.exp(2.0)]], [0, 0])
+    for scale, deviation in (("perplexity", (np.exp(3) - np.exp(1)) / np.sqrt(2)), ("loss", 2 / np.sqrt(2))):
+        objective = Stability("unread", scale=scale)
+        objective.prepare(dense)
+        np.testing.assert_allclose(objective.measure(dense), [1 + deviation, 1], rtol=1e-5)
+
+
 def test_wrong_before_and_after_is_unchanged():
     dense = [pair(1.0), [2.0, 3.0, 4.0], pair(1.0)]
     objective = Stability("unread")

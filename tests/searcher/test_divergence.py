@@ -125,7 +125,10 @@ def test_the_cheapest_exact_way_is_taken_and_rows_can_be_selected(family, own_he
 @torch.inference_mode()
 def test_plans_replayed_together_have_the_bits_of_each(kind):
     replay, states = opened()
-    reference, together = refer(kind, replay.head, states[0], IDS), Heads(replay, IDS, states, (2, 1))
+    reference, together = (
+        refer(kind, replay.head, states[0], IDS),
+        Heads(replay, IDS, torch.ones_like(IDS[:, 1:]).bool(), states, (2, 1)),
+    )
     for i, hidden in enumerate(states):
         alone = measured(kind, replay, states[0], hidden)
         batched = reference.divergence(replay.head, hidden, IDS, lambda i=i: together.losses(i))

@@ -162,7 +162,7 @@ def test_objectives_with_inputs_of_their_own_and_with_none():
             np.testing.assert_allclose(known.rows(split, plan, "choices"), expected, rtol=1e-5)
     # the own inputs are metered by their tokens, in windows of 24
     own = sum(line.heads for line in lines if line.group.startswith("choices"))
-    assert own == pytest.approx(len(PLANS) * (2 * 12 + 3 * 7) / 24)
+    assert own == pytest.approx(len(PLANS) * (2 * 12 * 3 / 11 + 3 * 7 * 3 / 6) / 24)  # the head of scored tokens alone
 
 
 def test_windows_that_no_objective_reads_are_not_run():

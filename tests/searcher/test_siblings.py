@@ -52,6 +52,6 @@ def test_a_batch_that_is_slower_is_not_made(replay, monkeypatch):
 def test_losses_of_plans_replayed_together_are_those_of_each(replay):
     with torch.inference_mode():
         hidden = [replay.run_block(replay.embed(IDS), block, Action.KEEP) for block in range(3)]
-        heads = Heads(replay, IDS, hidden, (2, 1))
+        heads = Heads(replay, IDS, torch.ones_like(IDS[:, 1:]).bool(), hidden, (2, 1))
         for position, state in enumerate(hidden):
             assert torch.equal(heads.losses(position), replay.head.losses(state, IDS))
