@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from results.intervals import interval
 from searcher import registry
@@ -14,6 +14,9 @@ from searcher.journal import RUN_FILE, read_evaluations, read_json
 from searcher.measurement import Measurements, layout_from_json
 from searcher.objective import Objective
 from searcher.plan import PrunePlan
+
+if TYPE_CHECKING:  # loaded when there is something to draw
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,17 @@ class Run:
             measurements.add(line)
         return measurements
 
+    def documents(self, split: str, name: str) -> list[int] | None:
+        """The document that each number of an objective comes from, if it reads the windows; None if each is alone."""
+        known: list[int] | None = self.record.get("documents", {}).get(split)
+        return known if self.objectives[name].reads == "windows" else None
+
     def evaluation(self, plan: PrunePlan) -> Evaluation:
         """What was measured for a plan on both splits."""
         report = {}
         for name, objective in self.objectives.items():
             rows = self.measurements.rows("report", plan, name)
-            report[name] = Estimate(objective.value(rows), *interval(objective, rows))
+            report[name] = Estimate(objective.value(rows), *interval(objective, rows, self.documents("report", name)))
         search = {n: o.value(self.measurements.rows("search", plan, n)) for n, o in self.objectives.items()}
         return Evaluation(plan, plan.size(self.config.granularity), search, report)
 
@@ -113,6 +121,16 @@ class Run:
         """
         plans = map(PrunePlan.parse, self.outcome.get("front", self.outcome["chosen"].values()))
         return tuple(sorted(map(self.evaluation, plans), key=lambda e: (e.size, e.plan)))
+
+    def plot(self, objective: str | None = None) -> "Figure":
+        """A picture of quality against size: the chosen plans on the report split, with 95% intervals.
+
+        Args:
+            objective: label; the first by default.
+        """
+        from results.pictures.quality import quality_against_size
+
+        return quality_against_size([self], objective)
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `--format json`."""

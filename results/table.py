@@ -30,24 +30,31 @@ def run_lines(run: Run) -> Iterator[Table | str]:
     config = run.config
     yield escape(f"strategy {config.strategy}, granularity {config.granularity}, budget {config.budget}")
     yield _sizes_table(run)
-    yield from _footnotes(run)
+    yield from map(escape, footnotes(run))
 
 
 def _sizes_table(run: Run) -> Table:
     """The dense model and the chosen plan of each size, with intervals on the report split."""
     table = Table()
-    table.add_column("size", justify="right")
-    table.add_column("plan", overflow="fold")
+    for column in plan_columns(run):
+        if column == "plan":
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right")
+    for evaluation in (run.dense, *shown_plans(run)):
+        table.add_row(*plan_cells(run, evaluation), style="bold" if evaluation.plan == run.best.plan else None)
+    return table
+
+
+def plan_columns(run: Run) -> list[str]:
+    """The headings of a table of plans."""
+    columns = ["size", "plan"]
     for name in run.objectives:
         if _follows_from_plan(run, name):  # on whatever text
-            table.add_column(name, justify="right")
+            columns += [name, "to dense"]
         else:
-            table.add_column(f"search {name}", justify="right")
-            table.add_column(f"report {name} (95% interval)", justify="right")
-        table.add_column("to dense", justify="right")
-    for evaluation in (run.dense, *_shown(run)):
-        table.add_row(*_cells(run, evaluation), style="bold" if evaluation.plan == run.best.plan else None)
-    return table
+            columns += [f"search {name}", f"report {name} (95% interval)", "to dense"]
+    return columns
 
 
 def _follows_from_plan(run: Run, name: str) -> bool:
@@ -57,31 +64,31 @@ def _follows_from_plan(run: Run, name: str) -> bool:
     return read_together and run.objectives[name].repeatable
 
 
-def _shown(run: Run) -> tuple[Evaluation, ...]:
+def shown_plans(run: Run) -> tuple[Evaluation, ...]:
     """The chosen plans; with several objectives also the others on the front, by size."""
     return tuple(sorted({e.plan: e for e in (*run.chosen, *run.front())}.values(), key=lambda e: (e.size, e.plan)))
 
 
-def _cells(run: Run, evaluation: Evaluation) -> list[str]:
+def plan_cells(run: Run, evaluation: Evaluation) -> list[str]:
+    """What a table of plans says of one, a text for each of its columns."""
     cells = [str(evaluation.size), str(evaluation.plan)]
     for name, report in evaluation.report.items():
         dense = run.dense.report[name].value
         times = report.value / dense if dense else math.nan
         shown = f"{times:.2f}x" if math.isfinite(times) else "-"
         fixed = _follows_from_plan(run, name)
-        cells += (
-            [_number(report.value), shown] if fixed else [_number(evaluation.search[name]), _estimate(report), shown]
-        )
+        cells += [number(report.value), shown] if fixed else [number(evaluation.search[name]), _estimate(report), shown]
     return cells
 
 
 def _estimate(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
-        return _number(estimate.value)
-    return f"{_number(estimate.value)} ({_number(estimate.low)} to {_number(estimate.high)})"
+        return number(estimate.value)
+    return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A value with four digits: 23.62, 12,345, 99.11M."""
     if 1e6 <= abs(value) < 1e15:
         power = int(math.log10(abs(value)) // 3)
         return f"{value / 1000**power:.4g}{' kMGT'[power]}"
@@ -97,7 +104,8 @@ def _front_lines(run: Run) -> Iterator[str]:
         yield f"Size {', '.join(beaten)} is not on the Pareto front: removing more scored better."
 
 
-def _footnotes(run: Run) -> Iterator[str]:
+def footnotes(run: Run) -> Iterator[str]:
+    """What a reader of the table should know: the windows, the cost, what the strategy has learnt, how it ended."""
     identity, cost = run.record["identity"], run.outcome["cost"]
     charged, executed = cost["charged"], cost["executed"]
     yield (
@@ -109,16 +117,16 @@ def _footnotes(run: Run) -> Iterator[str]:
         f"{charged['heads']:,.0f} heads over a window: cost {charged['total']:,.0f} (run: {executed['total']:,.0f}) "
         f"in {cost['seconds']:.0f} s."
     )
-    yield from map(escape, run.outcome["notes"].get("summary", []))
+    yield from run.outcome["notes"].get("summary", [])
     yield from _front_lines(run)
     if missed := run.outcome.get("missed"):
         size = run.outcome["size"]
-        yield escape(f"No measured plan of {size} units keeps to {' and '.join(missed)}; the chosen one comes nearest.")
+        yield f"No measured plan of {size} units keeps to {' and '.join(missed)}; the chosen one comes nearest."
     if run.outcome["stopped"]:
         yield f"Stopped early: {run.outcome['stopped']}."
     if not run.outcome["repeatable"]:
         yield "Another run may end otherwise: it depended on time, or on a device that rounds differently every time."
-    yield f"Kept in {escape(str(run.folder))}"
+    yield f"Kept in {run.folder}"
 
 
 def evaluations_table(document: dict[str, Any], split: str) -> Table:
@@ -130,5 +138,5 @@ def evaluations_table(document: dict[str, Any], split: str) -> Table:
     for name in evaluations[0]["values"]:
         table.add_column(name, justify="right")
     for entry in evaluations:
-        table.add_row(str(entry["size"]), entry["plan"], *(_number(v) for v in entry["values"].values()))
+        table.add_row(str(entry["size"]), entry["plan"], *(number(v) for v in entry["values"].values()))
     return table

@@ -8,6 +8,7 @@ Nothing heavy is imported until a function is called.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searcher.errors import UsageError
@@ -15,9 +16,21 @@ from searcher.own_packages import check_own_packages
 from searcher.plan import Budget, Granularity, PrunePlan, Unit
 
 if TYPE_CHECKING:
+    from results.comparison import Comparison
     from results.run import Run
 
-__all__ = ["Budget", "Granularity", "PrunePlan", "Unit", "UsageError", "evaluate", "load_run", "run"]
+__all__ = [
+    "Budget",
+    "Granularity",
+    "PrunePlan",
+    "Unit",
+    "UsageError",
+    "compare",
+    "evaluate",
+    "load_run",
+    "report",
+    "run",
+]
 
 
 def run(*, quiet: bool = False, **options: Any) -> "Run":
@@ -57,6 +70,63 @@ def load_run(folder: Any) -> "Run":
     from results.run import Run
 
     return Run(folder)
+
+
+def compare(
+    *runs: "str | Path | Run", objective: str | None = None, reference: str | Path | None = None
+) -> "Comparison":
+    """Set finished runs side by side: `searcher.compare("runs/greedy", "runs/shapley").table()`.
+
+    Args:
+        runs: two or more of one model and text; what :func:`run` returned, or their folders.
+        objective: the one to compare by; by default the first that all have measured.
+        reference: the run the others are compared with; by default that of strategy `greedy`, else the first.
+
+    Returns:
+        The comparison: `sections`, `document()`, `table()`.
+
+    Raises:
+        UsageError: a run is not finished, the runs measured something else, or one lacks what is asked for.
+    """
+    check_own_packages()
+    from results.comparison import Comparison
+    from results.run import Run
+
+    given = [one if isinstance(one, Run) else Run(one) for one in runs]
+    return Comparison(given, objective, None if reference is None else str(reference))
+
+
+def report(
+    runs: "Sequence[str | Path | Run]",
+    path: str | Path = "report.html",
+    *,
+    objective: str | None = None,
+    axes: str | None = None,
+    pictures: str | Path | None = None,
+) -> list[Path]:
+    """Write pictures and tables of finished runs into one HTML file that needs nothing else to be read.
+
+    Args:
+        runs: of one model and text; what :func:`run` returned, or their folders.
+        path: the file; an old one is replaced.
+        objective: the one to show; by default the first.
+        axes: x and y of the Pareto fronts, as `"kv-cache,perplexity"`: objectives, `size`, or what a plan leaves of
+            the model.
+        pictures: a folder in which to keep the pictures too, as PNG and SVG.
+
+    Returns:
+        The files written, the report first.
+
+    Raises:
+        UsageError: a run is not finished, the runs cannot stand beside each other, or one lacks what is asked for.
+    """
+    check_own_packages()
+    from results.report import parse_axes, write_report
+    from results.run import Run
+
+    given = [one if isinstance(one, Run) else Run(one) for one in runs]
+    across = None if axes is None else parse_axes(axes)
+    return write_report(given, Path(path), objective, across, None if pictures is None else Path(pictures))
 
 
 def evaluate(plans: Sequence[str], *, split: str = "report", quiet: bool = False, **options: Any) -> dict[str, Any]:

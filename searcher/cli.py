@@ -120,6 +120,50 @@ def convert(
     show(*map(escape, converted(loaded, output, size, model_name, optuna, _say)))
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one model and text.")],
+    objective: Annotated[str | None, typer.Option(help="Objective to compare by. Default: the first.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The run the others are compared with. Default: that of greedy, else the first.")
+    ] = None,
+    output: Format = "table",
+) -> None:
+    """Set runs side by side: for each size, is greedy beaten, by how much, and how sure is that?
+
+    The gap on the search windows is exact: one better plan shows that greedy's is not the best. The gap on the report
+    windows, which no plan was chosen by, comes with an interval.
+
+    Example: [b]searcher compare runs/greedy runs/portfolio runs/shapley[/b]
+    """
+    found = searcher.compare(*runs, objective=objective, reference=reference)
+    if output == "json":
+        _print_json(found.document())
+    else:
+        found.table()
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one model and text.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write; an old one is replaced.")] = Path(
+        "report.html"
+    ),
+    objective: Annotated[str | None, typer.Option(help="Objective to show. Default: the first.")] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(help="What the Pareto fronts show, x,y: objectives, size, parameters, kv-cache, flops, …"),
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder to keep the pictures in too, as PNG and SVG.")] = None,
+) -> None:
+    """Write pictures and tables of runs into one HTML file that needs nothing else.
+
+    Example: [b]searcher report runs/greedy runs/shapley -o report.html --axes kv-cache,perplexity[/b]
+    """
+    for path in searcher.report(runs, output, objective=objective, axes=axes, pictures=pictures):
+        sys.stdout.write(f"{path}\n")
+
+
 @app.command("list")
 def list_(
     what: Annotated[Literal["strategies", "objectives", "runs"], typer.Argument(help="What to list.")],

@@ -109,7 +109,7 @@ class Mirrored:
         """Direction of each value of a trial, by name."""
         objectives = {label: self.goals.objectives[label] for label in self.goals.labels}
         directions: dict[str, Direction] = {
-            n: "minimize" if o.lower_is_better else "maximize" for n, o in objectives.items()
+            label: "minimize" if objective.lower_is_better else "maximize" for label, objective in objectives.items()
         }
         if not any(objective.says_size for objective in objectives.values()):
             directions[REMOVED_UNITS] = "maximize"
@@ -238,9 +238,10 @@ class Mirror(contextlib.AbstractContextManager["Mirror"]):
         self._try(partial(self._conclude, outcome))
 
     def _conclude(self, outcome: Mapping[str, Any]) -> None:
-        known = self._run.known
+        known, chosen = self._run.known, outcome["chosen"]
         report = {str(plan): to_plain_json(self._run.measured("report", plan)) for plan in known.plans("report")}
-        for name, content in (("chosen", outcome["chosen"]), ("front", outcome["front"]), ("report", report)):
+        front = outcome.get("front", list(chosen.values()))
+        for name, content in (("chosen", chosen), ("front", front), ("report", report)):
             self._study.set_user_attr(name, content)
 
     def __exit__(

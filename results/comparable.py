@@ -1,0 +1,84 @@
+"""May runs be compared? Only if what they measured was the same model on the same text."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from results.run import Run
+from searcher.errors import UsageError
+
+FIELDS = (
+    "model_fingerprint",
+    "dtype",
+    "device_type",
+    "text_fingerprint",
+    "window_tokens",
+    "windows",
+    "data_seed",
+    "report_windows",
+)
+"""What must be equal, fields of `identity` in `run.json`; the names under which model and text were given need not."""
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs that measured something else.
+
+    Raises:
+        UsageError: two runs differ in what they measured, with the field and both values; or they have no objective in
+            common.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        for field, here, there in _differences(first, other):
+            raise UsageError(
+                f"{first.folder} and {other.folder} cannot be compared: {field} is {_short(here)} in the one, "
+                f"{_short(there)} in the other",
+                "Compare runs of the same model, text and windows",
+            )
+    if not common_objectives(runs):
+        told = "; ".join(f"{run.folder.name}: {', '.join(run.objectives)}" for run in runs)
+        raise UsageError(f"These runs have no objective in common ({told})", "Compare runs that measured the same")
+
+
+def common_objectives(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Labels of the objectives that all of the runs have measured, in the order of the first."""
+    return tuple(label for label in runs[0].objectives if all(label in run.objectives for run in runs))
+
+
+def different_machines(runs: Sequence[Run]) -> Iterator[str]:
+    """What may make the last digits of values differ, a line each."""
+    for name, values in (
+        ("processor", [run.record["hardware"]["name"] for run in runs]),
+        ("torch", [run.record["versions"].get("torch") for run in runs]),
+        ("transformers", [run.record["versions"].get("transformers") for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            yield f"Not all were measured with the same {name} ({', '.join(map(str, dict.fromkeys(values)))})."
+
+
+def _differences(one: Run, other: Run) -> Iterator[tuple[str, Any, Any]]:
+    here, there = one.record["identity"], other.record["identity"]
+    for field in FIELDS:
+        if here.get(field) != there.get(field):
+            yield field, here.get(field), there.get(field)
+    sources = [_sources(run) for run in (one, other)]
+    for label in common_objectives((one, other)):
+        recipes = one.config.recipes[label], other.config.recipes[label]
+        if recipes[0] != recipes[1]:
+            yield f"objective {label}", *_as_text(*recipes)
+        elif sources[0][label] != sources[1][label]:
+            yield f"the source of objective {label}", sources[0][label], sources[1][label]
+
+
+def _as_text(one: tuple[str, dict[str, Any]], other: tuple[str, dict[str, Any]]) -> tuple[str, str]:
+    """Name and options of two objectives."""
+    return f"{one[0]} {one[1] or ''}".strip(), f"{other[0]} {other[1] or ''}".strip()
+
+
+def _sources(run: Run) -> dict[str, str | None]:
+    """The fingerprint of each objective's own file; none of ours has one."""
+    return dict(zip(run.config.recipes, run.record["identity"]["objective_sources"], strict=True))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

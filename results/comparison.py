@@ -1,0 +1,281 @@
+"""Runs side by side: for each size, which plan each run chose, and how far it is from the reference's.
+
+The reference is greedy where there is a greedy run. The *search gap* is exact: one better plan on the fixed search
+windows proves that the reference's is not the best there. The *report gap* is measured on text that no plan was chosen
+by, in pairs, and has an interval.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from results.comparable import check_comparable, common_objectives, different_machines
+from results.intervals import Gap, gap
+from results.labels import run_labels
+from results.run import Evaluation, Run
+from searcher.errors import UsageError, did_you_mean
+from searcher.measurement import to_plain_json
+from searcher.plan import Granularity, PrunePlan, Unit
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a run chose for a size, against the reference.
+
+    Attributes:
+        run: the run.
+        label: what it is called here.
+        evaluation: the plan it chose on the search split.
+        search_gap: to the reference's plan on the search split; exact, so without an interval.
+        report_gap: the same on the report split, in pairs.
+        kept: units that its plan keeps and the reference's removes.
+        removed: the other way round.
+        better: whether it is better on the search split.
+    """
+
+    run: Run
+    label: str
+    evaluation: Evaluation
+    search_gap: Gap
+    report_gap: Gap
+    kept: tuple[Unit, ...]
+    removed: tuple[Unit, ...]
+    better: bool
+
+    @property
+    def same(self) -> bool:
+        """Whether it is the reference's plan."""
+        return not (self.kept or self.removed)
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best of all plans of a size on the search split, as a run that measured all of them has certified.
+
+    Attributes:
+        plan: the best plan.
+        plans: how many there are.
+        gap: from the reference's plan to it, on the search split.
+    """
+
+    plan: PrunePlan
+    plans: int
+    gap: Gap
+
+
+@dataclass(frozen=True)
+class SizeComparison:
+    """All runs at one size, the reference first.
+
+    Attributes:
+        size: removed units.
+        entries: of the runs that have a plan of this size.
+        best: the best of those better than the reference on the search split, if there are any.
+        optimum: where it is known.
+        verdict: what follows, in a sentence.
+    """
+
+    size: int
+    entries: tuple[Entry, ...]
+    best: Entry | None
+    optimum: Optimum | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The runs of one granularity; sizes mean nothing across.
+
+    Attributes:
+        granularity: of the runs.
+        reference: the run that the others are compared with.
+        label: what it is called here.
+        sizes: that the reference has a plan of, ascending.
+    """
+
+    granularity: Granularity
+    reference: Run
+    label: str
+    sizes: tuple[SizeComparison, ...]
+
+
+class Comparison:
+    """Finished runs of the same model and text, side by side.
+
+    Args:
+        runs: two or more.
+        objective: label of the objective to compare by; by default the first that all have measured.
+        reference: folder of the run to compare with; by default that of strategy `greedy`, else the first, of each
+            granularity.
+
+    Raises:
+        UsageError: the runs are not comparable, with the field that differs; or no run has this objective or folder.
+    """
+
+    def __init__(self, runs: Sequence[Run], objective: str | None = None, reference: str | None = None) -> None:
+        if len(runs) < 2:
+            raise UsageError("There is nothing to compare in one run", "Name two runs or more")
+        check_comparable(runs)
+        known = common_objectives(runs)
+        if objective is not None and objective not in known:
+            raise UsageError(
+                f"Not all of these runs have measured '{objective}'",
+                f"{did_you_mean(objective, known)}All of them have {', '.join(known)}",
+            )
+        self.runs = tuple(runs)
+        self.objective = objective or known[0]
+        self.labels = dict(zip([run.folder for run in runs], run_labels(runs), strict=True))
+        self.notes = tuple(different_machines(runs))
+        self._named = None if reference is None else self._find(reference)
+
+    def _find(self, reference: str) -> Run:
+        found = [run for run in self.runs if reference in (str(run.folder), run.folder.name)]
+        if not found:
+            names = [run.folder.name for run in self.runs]
+            raise UsageError(
+                f"The reference '{reference}' is none of the runs",
+                f"{did_you_mean(reference, names)}Choose one of them",
+            )
+        return found[0]
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """The runs by granularity, where there are two or more of one."""
+        granularities = dict.fromkeys(run.config.granularity for run in self.runs)
+        grouped = {g: [run for run in self.runs if run.config.granularity is g] for g in granularities}
+        return tuple(self._section(g, members) for g, members in grouped.items() if len(members) > 1)
+
+    def _section(self, granularity: Granularity, runs: list[Run]) -> Section:
+        greedy = [run for run in runs if run.config.strategy == "greedy"]
+        named = [run for run in runs if run is self._named]
+        reference = [*named, *greedy, *runs][0]
+        ordered = [reference, *(run for run in runs if run is not reference)]
+        sizes = (self._size(ordered, chosen.size) for chosen in reference.chosen)
+        label = self.labels[reference.folder]
+        return Section(granularity, reference, label, tuple(size for size in sizes if len(size.entries) > 1))
+
+    def _size(self, runs: list[Run], size: int) -> SizeComparison:
+        chosen = [(run, e) for run in runs for e in run.chosen if e.size == size]
+        entries = tuple(self._entry(chosen[0], one) for one in chosen)
+        better = [entry for entry in entries if entry.better]
+        best = min(better, key=lambda entry: entry.search_gap.value * self._sign, default=None)
+        optimum = self._optimum(chosen[0], [run for run, _ in chosen], size)
+        return SizeComparison(size, entries, best, optimum, self._verdict(entries, best))
+
+    def _entry(self, reference: tuple[Run, Evaluation], one: tuple[Run, Evaluation]) -> Entry:
+        run, evaluation = one
+        here, there = (set(e.plan.units(run.config.granularity)) for e in (evaluation, reference[1]))
+        searched = self._gap("search", reference, one)
+        return Entry(
+            run,
+            self.labels[run.folder],
+            evaluation,
+            Gap(searched.value, relative=searched.relative),
+            self._gap("report", reference, one),
+            tuple(sorted(there - here)),
+            tuple(sorted(here - there)),
+            self._is_better(searched.value),
+        )
+
+    def _gap(self, split: Any, reference: tuple[Run, Evaluation], one: tuple[Run, Evaluation]) -> Gap:
+        rows = [run.measurements.rows(split, e.plan, self.objective) for run, e in (one, reference)]
+        run = reference[0]
+        return gap(run.objectives[self.objective], rows[0], rows[1], run.documents(split, self.objective))
+
+    def _is_better(self, difference: float) -> bool:
+        lower = self.runs[0].objectives[self.objective].lower_is_better
+        return difference < -1e-12 if lower else difference > 1e-12
+
+    def _optimum(self, reference: tuple[Run, Evaluation], runs: list[Run], size: int) -> Optimum | None:
+        for run in runs:
+            found = run.outcome["notes"].get("certificates", {}).get(str(size))
+            if found and found["complete"] and run.config.goals[0] == self.objective and not run.config.weight:
+                best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))
+                searched = self._gap("search", reference, (run, best))
+                return Optimum(best.plan, found["plans"], Gap(searched.value, relative=searched.relative))
+        return None
+
+    def _verdict(self, entries: tuple[Entry, ...], best: Entry | None) -> str:
+        name = entries[0].label
+        if best is None:
+            equal = [entry.label for entry in entries[1:] if entry.same]
+            told = f" ({' and '.join(equal)} found the same plan)" if equal else ""
+            return f"{name} holds: no run found a better plan for the search windows{told}."
+        found = best.report_gap
+        start = f"{name} is beaten on the search windows by {best.label}, {show_gap(best.search_gap)} (exact)"
+        if found.low is None or found.high is None:
+            return f"{start}; on the report windows {show_gap(found)}, of which no interval can be told."
+        ends = sorted((found.low * self._sign, found.high * self._sign))
+        if ends[1] < 0:
+            return f"{start}, and on the report windows, {show_gap(found)}."
+        if ends[0] > 0:
+            return f"{start}, but on the report windows its plan is worse, {show_gap(found)}."
+        return f"{start}, but on the report windows that may be chance, {show_gap(found)}."
+
+    @property
+    def _sign(self) -> int:
+        return 1 if self.runs[0].objectives[self.objective].lower_is_better else -1
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        sections = [
+            {
+                "granularity": str(section.granularity),
+                "reference": str(section.reference.folder),
+                "sizes": list(map(_size_json, section.sizes)),
+            }
+            for section in self.sections
+        ]
+        content = {"objective": self.objective, "sections": sections, "notes": list(self.notes)}
+        plain: dict[str, Any] = to_plain_json(content)
+        return plain
+
+    def table(self) -> None:
+        """Print it on stdout."""
+        from results.compare_table import comparison_lines
+        from results.table import show
+
+        show(*comparison_lines(self))
+
+
+def show_gap(found: Gap) -> str:
+    """Such as `-13.4% (-20.1% to -5.8%)`, or `+0.021 (+0.003 to +0.039)`."""
+
+    def number(value: float) -> str:
+        return f"{value:+.1%}" if found.relative else f"{value:+.3g}"
+
+    if found.low is None or found.high is None:
+        return number(found.value)
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
+
+
+def _size_json(size: SizeComparison) -> dict[str, Any]:
+    return {
+        "size": size.size,
+        "verdict": size.verdict,
+        "optimum": size.optimum
+        and {"plan": str(size.optimum.plan), "plans": size.optimum.plans, "search_gap": size.optimum.gap.value},
+        "entries": list(map(_entry_json, size.entries)),
+    }
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    report = entry.report_gap
+    return {
+        "run": str(entry.run.folder),
+        **entry.evaluation.to_json(),
+        "search_gap": entry.search_gap.value,
+        "report_gap": {"value": report.value, "low": report.low, "high": report.high},
+        "relative": report.relative,
+        "kept": list(map(str, entry.kept)),
+        "removed": list(map(str, entry.removed)),
+        "cost": entry.run.outcome["cost"]["charged"]["total"],
+    }
+
+
+def cost_lines(runs: Sequence[Run]) -> Iterator[tuple[Run, float, float, float]]:
+    """Each run with the plans and the cost it was charged, and the seconds it took."""
+    for run in runs:
+        cost = run.outcome["cost"]
+        yield run, cost["charged"]["evaluations"], cost["charged"]["total"], cost["seconds"]

@@ -1,0 +1,44 @@
+"""What runs are called beside each other, and the words for what they share."""
+
+from collections.abc import Callable, Sequence
+
+from results.run import Run
+
+
+def run_labels(runs: Sequence[Run]) -> tuple[str, ...]:
+    """A short name for each run, all different: its strategy if that tells them apart, else more, else its folder."""
+    namings: tuple[Callable[[Run], str], ...] = (
+        lambda run: _strategy(run),
+        lambda run: f"{_strategy(run)} {run.config.granularity}",
+        lambda run: f"{_strategy(run)} {run.config.granularity} {run.config.budget}",
+        lambda run: run.folder.name,
+        lambda run: str(run.folder),
+    )
+    for naming in namings:
+        names = tuple(map(naming, runs))
+        if len(set(names)) == len(names):
+            return names
+    return tuple(f"{run.folder} ({number})" for number, run in enumerate(runs, start=1))  # the same folder twice
+
+
+def _strategy(run: Run) -> str:
+    """The strategy's name, without the path of the user's file."""
+    return run.config.strategy.rpartition(":")[2]
+
+
+def setting(run: Run) -> str:
+    """Which model was measured on which text."""
+    return f"{run.record['model']} in {run.record['identity']['dtype']} on {run.record['text']}"
+
+
+def windows(run: Run, split: str) -> str:
+    """How much text of a split was measured: `32 report windows of 128 tokens`."""
+    identity = run.record["identity"]
+    number = identity["windows"] if split == "search" else identity["report_windows"]
+    return f"{number} {split} windows of {identity['window_tokens']} tokens"
+
+
+def units(granularity: str, number: int = 2) -> str:
+    """The units of a granularity in words, in the plural unless there is just one."""
+    word = {"block": "block", "attention": "attention sublayer", "ffn": "FFN sublayer", "sublayer": "sublayer"}
+    return word[granularity] + ("s" if number != 1 else "")

@@ -1,0 +1,83 @@
+"""A plan of whole blocks as a recipe of mergekit, which cuts the blocks out of the original checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from results.output import whole
+from results.run import Evaluation, Run
+from searcher.errors import UsageError
+from searcher.plan import Part, PrunePlan
+
+
+def recipe(run: Run, size: int | None = None, model: str | None = None) -> dict[str, Any]:
+    """The recipe of a run's chosen plan: a `passthrough` merge of the spans of blocks that stay.
+
+    Args:
+        run: the run.
+        size: which of the chosen plans; by default the one of the full size.
+        model: hub id or folder of the original checkpoint; by default that of the run.
+
+    Raises:
+        UsageError: the plan removes single sublayers or every block, there is no plan of this size, or the model has
+            no checkpoint that is known.
+    """
+    plan = _chosen(run, size).plan
+    source = model or _checkpoint(run)
+    slices = [
+        {"sources": [{"model": source, "layer_range": list(span)}]}
+        for span in kept_spans(plan, run.record["num_blocks"])
+    ]
+    return {"slices": slices, "merge_method": "passthrough", "dtype": run.record["identity"]["dtype"]}
+
+
+def write_recipe(run: Run, path: Path, size: int | None = None, model: str | None = None) -> PrunePlan:
+    """Write :func:`recipe` as YAML; returns the plan it is of. Raises UsageError as that does, or on a bad folder."""
+    content = recipe(run, size, model)
+    plan = _chosen(run, size).plan
+    head = f"# {run.record['model']} without blocks {plan}, found by the run {run.folder.name}\n"
+    with whole(path) as temporary:
+        temporary.write_text(head + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return plan
+
+
+def kept_spans(plan: PrunePlan, num_blocks: int) -> list[tuple[int, int]]:
+    """The runs of blocks that stay, as [first, last + 1).
+
+    Raises:
+        UsageError: the plan removes a single sublayer, or every block.
+    """
+    halves = [unit for unit in plan.removed if unit.part is not Part.BLOCK]
+    if halves:
+        raise UsageError(
+            f"Plan {plan} removes {halves[0]} by itself, and mergekit cuts whole blocks only",
+            "Choose the plan of another --size, or search with --granularity block",
+        )
+    kept = sorted(set(range(num_blocks)) - {unit.block for unit in plan.removed})
+    if not kept:
+        raise UsageError(f"Plan {plan} leaves no block to merge", "Choose the plan of a smaller --size")
+    starts = [block for block in kept if block - 1 not in kept]
+    ends = [block + 1 for block in kept if block + 1 not in kept]
+    return list(zip(starts, ends, strict=True))
+
+
+def _chosen(run: Run, size: int | None) -> Evaluation:
+    if size is None:
+        return run.best
+    for evaluation in run.chosen:
+        if evaluation.size == size:
+            return evaluation
+    sizes = ", ".join(str(evaluation.size) for evaluation in run.chosen)
+    raise UsageError(f"{run.folder} chose no plan of size {size}", f"There are plans of size {sizes}")
+
+
+def _checkpoint(run: Run) -> str:
+    """What mergekit can load the model of the run from."""
+    model, revision = run.config.model, run.config.revision
+    if model is None or model.lower().endswith(".gguf"):
+        raise UsageError(
+            f"mergekit reads checkpoints in the format of Hugging Face, and the run measured {run.record['model']}",
+            "Name the original checkpoint with --model-name, such as HuggingFaceTB/SmolLM2-135M-Instruct",
+        )
+    return f"{model}@{revision}" if revision else model

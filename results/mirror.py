@@ -1,0 +1,26 @@
+"""A finished run as an Optuna study."""
+
+from results.run import Run
+from searcher.goals import make_goals
+from searcher.mirror import Mirrored, Say, mirror_finished
+from searcher.plan import PrunePlan
+
+
+def mirror(run: Run, url: str, say: Say) -> int:
+    """Write a run into the Optuna study of its name, or add what the study lacks.
+
+    Args:
+        run: the run.
+        url: of the database, as SQLAlchemy writes it.
+        say: is told what there is to wait for.
+
+    Returns:
+        How many plans the study then has.
+
+    Raises:
+        UsageError: the database cannot be reached or written, or its study of that name is of another run.
+    """
+    dense = {label: run.measurements.rows("search", PrunePlan(), label) for label in run.objectives}
+    goals = make_goals(run.config, run.objectives, dense)
+    name = run.folder.resolve().name
+    return mirror_finished(url, Mirrored(name, run.record, run.config, goals, run.measurements), run.outcome, say)

@@ -1,0 +1,197 @@
+"""Runs side by side: gaps from the numbers in the journals, and runs that may not be compared."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from finished import changed, finish
+
+import searcher
+from results.comparison import Comparison, show_gap
+from results.front import additive_epsilon, hypervolume, igd_plus
+from results.intervals import Gap
+from results.joint_front import joint_front
+from searcher.errors import UsageError
+from searcher.plan import PrunePlan
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        "greedy": finish(tiny, folder, "greedy", strategy="greedy", budget=3),
+        "another": finish(tiny, folder, "another", strategy="influence", budget=3, keep="4"),
+        "exhaustive": finish(tiny, folder, "exhaustive", strategy="exhaustive", budget="2-3"),
+        "attention": finish(tiny, folder, "attention", strategy="greedy", budget=3, granularity="attention"),
+        "ffn": finish(tiny, folder, "ffn", strategy="random", budget=2, granularity="ffn"),
+    }
+
+
+def test_gaps_are_those_of_the_journals(runs):
+    greedy, reverse = runs["greedy"], runs["another"]
+    (section,) = Comparison([reverse, greedy]).sections
+    assert section.reference is greedy
+    size = section.sizes[-1]
+    reference, entry = size.entries
+    assert (size.size, reference.run, entry.run) == (3, greedy, reverse)
+    assert reference.same
+    assert reference.search_gap.value == 0
+    plans = [run.best.plan for run in (reverse, greedy)]
+    for split, found in (("search", entry.search_gap), ("report", entry.report_gap)):
+        rows = [r.measurements.rows(split, p, "perplexity") for r, p in zip((reverse, greedy), plans, strict=True)]
+        assert found.value == pytest.approx(math.exp(np.mean(rows[0] - rows[1])) - 1)
+        assert found.relative
+    assert (entry.search_gap.low, entry.search_gap.high) == (None, None)
+    assert entry.report_gap.low < entry.report_gap.value < entry.report_gap.high
+    here, there = ({str(unit) for unit in plan.removed} for plan in plans)
+    assert set(map(str, entry.kept)) == there - here
+    assert set(map(str, entry.removed)) == here - there
+
+
+def test_a_certificate_tells_the_optimum_and_whether_greedy_holds(runs):
+    greedy, exhaustive = runs["greedy"], runs["exhaustive"]
+    (section,) = Comparison([greedy, exhaustive]).sections
+    for size in section.sizes[-2:]:
+        assert size.optimum.plans == math.comb(6, size.size)
+        losses = {
+            plan: np.mean(exhaustive.measurements.rows("search", plan, "perplexity"))
+            for plan in exhaustive.measurements.plans("search")
+            if len(plan.removed) == size.size
+        }
+        assert size.optimum.plan == min(losses, key=losses.get)
+        assert size.optimum.gap.value == size.entries[1].search_gap.value <= 0
+        if size.optimum.gap.value == 0:
+            assert size.verdict.startswith("greedy holds: no run found a better plan")
+            assert size.best is None
+        else:
+            assert size.verdict.startswith("greedy is beaten on the search windows by exhaustive")
+            assert size.best.run is exhaustive
+
+
+@pytest.mark.parametrize(
+    ("shift", "told"),
+    [
+        (-1.0, "and on the report windows, -6"),
+        (0.0, "but on the report windows that may be chance"),
+        (+1.0, "but on the report windows its plan is worse, +1"),
+    ],
+)
+def test_the_verdict_says_what_the_report_split_shows(runs, tmp_path, shift, told):
+    """The second run's plan is made better on the search windows, and by `shift` nats on the report windows."""
+    exhaustive = runs["exhaustive"]
+    other = next(
+        p for p in exhaustive.measurements.plans("search") if len(p.removed) == 3 and p != runs["greedy"].best.plan
+    )
+    reference = runs["greedy"].measurements.rows("report", runs["greedy"].best.plan, "perplexity")
+    noise = np.random.default_rng(0).normal(0, 0.01, len(reference))
+
+    def choose(record):
+        record["outcome"]["chosen"] = {"3": str(other)}
+        record["outcome"]["front"] = [str(other)]
+        record["outcome"]["notes"] = {}
+
+    def better(line):
+        if line["plan"] == str(other) and line["split"] == "search":
+            line["values"]["perplexity"] = [0.5 for _ in line["rows"]]
+
+    copy = changed(exhaustive, tmp_path / "copy", choose, better)
+    start = 0
+    lines = []
+    for group in copy.record["layout"]["report"]:
+        values = reference[start : start + group["rows"]] + noise[start : start + group["rows"]] + shift
+        start += group["rows"]
+        lines.append(
+            {"split": "report", "plan": str(other), "group": group["name"], "rows": list(range(group["rows"]))}
+            | {"values": {"perplexity": values.tolist()}, "layer_forwards": 0, "heads": 0, "seconds": 0}
+        )
+    kept = [
+        text
+        for text in (copy.folder / "evaluations.jsonl").read_text().splitlines()
+        if not (json.loads(text)["split"] == "report" and json.loads(text)["plan"] == str(other))
+    ]
+    (copy.folder / "evaluations.jsonl").write_text("\n".join([*kept, *map(json.dumps, lines)]) + "\n")
+    (section,) = Comparison([runs["greedy"], searcher.load_run(copy.folder)]).sections
+    assert told in section.sizes[-1].verdict
+
+
+def test_sizes_are_compared_within_a_granularity_only(runs):
+    found = Comparison([runs["greedy"], runs["another"], runs["attention"], runs["ffn"]])
+    assert [str(section.granularity) for section in found.sections] == ["block"]
+    front = joint_front(found.runs, "perplexity")
+    assert front.axes == ("parameters", "perplexity")
+    points = [point.values for point in front.points]
+    chosen = [(run, e) for run in found.runs for e in run.chosen]
+    amounts = {run.folder: run.record["sizes"]["parameters"] for run in found.runs}
+    for run, e in chosen:
+        left = amounts[run.folder]["whole"] - sum(
+            amounts[run.folder][{"block": "block", "attn": "attention", "ffn": "ffn"}[unit.part]][unit.block]
+            for unit in e.plan.removed
+        )
+        assert any(x <= left and y <= e.search["perplexity"] * (1 + 1e-9) for x, y in points)  # beaten, or on it
+    assert all(0 <= share <= 1 for _, share in front.hypervolumes)
+    assert joint_front(found.runs, "perplexity", "kv-cache").axes[0] == "kv-cache"
+
+
+def test_indicators():
+    assert hypervolume([(1, 2), (2, 1)], (3, 3)) == 3
+    assert hypervolume([(1, 2), (math.nan, 0), (4, 4)], (3, 3)) == 2
+    assert hypervolume([], (3, 3)) == 0
+    assert additive_epsilon([(1.5, 2.0)], [(1, 2)]) == 0.5
+    assert igd_plus([(1, 2), (2, 1)], [(1, 2)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("text_fingerprint", "x"), ("model_fingerprint", "y"), ("dtype", "bfloat16"), ("windows", 9), ("data_seed", 3)],
+)
+def test_runs_that_measured_something_else_are_refused_by_the_field(runs, tmp_path, field, value):
+    other = changed(runs["another"], tmp_path / "other", lambda record: record["identity"].update({field: value}))
+    with pytest.raises(UsageError, match=f"cannot be compared: {field} is .* in the one, {value} in the other"):
+        Comparison([runs["greedy"], other])
+
+
+def test_another_model_file_or_strategy_does_not_matter(runs, tmp_path):
+    def moved(record):
+        record["identity"]["model"] = "elsewhere"
+        record["hardware"]["name"] = "another"
+
+    found = Comparison([runs["greedy"], changed(runs["another"], tmp_path / "other", moved)])
+    assert found.sections
+    assert "same processor" in found.notes[0]
+
+
+def test_objectives_must_be_the_same(runs, tiny, tmp_path):
+    loss = finish(tiny, tmp_path, "loss", strategy="greedy", budget=2, objective="loss")
+    with pytest.raises(UsageError, match="no objective in common"):
+        Comparison([runs["greedy"], loss])
+    both = finish(tiny, tmp_path, "both", strategy="greedy", budget=2, objective=("loss", "perplexity"))
+    assert Comparison([runs["greedy"], both]).objective == "perplexity"
+    other = finish(tiny, tmp_path, "other", strategy="random", budget=2, objective="perplexity=loss")
+    with pytest.raises(UsageError, match="objective perplexity is perplexity in the one, loss in the other"):
+        Comparison([runs["greedy"], other])
+    with pytest.raises(UsageError, match="Not all of these runs have measured 'lss'"):
+        Comparison([runs["greedy"], both], objective="lss")
+
+
+def test_the_command(runs, searcher_command):
+    folders = [str(runs[name].folder) for name in ("greedy", "another", "exhaustive", "attention")]
+    shown = searcher_command("compare", *folders, defaults=False)
+    assert shown.code == 0, shown.err
+    assert "Granularity block, against greedy" in shown.out
+    assert "Size 3: " in shown.out
+    assert "is the optimum of all 20 plans (certified)" in shown.out
+    document = json.loads(searcher_command("compare", *folders[:2], "--format", "json", defaults=False).out)
+    (section,) = document["sections"]
+    assert section["sizes"][-1]["entries"][1]["plan"] == str(runs["another"].best.plan)
+    assert PrunePlan.parse(section["sizes"][-1]["entries"][0]["plan"]) == runs["greedy"].best.plan
+    alone = searcher_command("compare", folders[0], defaults=False)
+    assert alone.code == 2
+    assert "nothing to compare in one run" in alone.err
+    wrong = searcher_command("compare", *folders[:2], "--reference", "gredy", defaults=False)
+    assert (wrong.code, "Did you mean 'greedy'" in wrong.err) == (2, True)
+
+
+def test_how_a_gap_is_shown():
+    assert show_gap(Gap(-0.1339, -0.2, 0.05, relative=True)) == "-13.4% (-20.0% to +5.0%)"
+    assert show_gap(Gap(0.02134)) == "+0.0213"
