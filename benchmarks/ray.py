@@ -37,7 +37,7 @@ def with_workers(opened: Opened, workers: int, plans: list[PrunePlan]) -> tuple[
     """A line of the table for so many actors."""
     import ray
 
-    crew = WorkerCrew(opened.crew(), Objectives({"loss": {}}), workers, None, 8 << 30)
+    crew = WorkerCrew(opened.crew(), Objectives({"loss": ("loss", {})}), workers, None, 8 << 30)
     started = time.perf_counter()
     timed(crew, plans[:2])  # a single plan would be measured in this process
     start_up = time.perf_counter() - started

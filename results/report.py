@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from results.command import command_line
+from results.command import ONE_A_LINE, command_line
 from results.comparable import common_objectives, different_machines
 from results.comparison import Comparison, Entry, show_gap
 from results.comparison import Section as ComparedSection
@@ -188,8 +188,9 @@ def _verdicts(runs: Sequence[Run], objective: str) -> list[Verdicts]:
 
 def _verdict_lines(section: ComparedSection) -> Iterator[tuple[str, str]]:
     """What follows for each size; sizes next to one another of which the same is true share a line."""
-    for verdict, group in groupby(section.sizes, key=lambda size: size.verdict):
-        sizes = [size.size for size in group]
+    numbered = enumerate(section.sizes)
+    for (verdict, _), group in groupby(numbered, key=lambda pair: (pair[1].verdict, pair[1].size - pair[0])):
+        sizes = [size.size for _, size in group]
         yield str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}", verdict
 
 
@@ -216,7 +217,7 @@ def _section(run: Run, label: str, objective: str) -> Section:
         tuple(plan_columns(run)),
         tuple(rows),
         tuple(footnotes(run)),
-        command_line(run.config),
+        command_line(run.config, ONE_A_LINE),
         tuple(_settings(run)),
         tuple(_environment(run)),
     )

@@ -111,12 +111,12 @@ def convert(
     [b]optuna-dashboard sqlite:///study.db[/b]
     """
     check_own_packages()
+    from rich.markup import escape
+
     from results.convert import convert as converted
     from results.table import show
 
     loaded = [searcher.load_run(folder) for folder in {folder.resolve(): folder for folder in runs}.values()]
-    from rich.markup import escape
-
     show(*map(escape, converted(loaded, output, size, model_name, optuna, _say)))
 
 

@@ -190,3 +190,8 @@ class Measurements:
         """The plans measured in full on this split, sorted."""
         seen = {plan for s, plan, _ in self._rows if s == split}
         return tuple(sorted(plan for plan in seen if self.complete(split, plan)))
+
+    def in_order(self, split: Split) -> tuple[PrunePlan, ...]:
+        """The same plans in the order in which measuring them began."""
+        seen = dict.fromkeys(plan for s, plan, _ in self._rows if s == split)
+        return tuple(plan for plan in seen if self.complete(split, plan))

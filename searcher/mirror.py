@@ -127,8 +127,8 @@ class Mirrored:
         return dict(json.loads(json.dumps(to_plain_json(content))))
 
     def plans(self) -> list[PrunePlan]:
-        """The plans measured in full so far; the dense model is none."""
-        return [plan for plan in self.known.plans("search") if plan.removed]
+        """The plans measured in full so far, in that order; the dense model is none."""
+        return [plan for plan in self.known.in_order("search") if plan.removed]
 
     def measured(self, split: Any, plan: PrunePlan) -> dict[str, float]:
         """Value of each objective, by label."""

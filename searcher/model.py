@@ -97,6 +97,9 @@ def load_model(
         tokenizer = _load_tokenizer(source, options)
     model.eval().requires_grad_(False)
     _refuse_bidirectional(model, source)
+    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if limit:  # a tokenizer read from a GGUF file knows of none
+        tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     return LoadedModel(model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype)
 
 

@@ -59,7 +59,8 @@ def _panel(ax: Axes, run: Run, evaluations: Sequence[Evaluation], look: Look) ->
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    set_labels(ax, "", "size", f"{look.label}: {units(run.config.granularity)}")
+    granularity = run.config.granularity
+    set_labels(ax, "", "size", look.label if granularity in look.label else f"{look.label}: {units(granularity)}")
 
 
 def _caption(runs: Sequence[Run], shown: Sequence[Sequence[Evaluation]]) -> list[str]:

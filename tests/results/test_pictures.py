@@ -231,18 +231,18 @@ def test_runs_without_amounts_still_have_a_front_by_size(greedy, tmp_path):
 
 def test_strips_show_what_is_removed(mixed):
     (ax,) = removed_units([mixed]).axes
-    cells = {collection.get_gid(): collection for collection in ax.collections}
+    cells = {collection.get_gid(): collection.get_paths() for collection in ax.collections}
+    top = min(ax.get_ylim())
+    assert ax.yaxis_inverted()
     for row, evaluation in enumerate(mixed.chosen):
-        for part in (Action.NO_ATTENTION, Action.NO_FFN):
+        for part, upper in ((Action.NO_ATTENTION, True), (Action.NO_FFN, False)):
             gone = [block for block in range(6) if evaluation.plan.action(block) & part]
-            drawn = (
-                [round(path.vertices[:, 0].mean()) for path in cells[f"{row}:{part.name}:True"].get_paths()]
-                if gone
-                else []
-            )
-            kept = cells[f"{row}:{part.name}:False"].get_paths()
-            assert drawn == gone
+            drawn, kept = (cells[f"{row}:{part.name}:{removed}"] for removed in (True, False))
+            assert [round(path.vertices[:, 0].mean()) for path in drawn] == gone
             assert len(kept) == 6 - len(gone)
+            for path in (*drawn, *kept):  # the row's own half of the strip
+                assert top < row - 0.5 < path.vertices[:, 1].min() < path.vertices[:, 1].max() < row + 0.5
+                assert bool(path.vertices[:, 1].mean() < row) is upper
     assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "2", "3"]
 
 
@@ -341,3 +341,8 @@ def test_pyplot_and_its_global_state_are_not_touched():
 
 def test_a_run_plots_itself(mixed):
     assert mixed.plot("right").get_suptitle() == "What removing units costs: right"
+
+
+def test_no_run_is_refused():
+    with pytest.raises(UsageError, match="no run to show"):
+        make_pictures([])

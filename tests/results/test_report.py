@@ -1,6 +1,7 @@
 """A report is one page that needs nothing else, says what the runs say, and tells how to repeat them."""
 
 import shlex
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import searcher
-from results.command import command_line
+from results.command import ONE_A_LINE, command_line
 from results.comparison import Comparison, show_gap
 from results.report import write_report
 from results.table import plan_cells, shown_plans
@@ -62,7 +63,7 @@ def test_the_page_shows_what_the_runs_say(greedy, shapley, tmp_path):
         assert shown >= set(run.record["versions"].values())
         assert run.record["identity"]["text_fingerprint"] in shown
         assert f"cost {run.outcome['cost']['charged']['total']:,.0f}" in words(page)
-        assert command_line(run.config) in {pre.text for pre in page.iter("pre")}
+        assert command_line(run.config, ONE_A_LINE) in {pre.text for pre in page.iter("pre")}
     assert [heading.text for heading in page.iter("h3")] == ["greedy", "shapley"]  # no sizes to compare across units
     assert [figure.get("id") for figure in page.iter("figure")] == [
         "quality",
@@ -277,6 +278,15 @@ def test_options_of_objectives_and_weights_come_back():
     }
     config = make_config(RunConfig, fields)
     assert read_back(command_line(config)) == config
+
+
+def test_a_shell_reads_the_same_from_one_line_and_from_several():
+    config = make_config(RunConfig, {"budget": "1-8", "model": "a  b'\n $HOME", "objective": ["loss", "kl"], "seed": 3})
+    one, several = (command_line(config, between) for between in (" ", ONE_A_LINE))
+    assert len(several.splitlines()) == 7  # the name of the model is broken too
+    read = [subprocess.check_output(["sh", "-c", c.replace("searcher", "printf '<%s>'", 1)]) for c in (one, several)]
+    assert read[0] == read[1]
+    assert read[0].startswith(b"<run><--model><a  b'\n $HOME><--objective><loss><--objective><kl>")
 
 
 def test_the_command_repeats_a_run(greedy, searcher_command):

@@ -85,7 +85,7 @@ def workers(slow_objective):
     """Two actors; the objective comes from a file, which cannot be pickled."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)  # as many cores as there are to share
-    crew = WorkerCrew(opened(slow_objective), Objectives({slow_objective: {}}), 2, None, 2 << 30)
+    crew = WorkerCrew(opened(slow_objective), Objectives({slow_objective: (slow_objective, {})}), 2, None, 2 << 30)
     crew._start()
     yield crew
     crew.close()
@@ -173,7 +173,7 @@ def test_a_model_with_code_of_its_own_can_be_sent(workers, tmp_path, monkeypatch
 
 def one_more(workers, name, options, model=None):
     """A crew with an actor of its own in the Ray that is there already."""
-    crew = WorkerCrew(opened(name, model), Objectives({name: options}), 1, None, 2 << 30)
+    crew = WorkerCrew(opened(name, model), Objectives({name: (name, options)}), 1, None, 2 << 30)
     crew._hire(put(crew._local), 1, 0, False)
     return crew
 
