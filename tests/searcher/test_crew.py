@@ -40,7 +40,12 @@ def opened(dtype=torch.float32, cores=1, kept=None, objectives=None, family="lla
         crew = open_crew(replay, objectives, {"search": IDS}, tiny_tokenizer(), prices, cores=cores)
         if kept is not None:
             states = KeptStates(kept)
-            crew = Crew(Evaluator(replay, objectives, prices, IDS.shape[1], states, crew.evaluator.facts), crew.groups, states, cores)
+            crew = Crew(
+                Evaluator(replay, objectives, prices, IDS.shape[1], states, crew.evaluator.facts),
+                crew.groups,
+                states,
+                cores,
+            )
     return crew
 
 
