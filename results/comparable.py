@@ -55,11 +55,27 @@ def different_machines(runs: Sequence[Run]) -> Iterator[str]:
             yield f"Not all were measured with the same {name} ({', '.join(map(str, dict.fromkeys(values)))})."
 
 
+def other_goals(runs: Sequence[Run], labels: Sequence[str], objective: str) -> Iterator[str]:
+    """Which runs did not simply search for this objective among all units, a line each."""
+    for run, label in zip(runs, labels, strict=True):
+        config = run.config
+        if config.weight:
+            weights = " + ".join(f"{weight:g} {name}" for name, weight in config.weight.items())
+            yield f"{label} searched for a weighted sum, {weights}, and chose its plans by that."
+        elif config.goals[0] != objective:
+            yield f"{label} searched for {config.goals[0]}, and chose its plans by that, not by {objective}."
+        bounds = [f"--at-most {name}={bound}" for name, bound in config.at_most.items()]
+        bounds += [f"--at-least {name}={bound}" for name, bound in config.at_least.items()]
+        bounds += [f"--keep {config.keep}"] if config.keep else []
+        bounds += [f"--max-attention {config.max_attention}"] if config.max_attention is not None else []
+        bounds += [f"--max-ffn {config.max_ffn}"] if config.max_ffn is not None else []
+        if bounds:
+            yield f"{label} was bound by {' '.join(bounds)}."
+
+
 def _differences(one: Run, other: Run) -> Iterator[tuple[str, Any, Any]]:
     here, there = one.record["identity"], other.record["identity"]
-    for field in FIELDS:
-        if here.get(field) != there.get(field):
-            yield field, here.get(field), there.get(field)
+    yield from _different(here, there, *FIELDS)
     sources = [_sources(run) for run in (one, other)]
     for label in common_objectives((one, other)):
         recipes = one.config.recipes[label], other.config.recipes[label]
@@ -67,6 +83,25 @@ def _differences(one: Run, other: Run) -> Iterator[tuple[str, Any, Any]]:
             yield f"objective {label}", *_as_text(*recipes)
         elif sources[0][label] != sources[1][label]:
             yield f"the source of objective {label}", sources[0][label], sources[1][label]
+        elif (items := _items(one, label)) != (others := _items(other, label)):
+            yield f"the number of items of objective {label}", items, others
+    if tuple(one.objectives) == tuple(other.objectives):  # else it differs by what only one of them has measured
+        yield from _different(here, there, "inputs_fingerprint")
+
+
+def _different(here: dict[str, Any], there: dict[str, Any], *fields: str) -> Iterator[tuple[str, Any, Any]]:
+    for field in fields:
+        if here.get(field) != there.get(field):
+            yield field, here.get(field), there.get(field)
+
+
+def _items(run: Run, label: str) -> str:
+    """How many numbers an objective has on each split that plans are chosen or judged on."""
+    counted = {
+        split: sum(group.rows for group in run.measurements.layout[split] if label in group.objectives)
+        for split in ("search", "report")
+    }
+    return " and ".join(f"{number} on {split}" for split, number in counted.items())
 
 
 def _as_text(one: tuple[str, dict[str, Any]], other: tuple[str, dict[str, Any]]) -> tuple[str, str]:

@@ -5,56 +5,110 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.table import Table
 
-from results.comparison import Comparison, Entry, Section, SizeComparison, cost_lines, show_gap
-from results.joint_front import joint_front
+from results.comparison import Comparison, Entry, Section, SizeComparison, show_gap
+from results.intervals import count_clusters
+from results.joint_front import JointFront
 from results.labels import setting, windows
+from results.run import Run
 from results.table import number
 from searcher.plan import PrunePlan
 
+ROOMY = 120
+"""Columns from which on a gap stands beside its value; below, it goes under it."""
 
-def comparison_lines(comparison: Comparison) -> Iterator[Table | str]:
-    """What is compared, a table and a verdict for each granularity and size, what it cost, the front of all."""
-    first = comparison.runs[0]
+
+def comparison_lines(comparison: Comparison, width: int) -> Iterator[Table | str]:
+    """What is compared, a table and the verdicts for each granularity, what it cost, the front of all.
+
+    Args:
+        comparison: of runs.
+        width: columns of the terminal.
+    """
+    first, name = comparison.runs[0], comparison.objective
+    better = "lower" if first.objectives[name].lower_is_better else "higher"
+    documents = first.documents("report", name)
+    clusters = "" if documents is None else f" from {count_clusters(documents)} documents"
     yield escape(setting(first))
     yield (
-        f"By {comparison.objective}: plans chosen on {windows(first, 'search')}, judged on {windows(first, 'report')}. "
-        "Each interval holds with 95% by itself, not all of them together."
+        f"By {escape(name)}, {better} is better. Plans were chosen on {windows(first, 'search')} and judged on "
+        f"{windows(first, 'report')}{clusters}."
     )
-    yield from comparison.notes
+    yield from map(escape, comparison.notes)
     for section in comparison.sections:
-        yield _table(comparison, section)
-        for size in section.sizes:
-            yield f"Size {size.size}: {escape(size.verdict)}{_difference(size)}"
-            if size.optimum is not None:
-                yield _optimum(section, size)
+        if section.sizes:
+            yield _gaps(comparison, section, width >= ROOMY)
+        yield from map(escape, _conclusions(section))
+    if comparison.sections:
+        yield (
+            "Gaps are to the plan of the reference: exact on the search windows; in pairs on the report windows, with "
+            "intervals that each hold with 95% by themselves, not all together."
+        )
     yield _costs(comparison)
-    yield from _front(comparison)
+    front = comparison.front()
+    if front is not None:
+        yield from _front(comparison, front, width >= ROOMY)
 
 
-def _table(comparison: Comparison, section: Section) -> Table:
-    name = comparison.objective
-    table = Table(title=f"Granularity {section.granularity}, against {section.label}", title_justify="left")
-    for column in ("size", "run", "plan", f"search {name}", "gap", f"report {name}", "gap (95% interval)"):
-        text = column in ("run", "plan")
-        table.add_column(column, justify="left" if text else "right", overflow="fold")
+def _gaps(comparison: Comparison, section: Section, roomy: bool) -> Table:
+    """A row for each plan that was chosen; those of a size together, the reference's first."""
+    name = escape(comparison.objective)
+    table = Table(title=f"Granularity {section.granularity}, against {escape(section.label)}", title_justify="left")
+    numbers = (f"search\n{name}", "gap", f"report\n{name}", "gap (95% interval)")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("run", max_width=28 if roomy else 14)
+    for heading in numbers if roomy else (f"search\n{name}\ngap", f"report\n{name}\ngap"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("plan")
     for size in section.sizes:
-        for position, entry in enumerate(size.entries):
+        found = _by_plan(size)
+        for position, entries in enumerate(found):
+            cells = _numbers(comparison.objective, entries[0])
+            if not roomy:
+                cells = ["\n".join(cells[:2]).strip(), "\n".join(cells[2:]).replace(" (", "\n(").strip()]
             table.add_row(
                 str(size.size) if position == 0 else "",
-                *_cells(name, entry, is_reference=position == 0),
-                style="bold" if entry.better else None,
-                end_section=position == len(size.entries) - 1,
+                escape(", ".join(entry.label for entry in entries)),
+                *cells,
+                _spaced(entries[0].evaluation.plan),
+                style="bold" if entries[0].better else None,
+                end_section=position == len(found) - 1,
             )
     return table
 
 
-def _cells(name: str, entry: Entry, is_reference: bool) -> list[str]:
-    values = number(entry.evaluation.search[name]), number(entry.evaluation.report[name].value)
-    if is_reference:
-        gaps = "reference", ""
-    else:
-        gaps = ("same plan", "") if entry.same else (show_gap(entry.search_gap), show_gap(entry.report_gap))
-    return [escape(entry.label), str(entry.evaluation.plan), values[0], gaps[0], values[1], gaps[1]]
+def _by_plan(size: SizeComparison) -> list[list[Entry]]:
+    """Those that chose the same plan together."""
+    found: dict[PrunePlan, list[Entry]] = {}
+    for entry in size.entries:
+        found.setdefault(entry.evaluation.plan, []).append(entry)
+    return list(found.values())
+
+
+def _numbers(name: str, entry: Entry) -> list[str]:
+    """Value and gap on the search split, and on the report split."""
+    gaps = ("reference", "") if entry.same else (show_gap(entry.search_gap), show_gap(entry.report_gap))
+    return [number(entry.evaluation.search[name]), gaps[0], number(entry.evaluation.report[name].value), gaps[1]]
+
+
+def _spaced(plan: PrunePlan) -> str:
+    """With spaces, at which the lines of a narrow table break."""
+    return str(plan).replace(",", ", ")
+
+
+def _conclusions(section: Section) -> Iterator[str]:
+    """The verdict for each size; sizes in a row that share it, and of which no more is known, share a line."""
+    alike: list[int] = []
+    for position, size in enumerate(section.sizes):
+        following = section.sizes[position + 1] if position + 1 < len(section.sizes) else None
+        alike.append(size.size)
+        if following is None or _conclusion(section, following) != _conclusion(section, size):
+            sizes = f"Size {alike[0]}" if len(alike) == 1 else f"Sizes {alike[0]} to {alike[-1]}"
+            yield f"{sizes}: {_conclusion(section, size)}"
+            alike = []
+
+
+def _conclusion(section: Section, size: SizeComparison) -> str:
+    return f"{size.verdict}{_difference(size)}{_optimum(section, size)}"
 
 
 def _difference(size: SizeComparison) -> str:
@@ -65,8 +119,10 @@ def _difference(size: SizeComparison) -> str:
 
 
 def _optimum(section: Section, size: SizeComparison) -> str:
-    assert size.optimum is not None
-    found = f"Size {size.size}: {size.optimum.plan} is the optimum of all {size.optimum.plans:,} plans (certified)"
+    if size.optimum is None:
+        return ""
+    space = "plans of this size" if size.optimum.whole else "plans that an exhaustive run had to choose from"
+    found = f" {size.optimum.plan} is the optimum of all {size.optimum.plans:,} {space} (certified)"
     if abs(size.optimum.gap.value) < 1e-12:
         return f"{found}, and {section.label} found it or its equal."
     return f"{found}, {show_gap(size.optimum.gap)} against {section.label}."
@@ -76,28 +132,37 @@ def _costs(comparison: Comparison) -> Table:
     table = Table(title="What it cost", title_justify="left")
     for column in ("run", "plans charged", "cost charged", "seconds"):
         table.add_column(column, justify="left" if column == "run" else "right")
-    for run, plans, cost, seconds in cost_lines(comparison.runs):
-        table.add_row(escape(comparison.labels[run.folder]), f"{plans:,.0f}", f"{cost:,.0f}", f"{seconds:.0f}")
+    for run in comparison.runs:
+        cost = run.outcome["cost"]
+        charged = cost["charged"]
+        cells = f"{charged['evaluations']:,.0f}", f"{charged['total']:,.0f}", f"{cost['seconds']:.0f}"
+        table.add_row(_label(comparison, run), *cells)
     table.caption = "Cost in layer-forward equivalents per 1,000 tokens; seconds without what other runs had measured."
     table.caption_justify = "left"
     return table
 
 
-def _front(comparison: Comparison) -> Iterator[Table | str]:
+def _front(comparison: Comparison, front: JointFront, roomy: bool) -> Iterator[Table | str]:
     """The chosen plans of all runs on one front."""
-    front = joint_front(comparison.runs, comparison.objective)
-    if front is None:
-        return
-    table = Table(title=f"One front of {front.axes[0]} and {front.axes[1]}, all runs together", title_justify="left")
-    for column in (front.axes[0], front.axes[1], "run", "plan"):
-        text = column in ("run", "plan")
-        table.add_column(column, justify="left" if text else "right", overflow="fold")
+    table = Table(title=f"One front of {escape(' and '.join(front.axes))}, all runs together", title_justify="left")
+    for column in front.axes:
+        table.add_column(escape(column), justify="right", no_wrap=True)
+    table.add_column("run", max_width=28 if roomy else 14)
+    table.add_column("plan")
     for point in front.points:
-        names = ", ".join(comparison.labels[run.folder] for run in point.runs)
-        table.add_row(*map(number, point.values), escape(names), str(point.plan))
+        names = ", ".join(_label(comparison, run) for run in point.runs)
+        table.add_row(*map(number, point.values), names, _spaced(point.plan))
     yield table
-    shares = ", ".join(f"{comparison.labels[run.folder]} {share:.3f}" for run, share in front.hypervolumes)
+    shares = ", ".join(f"{_label(comparison, run)} {share:.3f}" for run, share in front.hypervolumes)
+    worst = ", ".join(f"{escape(name)} {number(value)}" for name, value in zip(front.axes, front.worst, strict=True))
+    logs = f" Of {escape(' and '.join(front.logarithmic))} the logarithm is taken." if front.logarithmic else ""
+    sizes = {tuple(e.size for e in run.chosen) for run in comparison.runs}
+    fewer = " A run that asked for fewer sizes has less of it." if len(sizes) > 1 else ""
     yield (
-        f"Hypervolume, as a share of that of all runs together ({shares}): the area between the points and the worst "
-        f"value of each axis, {number(front.worst[0])} and {number(front.worst[1])}."
+        f"Hypervolume on the search windows, as a share of that of all runs together: {shares}. It ends at the worst "
+        f"value of each axis: {worst}.{logs}{fewer}"
     )
+
+
+def _label(comparison: Comparison, run: Run) -> str:
+    return escape(comparison.labels[run.folder])

@@ -5,17 +5,19 @@ windows proves that the reference's is not the best there. The *report gap* is m
 by, in pairs, and has an interval.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from results.comparable import check_comparable, common_objectives, different_machines
+from results.comparable import check_comparable, common_objectives, different_machines, other_goals
 from results.intervals import Gap, gap
+from results.joint_front import JointFront, joint_front
 from results.labels import run_labels
 from results.run import Evaluation, Run
 from searcher.errors import UsageError, did_you_mean
-from searcher.measurement import to_plain_json
 from searcher.plan import Granularity, PrunePlan, Unit
 
 
@@ -55,12 +57,14 @@ class Optimum:
 
     Attributes:
         plan: the best plan.
-        plans: how many there are.
+        plans: how many there are in the space of that run.
+        whole: whether these are all plans of this size that the model has; false where that run had to keep some units.
         gap: from the reference's plan to it, on the search split.
     """
 
     plan: PrunePlan
     plans: int
+    whole: bool
     gap: Gap
 
 
@@ -91,7 +95,7 @@ class Section:
         granularity: of the runs.
         reference: the run that the others are compared with.
         label: what it is called here.
-        sizes: that the reference has a plan of, ascending.
+        sizes: that the reference and another run have a plan of, ascending.
     """
 
     granularity: Granularity
@@ -106,8 +110,11 @@ class Comparison:
     Args:
         runs: two or more.
         objective: label of the objective to compare by; by default the first that all have measured.
-        reference: folder of the run to compare with; by default that of strategy `greedy`, else the first, of each
-            granularity.
+        reference: folder of the run to compare with; by default that of strategy `greedy` (of several the one with most
+            sizes), else the first, of each granularity.
+
+    Attributes:
+        labels: what each run is called, by its folder.
 
     Raises:
         UsageError: the runs are not comparable, with the field that differs; or no run has this objective or folder.
@@ -126,11 +133,10 @@ class Comparison:
         self.runs = tuple(runs)
         self.objective = objective or known[0]
         self.labels = dict(zip([run.folder for run in runs], run_labels(runs), strict=True))
-        self.notes = tuple(different_machines(runs))
         self._named = None if reference is None else self._find(reference)
 
     def _find(self, reference: str) -> Run:
-        found = [run for run in self.runs if reference in (str(run.folder), run.folder.name)]
+        found = [run for run in self.runs if Path(reference) == run.folder or reference == run.folder.name]
         if not found:
             names = [run.folder.name for run in self.runs]
             raise UsageError(
@@ -140,6 +146,36 @@ class Comparison:
         return found[0]
 
     @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know who would think the runs differ in their strategy only."""
+        searched = other_goals(self.runs, [self.labels[run.folder] for run in self.runs], self.objective)
+        return (*different_machines(self.runs), *searched, *self._references())
+
+    def _references(self) -> Iterator[str]:
+        """Where greedy is not the reference, though nobody said so; and runs that stand alone."""
+        for section in self.sections:
+            if section.reference.config.strategy != "greedy" and section.reference is not self._named:
+                yield (
+                    f"No run of granularity {section.granularity} is greedy: the others are compared with "
+                    f"{section.label}."
+                )
+            if missing := self._sizes_without(section.reference):
+                yield f"{section.label} has no plan of size {', '.join(map(str, missing))}: it is not compared there."
+        shown = {section.granularity for section in self.sections}
+        for run in self.runs:
+            if run.config.granularity not in shown:
+                label = self.labels[run.folder]
+                yield (
+                    f"{label} is the only run of granularity {run.config.granularity}: there is nothing to compare its "
+                    "sizes with."
+                )
+
+    def _sizes_without(self, reference: Run) -> list[int]:
+        """Sizes that another run of its granularity has a plan of, and the reference has not."""
+        others = [run for run in self.runs if run.config.granularity is reference.config.granularity]
+        return sorted({e.size for run in others for e in run.chosen} - {e.size for e in reference.chosen})
+
+    @cached_property
     def sections(self) -> tuple[Section, ...]:
         """The runs by granularity, where there are two or more of one."""
         granularities = dict.fromkeys(run.config.granularity for run in self.runs)
@@ -147,7 +183,7 @@ class Comparison:
         return tuple(self._section(g, members) for g, members in grouped.items() if len(members) > 1)
 
     def _section(self, granularity: Granularity, runs: list[Run]) -> Section:
-        greedy = [run for run in runs if run.config.strategy == "greedy"]
+        greedy = sorted((run for run in runs if run.config.strategy == "greedy"), key=lambda run: -len(run.chosen))
         named = [run for run in runs if run is self._named]
         reference = [*named, *greedy, *runs][0]
         ordered = [reference, *(run for run in runs if run is not reference)]
@@ -188,20 +224,26 @@ class Comparison:
         return difference < -1e-12 if lower else difference > 1e-12
 
     def _optimum(self, reference: tuple[Run, Evaluation], runs: list[Run], size: int) -> Optimum | None:
-        for run in runs:
-            found = run.outcome["notes"].get("certificates", {}).get(str(size))
-            if found and found["complete"] and run.config.goals[0] == self.objective and not run.config.weight:
-                best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))
-                searched = self._gap("search", reference, (run, best))
-                return Optimum(best.plan, found["plans"], Gap(searched.value, relative=searched.relative))
-        return None
+        """That of the widest space, if several runs have one."""
+        optima = [found for run in runs if (found := self._certified(reference, run, size))]
+        return max(optima, key=lambda optimum: optimum.plans, default=None)
+
+    def _certified(self, reference: tuple[Run, Evaluation], run: Run, size: int) -> Optimum | None:
+        found = run.outcome["notes"].get("certificates", {}).get(str(size))
+        if not found or not found["complete"] or run.config.goals[0] != self.objective or run.config.weight:
+            return None
+        best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))
+        searched = self._gap("search", reference, (run, best))
+        units = run.record["num_blocks"] * (2 if run.config.granularity is Granularity.SUBLAYER else 1)
+        whole = found["plans"] == math.comb(units, size)
+        return Optimum(best.plan, found["plans"], whole, Gap(searched.value, relative=searched.relative))
 
     def _verdict(self, entries: tuple[Entry, ...], best: Entry | None) -> str:
         name = entries[0].label
         if best is None:
-            equal = [entry.label for entry in entries[1:] if entry.same]
-            told = f" ({' and '.join(equal)} found the same plan)" if equal else ""
-            return f"{name} holds: no run found a better plan for the search windows{told}."
+            return f"{name} holds: no run found a better plan for the search windows."
+        if not math.isfinite(entries[0].evaluation.search[self.objective]):
+            return f"{name}'s plan breaks the model on the search windows, that of {best.label} does not."
         found = best.report_gap
         start = f"{name} is beaten on the search windows by {best.label}, {show_gap(best.search_gap)} (exact)"
         if found.low is None or found.high is None:
@@ -217,65 +259,32 @@ class Comparison:
     def _sign(self) -> int:
         return 1 if self.runs[0].objectives[self.objective].lower_is_better else -1
 
+    def front(self, *others: str) -> JointFront | None:
+        """The chosen plans of all runs on one front of the objective and others; see :func:`joint_front`."""
+        return joint_front(self.runs, self.objective, *others)
+
     def document(self) -> dict[str, Any]:
         """Plain JSON values."""
-        sections = [
-            {
-                "granularity": str(section.granularity),
-                "reference": str(section.reference.folder),
-                "sizes": list(map(_size_json, section.sizes)),
-            }
-            for section in self.sections
-        ]
-        content = {"objective": self.objective, "sections": sections, "notes": list(self.notes)}
-        plain: dict[str, Any] = to_plain_json(content)
-        return plain
+        from results.comparison_json import comparison_document
+
+        return comparison_document(self)
 
     def table(self) -> None:
         """Print it on stdout."""
         from results.compare_table import comparison_lines
-        from results.table import show
+        from results.table import make_console, show
 
-        show(*comparison_lines(self))
+        show(*comparison_lines(self, make_console().width))
 
 
 def show_gap(found: Gap) -> str:
     """Such as `-13.4% (-20.1% to -5.8%)`, or `+0.021 (+0.003 to +0.039)`."""
 
     def number(value: float) -> str:
+        if not math.isfinite(value):  # a plan breaks the model, or both do
+            return "-" if math.isnan(value) else f"{value:+}"
         return f"{value:+.1%}" if found.relative else f"{value:+.3g}"
 
     if found.low is None or found.high is None:
         return number(found.value)
     return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
-
-
-def _size_json(size: SizeComparison) -> dict[str, Any]:
-    return {
-        "size": size.size,
-        "verdict": size.verdict,
-        "optimum": size.optimum
-        and {"plan": str(size.optimum.plan), "plans": size.optimum.plans, "search_gap": size.optimum.gap.value},
-        "entries": list(map(_entry_json, size.entries)),
-    }
-
-
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    report = entry.report_gap
-    return {
-        "run": str(entry.run.folder),
-        **entry.evaluation.to_json(),
-        "search_gap": entry.search_gap.value,
-        "report_gap": {"value": report.value, "low": report.low, "high": report.high},
-        "relative": report.relative,
-        "kept": list(map(str, entry.kept)),
-        "removed": list(map(str, entry.removed)),
-        "cost": entry.run.outcome["cost"]["charged"]["total"],
-    }
-
-
-def cost_lines(runs: Sequence[Run]) -> Iterator[tuple[Run, float, float, float]]:
-    """Each run with the plans and the cost it was charged, and the seconds it took."""
-    for run in runs:
-        cost = run.outcome["cost"]
-        yield run, cost["charged"]["evaluations"], cost["charged"]["total"], cost["seconds"]

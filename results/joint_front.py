@@ -1,10 +1,12 @@
 """The chosen plans of several runs on one Pareto front, also of runs that remove different units."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.axes import SIZE, Quantity, find_quantity, known_quantities
 from results.front import hypervolume, nondominated
+from results.intervals import is_exponential
 from results.run import Run
 from searcher.plan import PrunePlan
 
@@ -15,39 +17,41 @@ class Point:
 
     Attributes:
         plan: what is removed.
-        values: on each axis, on the search split.
+        values: on each axis, in their order, on the search split.
         runs: which chose it.
     """
 
     plan: PrunePlan
-    values: tuple[float, float]
+    values: tuple[float, ...]
     runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True)
 class JointFront:
-    """What no chosen plan of any run beats in both axes.
+    """The plans that no other plan of any run beats in all axes: of those each run chose, or has on its own front.
 
     Attributes:
-        axes: names of the two.
+        axes: names, the objective last.
         points: on the front, by the first axis, the least first.
-        worst: of each axis, of the chosen plans of all runs: where hypervolumes end.
+        worst: of each axis, the worst finite value of the chosen plans of all runs: where hypervolumes end.
         hypervolumes: of each run's own plans, as a share of that of all together.
+        logarithmic: axes whose logarithm hypervolumes are of: perplexities, which differ by factors.
     """
 
-    axes: tuple[str, str]
+    axes: tuple[str, ...]
     points: tuple[Point, ...]
-    worst: tuple[float, float]
+    worst: tuple[float, ...]
     hypervolumes: tuple[tuple[Run, float], ...]
+    logarithmic: tuple[str, ...]
 
 
-def joint_front(runs: Sequence[Run], objective: str, other: str | None = None) -> JointFront | None:
-    """The front of an objective against another axis: by default parameters, or sizes if they are not known.
+def joint_front(runs: Sequence[Run], objective: str, *others: str) -> JointFront | None:
+    """The front of an objective against other axes: by default parameters, or sizes if they are not known.
 
     Args:
         runs: comparable ones.
         objective: label of an objective that all have measured.
-        other: an objective, `size`, or what a plan leaves: `parameters`, `weights-bytes`, `kv-cache` or `flops`.
+        others: objectives, `size`, or what a plan leaves: `parameters`, `weights-bytes`, `kv-cache` or `flops`.
 
     Returns:
         None where there is no axis that all runs share.
@@ -55,30 +59,58 @@ def joint_front(runs: Sequence[Run], objective: str, other: str | None = None) -
     Raises:
         UsageError: an axis that was asked for is not one of all runs.
     """
-    known = known_quantities(runs)
-    other = other or next((name for name in ("parameters", SIZE) if name in known and name != objective), None)
-    if other is None:
+    names = others or _default(runs, objective)
+    if not names:
         return None
-    axes = find_quantity(runs, other), find_quantity(runs, objective)
-    chosen = {(run.folder, e.plan): (run, e.plan) for run in runs for e in (*run.chosen, *run.front())}
-    of_run = {run.folder: [plan for r, plan in chosen.values() if r is run] for run in runs}
-    values: dict[PrunePlan, tuple[float, float]] = {}
-    for run, plan in chosen.values():
-        values.setdefault(plan, (axes[0].of(run, plan), axes[1].of(run, plan)))
-    plans, signs = list(values), tuple(1.0 if axis.lower_is_better else -1.0 for axis in axes)
-    points = {plan: (signs[0] * x, signs[1] * y) for plan, (x, y) in values.items()}
-    best = [plan for plan, keep in zip(plans, nondominated(list(points.values())), strict=True) if keep]
-    worst = tuple(max(point[i] for point in points.values()) for i in range(2))
-    whole = hypervolume(list(points.values()), worst)
-    shares = [(run, hypervolume([points[p] for p in of_run[run.folder]], worst) / (whole or 1.0)) for run in runs]
-    found = [Point(p, values[p], tuple(run for run in runs if p in of_run[run.folder])) for p in best]
+    axes = [_axis(runs, name) for name in (*names, objective)]
+    of_run = {run.folder: {e.plan for e in (*run.chosen, *run.front())} for run in runs}
+    values: dict[PrunePlan, tuple[float, ...]] = {}
+    for run in runs:
+        for plan in sorted(of_run[run.folder] - values.keys()):
+            values[plan] = tuple(axis.quantity.of(run, plan) for axis in axes)
+    points = {plan: tuple(axis.scaled(x) for axis, x in zip(axes, v, strict=True)) for plan, v in values.items()}
+    found = [
+        Point(plan, values[plan], tuple(run for run in runs if plan in of_run[run.folder]))
+        for plan, kept in zip(points, nondominated(list(points.values())), strict=True)
+        if kept
+    ]
+    worst = [max((x for x in axis if math.isfinite(x)), default=0.0) for axis in zip(*points.values(), strict=True)]
+    whole = hypervolume(list(points.values()), worst) or 1.0
+    shares = [(run, hypervolume([points[p] for p in of_run[run.folder]], worst) / whole) for run in runs]
     return JointFront(
-        axes=_names(axes),
+        axes=tuple(axis.quantity.name for axis in axes),
         points=tuple(sorted(found, key=lambda point: (point.values, point.plan))),
-        worst=(signs[0] * worst[0], signs[1] * worst[1]),
+        worst=tuple(axis.unscaled(x) for axis, x in zip(axes, worst, strict=True)),
         hypervolumes=tuple(shares),
+        logarithmic=tuple(axis.quantity.name for axis in axes if axis.logarithmic),
     )
 
 
-def _names(axes: tuple[Quantity, Quantity]) -> tuple[str, str]:
-    return axes[0].name, axes[1].name
+@dataclass(frozen=True)
+class _Axis:
+    """A quantity turned so that lower is better, and the logarithm of one that differs by factors."""
+
+    quantity: Quantity
+    logarithmic: bool
+
+    @property
+    def sign(self) -> float:
+        return 1.0 if self.quantity.lower_is_better else -1.0
+
+    def scaled(self, value: float) -> float:
+        if self.logarithmic:
+            value = math.log(value) if value else -math.inf
+        return self.sign * value
+
+    def unscaled(self, value: float) -> float:
+        return math.exp(self.sign * value) if self.logarithmic else self.sign * value
+
+
+def _axis(runs: Sequence[Run], name: str) -> _Axis:
+    measured = runs[0].objectives.get(name)
+    return _Axis(find_quantity(runs, name), measured is not None and is_exponential(measured))
+
+
+def _default(runs: Sequence[Run], objective: str) -> tuple[str, ...]:
+    known = known_quantities(runs)
+    return tuple(name for name in ("parameters", SIZE) if name in known and name != objective)[:1]

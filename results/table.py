@@ -16,9 +16,14 @@ PIPED_WIDTH = 160
 """Columns where stdout is no terminal, so that plans are not broken over lines."""
 
 
+def make_console() -> Console:
+    """Writes to stdout, as wide as the terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
 def show(*items: Any) -> None:
     """Print tables and lines on stdout."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    console = make_console()
     for item in items:
         console.print(item, soft_wrap=isinstance(item, str))
 

@@ -93,6 +93,7 @@ def compare(
     from results.run import Run
 
     given = [one if isinstance(one, Run) else Run(one) for one in runs]
+    given = list({run.folder: run for run in given}.values())  # one named twice is listed once
     return Comparison(given, objective, None if reference is None else str(reference))
 
 

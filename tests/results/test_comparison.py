@@ -1,16 +1,19 @@
 """Runs side by side: gaps from the numbers in the journals, and runs that may not be compared."""
 
+import io
 import json
 import math
 
 import numpy as np
 import pytest
 from finished import changed, finish
+from rich.console import Console
 
 import searcher
+from results.compare_table import comparison_lines
 from results.comparison import Comparison, show_gap
 from results.front import additive_epsilon, hypervolume, igd_plus
-from results.intervals import Gap
+from results.intervals import Gap, gap
 from results.joint_front import joint_front
 from searcher.errors import UsageError
 from searcher.plan import PrunePlan
@@ -61,12 +64,41 @@ def test_a_certificate_tells_the_optimum_and_whether_greedy_holds(runs):
         }
         assert size.optimum.plan == min(losses, key=losses.get)
         assert size.optimum.gap.value == size.entries[1].search_gap.value <= 0
+        assert size.optimum.whole
         if size.optimum.gap.value == 0:
             assert size.verdict.startswith("greedy holds: no run found a better plan")
             assert size.best is None
         else:
             assert size.verdict.startswith("greedy is beaten on the search windows by exhaustive")
             assert size.best.run is exhaustive
+
+
+def test_the_optimum_of_a_narrowed_space_is_not_called_that_of_all_plans(runs, tiny, tmp_path):
+    narrow = finish(tiny, tmp_path, "narrow", strategy="exhaustive", budget=3, keep="0")
+    (section,) = Comparison([runs["greedy"], narrow]).sections
+    assert (section.sizes[-1].optimum.plans, section.sizes[-1].optimum.whole) == (math.comb(5, 3), False)
+    assert "of all 10 plans that an exhaustive run had to choose from" in shown([runs["greedy"], narrow])
+    (section,) = Comparison([runs["greedy"], narrow, runs["exhaustive"]]).sections
+    assert section.sizes[-1].optimum.plans == math.comb(6, 3)
+
+
+def test_windows_of_one_document_are_clustered_in_gaps_and_values(runs, tmp_path):
+    greedy, reverse = runs["greedy"], runs["another"]
+    windows = greedy.record["identity"]["report_windows"]
+    documents = [number // 8 for number in range(windows)]
+
+    def cluster(record):
+        record["documents"] = {"search": [], "report": documents}
+
+    clustered = [changed(run, tmp_path / run.folder.name, cluster) for run in (greedy, reverse)]
+    (section,) = Comparison(clustered).sections
+    entry = section.sizes[-1].entries[1]
+    rows = [run.measurements.rows("report", run.best.plan, "perplexity") for run in (reverse, greedy)]
+    expected = gap(greedy.objectives["perplexity"], *rows, documents)
+    assert entry.report_gap == expected
+    assert expected != gap(greedy.objectives["perplexity"], *rows)
+    assert f"from {windows // 8} documents" in shown(clustered)
+    assert clustered[0].best.report["perplexity"] != greedy.best.report["perplexity"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +165,56 @@ def test_sizes_are_compared_within_a_granularity_only(runs):
     assert joint_front(found.runs, "perplexity", "kv-cache").axes[0] == "kv-cache"
 
 
+def test_hypervolumes_are_of_logarithms_where_values_differ_by_factors(runs):
+    pair = [runs["greedy"], runs["another"]]
+    front = Comparison(pair).front("size")
+    assert (front.axes, front.logarithmic) == (("size", "perplexity"), ("perplexity",))
+    sets = [{(-e.size, math.log(e.search["perplexity"])) for e in run.chosen} for run in pair]
+    together = sets[0] | sets[1]
+    worst = max(x for x, _ in together), max(y for _, y in together)
+    assert front.worst == pytest.approx((-worst[0], math.exp(worst[1])))
+    for (run, share), of_run, expected in zip(front.hypervolumes, sets, pair, strict=True):
+        assert run is expected
+        assert share == pytest.approx(area(of_run, worst) / area(together, worst))
+
+
+def area(points, worst):
+    """What the points dominate, a column for each step in x."""
+    xs = sorted({x for x, _ in points} | {worst[0]})
+    heights = [worst[1] - min(y for x, y in points if x <= left) for left in xs[:-1]]
+    return sum((right - left) * height for left, right, height in zip(xs, xs[1:], heights, strict=False))
+
+
+def test_a_front_of_three_axes(runs):
+    front = Comparison([runs["greedy"], runs["attention"]]).front("parameters", "kv-cache")
+    assert front.axes == ("parameters", "kv-cache", "perplexity")
+    values = [point.values for point in front.points]
+    assert all(len(value) == 3 for value in values)
+    for one in values:
+        assert not any(other != one and all(a <= b for a, b in zip(other, one, strict=True)) for other in values)
+    with pytest.raises(UsageError, match="cannot share an axis"):
+        Comparison([runs["greedy"], runs["attention"]]).front("size")
+
+
+def test_a_plan_that_breaks_the_model_is_beaten_by_any_other(runs, tmp_path):
+    best = str(runs["greedy"].best.plan)
+
+    def broken(line):
+        if line["plan"] == best:
+            line["values"]["perplexity"] = ["nan" for _ in line["rows"]]
+
+    greedy = changed(runs["greedy"], tmp_path / "greedy", line=broken)
+    size = Comparison([greedy, runs["another"]]).sections[0].sizes[-1]
+    assert size.best.run is runs["another"]
+    assert size.verdict == "greedy's plan breaks the model on the search windows, that of influence does not."
+    size = Comparison([runs["another"], greedy], reference="another").sections[0].sizes[-1]
+    assert size.best is None
+    assert size.entries[1].search_gap.value == math.inf
+    assert "greedy's plan breaks the model" in shown([runs["another"], greedy])
+    document = Comparison([runs["another"], greedy], reference="another").document()
+    assert document["sections"][0]["sizes"][-1]["entries"][1]["search_gap"] == "inf"
+
+
 def test_indicators():
     assert hypervolume([(1, 2), (2, 1)], (3, 3)) == 3
     assert hypervolume([(1, 2), (math.nan, 0), (4, 4)], (3, 3)) == 2
@@ -149,6 +231,43 @@ def test_runs_that_measured_something_else_are_refused_by_the_field(runs, tmp_pa
     other = changed(runs["another"], tmp_path / "other", lambda record: record["identity"].update({field: value}))
     with pytest.raises(UsageError, match=f"cannot be compared: {field} is .* in the one, {value} in the other"):
         Comparison([runs["greedy"], other])
+
+
+def test_other_inputs_of_an_objective_are_refused(runs, tiny, tmp_path):
+    """Such as another file of questions under the same name."""
+    greedy = runs["greedy"]
+    other = changed(greedy, tmp_path / "other", lambda record: record["identity"].update(inputs_fingerprint="x"))
+    with pytest.raises(UsageError, match=r"inputs_fingerprint is \w+… in the one, x in the other"):
+        Comparison([greedy, other])
+    both = finish(tiny, tmp_path, "both", strategy="random", budget=2, objective=("perplexity", "loss"))
+    assert Comparison([greedy, both])  # more is measured on other inputs, but the same of what both have
+
+    def longer(record):
+        record["layout"]["report"][0]["rows"] += 1
+
+    with pytest.raises(UsageError, match="the number of items of objective perplexity is 4 on search and 32 on report"):
+        Comparison([greedy, changed(both, tmp_path / "longer", longer)])
+
+
+def test_what_else_is_different_is_said(runs, tiny, tmp_path):
+    loss = finish(tiny, tmp_path, "loss", strategy="random", budget=2, objective=("loss", "perplexity"))
+    notes = " ".join(Comparison([runs["another"], loss, runs["attention"]], "perplexity").notes)
+    assert "random searched for loss, and chose its plans by that, not by perplexity." in notes
+    assert "influence was bound by --keep 4." in notes
+    assert "No run of granularity block is greedy: the others are compared with influence." in notes
+    assert "greedy is the only run of granularity attention" in notes
+    assert Comparison([runs["greedy"], runs["exhaustive"]]).notes == ()
+
+
+def test_the_greedy_run_of_most_sizes_is_the_reference_and_what_it_lacks_is_said(runs, tiny, tmp_path):
+    short = finish(tiny, tmp_path, "short", strategy="greedy", budget=2)
+    found = Comparison([short, runs["another"], runs["greedy"]])
+    (section,) = found.sections
+    assert section.reference is runs["greedy"]
+    found = Comparison([short, runs["greedy"]], reference="short")
+    assert [size.size for size in found.sections[0].sizes] == [1, 2]
+    assert found.notes == ("greedy block 2 has no plan of size 3: it is not compared there.",)
+    assert "greedy has no plan of size 3" in shown([short, runs["another"]])  # and so no table
 
 
 def test_another_model_file_or_strategy_does_not_matter(runs, tmp_path):
@@ -174,20 +293,50 @@ def test_objectives_must_be_the_same(runs, tiny, tmp_path):
         Comparison([runs["greedy"], both], objective="lss")
 
 
+def shown(compared, width=160):
+    console = Console(width=width, record=True, highlight=False, file=io.StringIO())
+    for item in comparison_lines(Comparison(compared), width):
+        console.print(item, soft_wrap=isinstance(item, str))
+    return console.export_text()
+
+
+def test_a_narrow_terminal_breaks_neither_units_nor_intervals(runs):
+    compared = [runs["greedy"], runs["another"], runs["exhaustive"]]
+    (section,) = Comparison(compared).sections
+    text = shown(compared, 80)
+    assert all(len(line) <= 80 for line in text.splitlines() if line[:1] in "│┃┏└")
+    for entry in (entry for size in section.sizes for entry in size.entries if not entry.same):
+        for part in show_gap(entry.report_gap).replace(" (", "\n(").split("\n"):
+            assert f"{part} │" in text
+
+
+def test_runs_that_chose_the_same_plan_share_a_row_and_sizes_with_the_same_verdict_a_line(runs, tmp_path):
+    copy = changed(runs["greedy"], tmp_path / "copy")
+    text = shown([runs["greedy"], copy])
+    front = Comparison([runs["greedy"], copy]).front()
+    assert text.count("greedy, copy") == 3 + len(front.points)
+    assert "Sizes 1 to 3: greedy holds: no run found a better plan for the search windows." in text
+
+
 def test_the_command(runs, searcher_command):
     folders = [str(runs[name].folder) for name in ("greedy", "another", "exhaustive", "attention")]
     shown = searcher_command("compare", *folders, defaults=False)
     assert shown.code == 0, shown.err
     assert "Granularity block, against greedy" in shown.out
     assert "Size 3: " in shown.out
-    assert "is the optimum of all 20 plans (certified)" in shown.out
+    assert "is the optimum of all 20 plans of this size (certified)" in shown.out
     document = json.loads(searcher_command("compare", *folders[:2], "--format", "json", defaults=False).out)
     (section,) = document["sections"]
     assert section["sizes"][-1]["entries"][1]["plan"] == str(runs["another"].best.plan)
     assert PrunePlan.parse(section["sizes"][-1]["entries"][0]["plan"]) == runs["greedy"].best.plan
-    alone = searcher_command("compare", folders[0], defaults=False)
+    assert [run["label"] for run in document["runs"]] == ["greedy", "influence"]
+    assert document["runs"][0]["charged"]["total"] == runs["greedy"].outcome["cost"]["charged"]["total"]
+    assert document["front"]["axes"] == ["parameters", "perplexity"]
+    alone = searcher_command("compare", folders[0], folders[0], defaults=False)
     assert alone.code == 2
     assert "nothing to compare in one run" in alone.err
+    told = searcher_command("compare", *folders[:3], "--reference", f"{folders[1]}/", defaults=False)
+    assert "Granularity block, against influence" in told.out
     wrong = searcher_command("compare", *folders[:2], "--reference", "gredy", defaults=False)
     assert (wrong.code, "Did you mean 'greedy'" in wrong.err) == (2, True)
 
