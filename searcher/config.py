@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from searcher.errors import UsageError, did_you_mean
+from searcher.notation import parse_bound, parse_bytes, parse_seconds, split_label, without_password
 from searcher.plan import Budget, Granularity, PrunePlan
 
 Kind = Literal["measurement", "search", "limit", "execution"]
@@ -254,64 +255,12 @@ class RunConfig(MeasurementConfig):
         return None if self.timeout is None else parse_seconds(self.timeout)
 
 
-def without_password(url: str) -> str:
-    """The URL of a database with its password starred out, for messages and the run folder."""
-    url = re.sub(r"^([^:]+://[^:/?]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", url)
-
-
-def split_label(text: str) -> tuple[str, str]:
-    """Label and name of an objective written `LABEL=NAME`, or `NAME`, which is then its own label."""
-    match = re.fullmatch(r"([\w-]+)=(.+)", text)
-    return (match[1], match[2]) if match else (text, text)
-
-
-def parse_bound(label: str, text: str) -> tuple[float, bool]:
-    """The number of a bound such as `60%`, `0.8` or `100M`, and whether it is a share of the dense model's value.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([kMGT%]?)", text.strip())
-    if not match:
-        raise UsageError(
-            f"The bound '{text}' of {label} is not a number", "Write it as 60% of the dense model's, 0.8 or 100M"
-        )
-    scale = {"": 1.0, "%": 0.01, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[match[2]]
-    return float(match[1]) * scale, match[2] == "%"
-
-
 def _checked(parse: Callable[[str], object], value: Any) -> str | None:
     """The value as text, which can be parsed; UsageError if it cannot."""
     if value is None:
         return None
     parse(str(value))
     return str(value)
-
-
-def parse_seconds(text: str) -> float:
-    """Seconds of a duration such as `90`, `90s`, `30m` or `2h`.
-
-    Raises:
-        UsageError: anything else, or nothing at all.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not match or float(match[1]) == 0:
-        raise UsageError(f"Timeout '{text}' is not a duration", "Write it as 90s, 30m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes of an amount such as `8GiB`, `500MB` or a plain number.
-
-    Raises:
-        UsageError: anything else, or nothing at all.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG])?(i?)B?", text.strip())
-    if not match or float(match[1]) == 0:
-        raise UsageError(f"Memory '{text}' is not an amount", "Write it as 8GiB or 500MB")
-    power = " KMG".index(match[2] or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Annotated, Any, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from searcher.config import DEFAULT_OBJECTIVE, Kind, MeasurementConfig, split_label
+from searcher.config import DEFAULT_OBJECTIVE, Kind, MeasurementConfig
 from searcher.errors import UsageError
+from searcher.notation import split_label
 
 PANELS: dict[Kind, str] = {
     "measurement": "What is measured",

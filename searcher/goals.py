@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.config import RunConfig, parse_bound
+from searcher.config import RunConfig
 from searcher.errors import UsageError
+from searcher.notation import parse_bound
 from searcher.objective import Objective
 
 PENALTY = 10.0

@@ -24,10 +24,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from searcher.config import RunConfig, without_password
+from searcher.config import RunConfig
 from searcher.errors import UsageError, first_line
 from searcher.goals import Goals
 from searcher.measurement import Measurement, Measurements, to_plain_json
+from searcher.notation import without_password
 from searcher.plan import PrunePlan, Unit, legal_units
 
 DRIVER = "postgresql+psycopg"

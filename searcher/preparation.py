@@ -9,7 +9,7 @@ import torch
 from searcher import registry
 from searcher.actor import Objectives
 from searcher.amounts import Amounts
-from searcher.config import MeasurementConfig, parse_bytes
+from searcher.config import MeasurementConfig
 from searcher.cost import Prices, Tariff
 from searcher.crew import one_core, open_crew
 from searcher.errors import UsageError
@@ -17,6 +17,7 @@ from searcher.groups import SCREENING
 from searcher.measurement import Measurement, on_windows
 from searcher.memory import default_limit
 from searcher.model import LoadedModel, load_model
+from searcher.notation import parse_bytes
 from searcher.objective import Objective, Split
 from searcher.plan import Granularity
 from searcher.prices import measure_prices

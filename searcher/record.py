@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from searcher import registry
-from searcher.config import RunConfig, parse_seconds
+from searcher.config import RunConfig
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_json, write_json
 from searcher.measurement import layout_to_json
+from searcher.notation import parse_seconds
 from searcher.preparation import Prepared
 
 FORMAT = 1

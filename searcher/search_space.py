@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from searcher.amounts import Amounts
-from searcher.config import RunConfig, parse_bound
+from searcher.config import RunConfig
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_json
+from searcher.notation import parse_bound
 from searcher.plan import Budget, Part, PrunePlan, Unit, legal_units
 from searcher.space import Need, Space
 

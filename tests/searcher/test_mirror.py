@@ -12,9 +12,10 @@ from sqlalchemy.exc import OperationalError
 from tiny_checkpoint import OPTIONS
 
 import searcher
-from searcher.config import RunConfig, make_config, without_password
+from searcher.config import RunConfig, make_config
 from searcher.errors import UsageError
 from searcher.mirror import REMOVED_UNITS, open_database
+from searcher.notation import without_password
 from searcher.plan import PrunePlan
 
 THREE = ["perplexity", "kl", "kv-cache"]
