@@ -6,68 +6,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.errors import UsageError
-from searcher.objective import Candidate, Objective, Reads
+from searcher.objective import Candidate, Objective
 
 
-class Parameters(Objective):
+class Left(Objective):
+    """What the plan leaves of an amount that the model's parts take."""
+
+    amount: ClassVar[str]
+    """Its name in `candidate.amounts`."""
+    reads = "plan"
+    says_size = True
+
+    def measure(self, candidate: Candidate) -> NDArray[np.float64]:
+        """The amount that is left."""
+        if self.amount not in candidate.amounts:
+            raise UsageError(
+                f"Objective '{self.amount}' cannot be told for a {candidate.config.model_type} model",
+                f"It keeps its parts in another way; there is {', '.join(candidate.amounts)}",
+            )
+        return np.array([candidate.amounts[self.amount].left(candidate.plan)])
+
+
+class Parameters(Left):
     """Parameters that the plan leaves, embeddings and norms among them; tied weights count once."""
 
+    amount = "parameters"
     unit = "parameters"
-    reads: ClassVar[Reads] = "plan"
-    says_size = True
-
-    def measure(self, candidate: Candidate) -> NDArray[np.float64]:
-        """The amount that is left."""
-        return _left("parameters", candidate)
 
 
-class WeightsBytes(Objective):
+class WeightsBytes(Left):
     """Bytes that the weights take in memory, in the dtype they were loaded in."""
 
+    amount = "weights-bytes"
     unit = "bytes"
-    reads: ClassVar[Reads] = "plan"
-    says_size = True
-
-    def measure(self, candidate: Candidate) -> NDArray[np.float64]:
-        """The amount that is left."""
-        return _left("weights-bytes", candidate)
 
 
-class KVCache(Objective):
+class KVCache(Left):
     """Bytes that the key-value cache takes for each token of context.
 
     Measured on a context as long as the run's windows. Removing the attention of a block frees its cache, removing an
     FFN none.
     """
 
+    amount = "kv-cache"
     unit = "bytes/token"
-    reads: ClassVar[Reads] = "plan"
-    says_size = True
-
-    def measure(self, candidate: Candidate) -> NDArray[np.float64]:
-        """The amount that is left."""
-        return _left("kv-cache", candidate)
 
 
-class Flops(Objective):
+class Flops(Left):
     """FLOPs of a forward pass for each token, output head and attention scores among them.
 
     Counted are matrix products, two operations for each multiply and add, over a context as long as the run's windows.
     """
 
+    amount = "flops"
     unit = "FLOPs/token"
-    reads: ClassVar[Reads] = "plan"
-    says_size = True
-
-    def measure(self, candidate: Candidate) -> NDArray[np.float64]:
-        """The amount that is left."""
-        return _left("flops", candidate)
-
-
-def _left(name: str, candidate: Candidate) -> NDArray[np.float64]:
-    if name not in candidate.amounts:
-        raise UsageError(
-            f"Objective '{name}' cannot be told for a {candidate.config.model_type} model",
-            f"It keeps its parts in another way; there is {', '.join(candidate.amounts)}",
-        )
-    return np.array([candidate.amounts[name].left(candidate.plan)])

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from results.run import Run
-from searcher.amounts import Amounts
 from searcher.errors import UsageError, did_you_mean
 from searcher.plan import PrunePlan
 
@@ -56,15 +55,13 @@ def find_quantity(runs: Sequence[Run], name: str) -> Quantity:
         )
     if all(name in run.objectives for run in runs):
         return _objective(runs, name)
-    return Quantity(
-        name, _UNITS.get(name, f"{name} left"), True, True, lambda run, plan: _amounts(run, name).left(plan)
-    )
+    return Quantity(name, _UNITS.get(name, f"{name} left"), True, True, lambda run, plan: run.amounts[name].left(plan))
 
 
 def known_quantities(runs: Sequence[Run]) -> list[str]:
     """What all of these runs can show on an axis."""
     objectives = [name for name in runs[0].objectives if all(name in run.objectives for run in runs)]
-    amounts = [name for name in _sizes(runs[0]) if all(name in _sizes(run) for run in runs)]
+    amounts = [name for name in runs[0].amounts if all(name in run.amounts for run in runs)]
     same = len({run.config.granularity for run in runs}) == 1
     return list(dict.fromkeys([*objectives, *([SIZE] if same else []), *amounts]))
 
@@ -87,13 +84,3 @@ def _objective(runs: Sequence[Run], name: str) -> Quantity:
 
     label = name if objective.unit == name else f"{name} ({objective.unit})"
     return Quantity(name, label, objective.lower_is_better, objective.reads == "plan" and objective.repeatable, value)
-
-
-def _sizes(run: Run) -> dict[str, dict[str, float]]:
-    """The amounts in the record; runs of older versions have none."""
-    found: dict[str, dict[str, float]] = run.record.get("sizes") or {}
-    return found
-
-
-def _amounts(run: Run, name: str) -> Amounts:
-    return Amounts.from_json(_sizes(run)[name])

@@ -1,11 +1,12 @@
 """A comparison for the terminal."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from rich.markup import escape
 from rich.table import Table
 
-from results.comparison import Comparison, Entry, Section, SizeComparison, show_gap
+from results.comparison import Comparison, Entry, Section, SizeComparison, alike, show_gap
 from results.intervals import count_clusters
 from results.joint_front import JointFront
 from results.labels import setting, windows
@@ -97,14 +98,9 @@ def _spaced(plan: PrunePlan) -> str:
 
 def _conclusions(section: Section) -> Iterator[str]:
     """The verdict for each size; sizes in a row that share it, and of which no more is known, share a line."""
-    alike: list[int] = []
-    for position, size in enumerate(section.sizes):
-        following = section.sizes[position + 1] if position + 1 < len(section.sizes) else None
-        alike.append(size.size)
-        if following is None or _conclusion(section, following) != _conclusion(section, size):
-            sizes = f"Size {alike[0]}" if len(alike) == 1 else f"Sizes {alike[0]} to {alike[-1]}"
-            yield f"{sizes}: {_conclusion(section, size)}"
-            alike = []
+    for sizes, conclusion in alike(section, partial(_conclusion, section)):
+        name = f"Size {sizes[0]}" if len(sizes) == 1 else f"Sizes {sizes[0]} to {sizes[-1]}"
+        yield f"{name}: {conclusion}"
 
 
 def _conclusion(section: Section, size: SizeComparison) -> str:

@@ -6,9 +6,10 @@ by, in pairs, and has an interval.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -202,17 +203,21 @@ class Comparison:
     def _entry(self, reference: tuple[Run, Evaluation], one: tuple[Run, Evaluation]) -> Entry:
         run, evaluation = one
         here, there = (set(e.plan.units(run.config.granularity)) for e in (evaluation, reference[1]))
-        searched = self._gap("search", reference, one)
+        searched = self._search_gap(reference, one)
         return Entry(
             run,
             self.labels[run.folder],
             evaluation,
-            Gap(searched.value, relative=searched.relative),
+            searched,
             self._gap("report", reference, one),
             tuple(sorted(there - here)),
             tuple(sorted(here - there)),
             self._is_better(searched.value),
         )
+
+    def _search_gap(self, reference: tuple[Run, Evaluation], one: tuple[Run, Evaluation]) -> Gap:
+        """Without an interval: the search windows are all there are."""
+        return replace(self._gap("search", reference, one), low=None, high=None)
 
     def _gap(self, split: Any, reference: tuple[Run, Evaluation], one: tuple[Run, Evaluation]) -> Gap:
         rows = [run.measurements.rows(split, e.plan, self.objective) for run, e in (one, reference)]
@@ -233,10 +238,9 @@ class Comparison:
         if not found or not found["complete"] or run.config.goals[0] != self.objective or run.config.weight:
             return None
         best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))
-        searched = self._gap("search", reference, (run, best))
         units = run.record["num_blocks"] * (2 if run.config.granularity is Granularity.SUBLAYER else 1)
         whole = found["plans"] == math.comb(units, size)
-        return Optimum(best.plan, found["plans"], whole, Gap(searched.value, relative=searched.relative))
+        return Optimum(best.plan, found["plans"], whole, self._search_gap(reference, (run, best)))
 
     def _verdict(self, entries: tuple[Entry, ...], best: Entry | None) -> str:
         name = entries[0].label
@@ -275,6 +279,13 @@ class Comparison:
         from results.table import make_console, show
 
         show(*comparison_lines(self, make_console().width))
+
+
+def alike(section: Section, say: Callable[[SizeComparison], str]) -> Iterator[tuple[list[int], str]]:
+    """What is said of each size; sizes next to one another of which the same is said are given together."""
+    numbered = enumerate(section.sizes)
+    for (said, _), group in groupby(numbered, key=lambda pair: (say(pair[1]), pair[1].size - pair[0])):
+        yield [size.size for _, size in group], said
 
 
 def show_gap(found: Gap) -> str:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from results.output import whole
 from results.run import Run
-from searcher.amounts import Amounts
 from searcher.errors import UsageError
 from searcher.measurement import to_plain_json
 from searcher.plan import Part, PrunePlan
@@ -32,7 +31,6 @@ def rows(run: Run, name: str | None = None) -> Iterator[Row]:
         run: the run.
         name: what it is called in the table; by default its folder's name.
     """
-    amounts = {label: Amounts.from_json(content) for label, content in run.record.get("sizes", {}).items()}
     chosen, front = {e.plan for e in run.chosen}, {e.plan for e in run.front()}
     measured = run.measurements
     for plan in sorted({*measured.plans("search"), *measured.plans("report")}):
@@ -48,7 +46,7 @@ def rows(run: Run, name: str | None = None) -> Iterator[Row]:
             "on_front": plan in front,
             **_values(run, plan),
             **_removed(plan),
-            **{label: float(amount.left(plan)) for label, amount in amounts.items()},
+            **{label: float(amount.left(plan)) for label, amount in run.amounts.items()},
         }
 
 

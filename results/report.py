@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from results.command import ONE_A_LINE, command_line
-from results.comparable import common_objectives, different_machines
-from results.comparison import Comparison, Entry, show_gap
+from results.comparable import common_objectives
+from results.comparison import Comparison, Entry, alike, show_gap
 from results.comparison import Section as ComparedSection
 from results.labels import run_labels, setting, windows
 from results.output import whole
@@ -152,6 +151,7 @@ def render_report(runs: Sequence[Run], figures: dict[str, Figure], objective: st
     if objective is not None:
         check_objective(runs, objective)
     name = objective or common_objectives(runs)[0]
+    compared = Comparison(runs, name) if len(runs) > 1 else None
     return environment.get_template(TEMPLATE).render(
         model=runs[0].record["model"],
         setting=setting(runs[0]),
@@ -159,8 +159,8 @@ def render_report(runs: Sequence[Run], figures: dict[str, Figure], objective: st
         report_windows=windows(runs[0], "report"),
         objective=name,
         sections=[_section(run, label, name) for run, label in zip(runs, run_labels(runs), strict=True)],
-        verdicts=_verdicts(runs, name),
-        notes=tuple(different_machines(runs)),
+        verdicts=[] if compared is None else list(map(_verdicts, compared.sections)),
+        notes=() if compared is None else compared.notes,
         pictures=[_picture(name, figure) for name, figure in figures.items()],
     )
 
@@ -171,26 +171,18 @@ def _with_breaks(plan: str) -> Markup:
     return Markup("<wbr />").join([*(Markup("<span>{},</span>").format(item) for item in items), last])
 
 
-def _verdicts(runs: Sequence[Run], objective: str) -> list[Verdicts]:
-    """One for each granularity of which there are several runs."""
-    if len(runs) < 2:
-        return []
-    return [
-        Verdicts(
-            str(section.granularity),
-            section.label,
-            tuple(_verdict_lines(section)),
-            tuple(_gap_row(size.size, entry) for size in section.sizes for entry in size.entries[1:]),
-        )
-        for section in Comparison(runs, objective).sections
-    ]
+def _verdicts(section: ComparedSection) -> Verdicts:
+    return Verdicts(
+        str(section.granularity),
+        section.label,
+        tuple(_verdict_lines(section)),
+        tuple(_gap_row(size.size, entry) for size in section.sizes for entry in size.entries[1:]),
+    )
 
 
 def _verdict_lines(section: ComparedSection) -> Iterator[tuple[str, str]]:
     """What follows for each size; sizes next to one another of which the same is true share a line."""
-    numbered = enumerate(section.sizes)
-    for (verdict, _), group in groupby(numbered, key=lambda pair: (pair[1].verdict, pair[1].size - pair[0])):
-        sizes = [size.size for _, size in group]
+    for sizes, verdict in alike(section, lambda size: size.verdict):
         yield str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}", verdict
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.intervals import interval
 from searcher import registry
+from searcher.amounts import Amounts
 from searcher.config import RunConfig, make_config
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_evaluations, read_json
@@ -83,6 +84,11 @@ class Run:
         for line in read_evaluations(self.folder):
             measurements.add(line)
         return measurements
+
+    @cached_property
+    def amounts(self) -> dict[str, Amounts]:
+        """What the parts of the model take, by name; runs of older versions have not kept it."""
+        return {name: Amounts.from_json(content) for name, content in self.record.get("sizes", {}).items()}
 
     def documents(self, split: str, name: str) -> list[int] | None:
         """The document that each number of an objective comes from, if it reads the windows; None if each is alone."""

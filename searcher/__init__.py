@@ -90,10 +90,8 @@ def compare(
     """
     check_own_packages()
     from results.comparison import Comparison
-    from results.run import Run
 
-    given = [one if isinstance(one, Run) else Run(one) for one in runs]
-    given = list({run.folder: run for run in given}.values())  # one named twice is listed once
+    given = list({run.folder: run for run in _opened(runs)}.values())  # one named twice is listed once
     return Comparison(given, objective, None if reference is None else str(reference))
 
 
@@ -123,11 +121,15 @@ def report(
     """
     check_own_packages()
     from results.report import parse_axes, write_report
+
+    across = None if axes is None else parse_axes(axes)
+    return write_report(_opened(runs), Path(path), objective, across, None if pictures is None else Path(pictures))
+
+
+def _opened(runs: "Sequence[str | Path | Run]") -> "list[Run]":
     from results.run import Run
 
-    given = [one if isinstance(one, Run) else Run(one) for one in runs]
-    across = None if axes is None else parse_axes(axes)
-    return write_report(given, Path(path), objective, across, None if pictures is None else Path(pictures))
+    return [one if isinstance(one, Run) else Run(one) for one in runs]
 
 
 def evaluate(plans: Sequence[str], *, split: str = "report", quiet: bool = False, **options: Any) -> dict[str, Any]:

@@ -67,6 +67,11 @@ class Goals:
         """How many numbers a strategy is told for each plan."""
         return 1 if self.weights else len(self.labels)
 
+    @property
+    def size_counts(self) -> bool:
+        """Whether the number of removed units is a goal too: no objective searched for says how much is left."""
+        return not any(self.objectives[label].says_size for label in self.labels)
+
     def scores(
         self, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int], full_size: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -79,30 +79,30 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> "Journal":
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self._folder / ".lock")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise UsageError(
-                f"{self._folder} is being written by another searcher", "Wait for it, or use another --name"
+                f"{self.folder} is being written by another searcher", "Wait for it, or use another --name"
             ) from error
         except OSError as error:
             raise UsageError(
-                f"{self._folder} cannot be written ({error.strerror})", "Choose another --runs-dir"
+                f"{self.folder} cannot be written ({error.strerror})", "Choose another --runs-dir"
             ) from error
-        path = self._folder / EVALUATIONS_FILE
+        path = self.folder / EVALUATIONS_FILE
         _drop_torn_line(path)
         self._file = path.open("ab", buffering=0)
         return self
 
     def read(self) -> Iterator[Measurement]:
         """The measurements so far, in order; see :func:`read_evaluations`."""
-        return read_evaluations(self._folder)
+        return read_evaluations(self.folder)
 
     def append(self, *measurements: Measurement) -> None:
         """Add a line for each and wait until the disk has them.

@@ -188,8 +188,7 @@ class Measurements:
 
     def plans(self, split: Split) -> tuple[PrunePlan, ...]:
         """The plans measured in full on this split, sorted."""
-        seen = {plan for s, plan, _ in self._rows if s == split}
-        return tuple(sorted(plan for plan in seen if self.complete(split, plan)))
+        return tuple(sorted(self.in_order(split)))
 
     def in_order(self, split: Split) -> tuple[PrunePlan, ...]:
         """The same plans in the order in which measuring them began."""

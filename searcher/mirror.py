@@ -7,9 +7,8 @@ are the objectives searched for, so that the study's best trials are the run's f
 import contextlib
 import json
 import sys
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
@@ -30,6 +30,7 @@ from searcher.goals import Goals
 from searcher.measurement import Measurement, Measurements, to_plain_json
 from searcher.notation import without_password
 from searcher.plan import PrunePlan, Unit, legal_units
+from searcher.quiet import quiet_optuna
 
 DRIVER = "postgresql+psycopg"
 POSTGRESQL = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
@@ -60,7 +61,7 @@ def open_database(url: str) -> RDBStorage:
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername=DRIVER)
         patience = {DRIVER: POSTGRESQL, "sqlite": SQLITE}.get(parsed.drivername, {})
-        with _quiet():
+        with quiet_optuna(ExperimentalWarning):
             return RDBStorage(parsed.render_as_string(hide_password=False), {"connect_args": dict(patience)})
     except (ArgumentError, NoSuchModuleError, ValueError) as error:  # their messages may hold the URL
         raise UsageError(
@@ -112,7 +113,7 @@ class Mirrored:
         directions: dict[str, Direction] = {
             label: "minimize" if objective.lower_is_better else "maximize" for label, objective in objectives.items()
         }
-        if not any(objective.says_size for objective in objectives.values()):
+        if self.goals.size_counts:
             directions[REMOVED_UNITS] = "maximize"
         return directions
 
@@ -266,7 +267,7 @@ def mirror_finished(url: str, run: Mirrored, outcome: Mapping[str, Any], say: Sa
 
 
 def _open_study(storage: RDBStorage, run: Mirrored) -> optuna.Study:
-    with _quiet():
+    with quiet_optuna(ExperimentalWarning):
         study = optuna.create_study(
             storage=storage, study_name=run.name, directions=[*run.values.values()], load_if_exists=True
         )
@@ -302,16 +303,3 @@ def _reason(error: BaseException) -> str:
     while (cause := getattr(inner, "orig", None) or inner.__cause__) is not None:
         inner = cause
     return first_line(inner)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's log, and its warning that the names of values are an experiment."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -5,11 +5,10 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.storages import RDBStorage
 
 from searcher import registry
 from searcher.config import RunConfig
@@ -21,7 +20,6 @@ from searcher.forecast import forecast
 from searcher.goals import check_bounds, make_goals
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
-from searcher.mirror import Mirror, Mirrored, open_database
 from searcher.objective import Split
 from searcher.plan import PrunePlan, Unit
 from searcher.preparation import Prepared, make_objectives, prepare
@@ -34,6 +32,11 @@ from searcher.selection import chosen_plans, front_plans
 from searcher.sharing import find_shared
 from searcher.statistics import check_statistics, cost_of
 from searcher.strategy import Outcome, Strategy
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+    from searcher.mirror import Mirror
 
 DENSE = PrunePlan()
 SEARCHED: tuple[Split, ...] = ("search", "screen")
@@ -61,7 +64,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     config = _with_start(config, strategy)
     objectives = make_objectives(config)
     check_bounds(config, objectives)
-    database = None if config.optuna is None else open_database(config.optuna)
+    database = None if config.optuna is None else _open_database(config.optuna)
     prepared = prepare(config, objectives, config.granularity, progress.say, config.screening is not None)
     _check_room_to_race(config, prepared)
     # what can be refused is refused before anything is written
@@ -82,28 +85,31 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         dense = {label: recorder.known.rows("search", DENSE, label) for label in objectives}
         goals = make_goals(config, objectives, dense)
         loop = SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening)
-        mirrored = Mirrored(folder.name, record, config, goals, recorder.known)
-        mirror = mirrors.enter_context(_mirror(database, mirrored, recorder, progress))
+        mirror = mirrors.enter_context(_mirror(database, config, record, loop, progress))
         progress.searching(loop, forecast(strategy, space, ledger.tariff, ledger.limits))
-        outcome = loop.run(strategy)
-        chosen = chosen_plans(loop, outcome)
-        front = front_plans(loop, tuple(chosen.values()))
-        judged = tuple(dict.fromkeys([DENSE, *chosen.values(), *front]))
-        progress.reporting(judged)
-        recorder.measure("report", judged)
-        record["outcome"] = _outcome(loop, outcome, chosen, front)
+        record["outcome"] = _judge(loop, loop.run(strategy), progress)
         write_json(folder / RUN_FILE, record)
         if mirror is not None:
             mirror.finish(record["outcome"])
     return folder
 
 
+def _open_database(url: str) -> "RDBStorage":
+    from searcher.mirror import open_database  # brings Optuna and SQLAlchemy, which few runs need
+
+    return open_database(url)
+
+
 def _mirror(
-    database: RDBStorage | None, mirrored: Mirrored, recorder: Recorder, progress: Progress
-) -> contextlib.AbstractContextManager[Mirror | None]:
+    database: "RDBStorage | None", config: RunConfig, record: dict[str, Any], loop: SearchLoop, progress: Progress
+) -> "contextlib.AbstractContextManager[Mirror | None]":
     """What writes the run into a database, if there is one, and is told of each measurement as the progress is."""
     if database is None:
         return contextlib.nullcontext()
+    from searcher.mirror import Mirror, Mirrored
+
+    recorder = loop.recorder
+    mirrored = Mirrored(recorder.journal.folder.name, record, config, loop.goals, recorder.known)
     mirror, heard = Mirror(database, mirrored, progress.warn, progress.say), recorder.heard
 
     def hear(line: Measurement) -> None:
@@ -112,6 +118,16 @@ def _mirror(
 
     recorder.heard = hear
     return mirror
+
+
+def _judge(loop: SearchLoop, outcome: Outcome, progress: Progress) -> dict[str, Any]:
+    """Measure the chosen plans, the front and the dense model on the report split; what the run ends with."""
+    chosen = chosen_plans(loop, outcome)
+    front = front_plans(loop, tuple(chosen.values()))
+    judged = tuple(dict.fromkeys([DENSE, *chosen.values(), *front]))
+    progress.reporting(judged)
+    loop.recorder.measure("report", judged)
+    return _outcome(loop, outcome, chosen, front)
 
 
 def _check_racing(config: RunConfig, strategy: Strategy) -> None:

@@ -38,9 +38,7 @@ def front_plans(loop: SearchLoop, chosen: Sequence[PrunePlan]) -> tuple[PrunePla
     several = len(goals.labels) > 1
     plans = [p for p in (loop.measured_plans() if several else chosen) if loop.space.size_of(p) >= 1]
     kept = [plan for plan in plans if not goals.excess(loop.rows(plan))]
-    by_size = not any(goals.objectives[label].says_size for label in goals.labels)
-    points = [
-        (*(goals.score(label, loop.rows(plan)) for label in goals.labels), -loop.space.size_of(plan) * by_size)
-        for plan in kept
-    ]
+    points = [[goals.score(label, loop.rows(plan)) for label in goals.labels] for plan in kept]
+    if goals.size_counts:
+        points = [[*point, -loop.space.size_of(plan)] for point, plan in zip(points, kept, strict=True)]
     return tuple(plan for plan, keep in zip(kept, nondominated(points), strict=True) if keep)

@@ -9,8 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from searcher.amounts import Amounts
-from searcher.architecture import alike
-from searcher.prices import count_block_flops
+from searcher.prices import count_flops
 from searcher.replay import Replay
 
 
@@ -82,18 +81,12 @@ def cache_bytes(layer: Any) -> int:
 
 
 def _of_flops(replay: Replay, ids: Tensor) -> Amounts | None:
-    architecture, tokens = replay.architecture, ids.shape[1]
-    hidden = replay.embed(ids)
+    hidden, tokens = replay.embed(ids), ids.shape[1]
     block, attention, ffn = ([0.0] * replay.num_blocks for _ in range(3))
     with sdpa_kernel([SDPBackend.MATH]):  # torch counts the scores of no other way on a CPU
-        for one, like_it in alike(architecture, replay.model.config.get_text_config(decoder=True)).items():
-            whole = count_block_flops(replay, hidden, one, [])
-            for i in like_it:
-                block[i] = whole / tokens
-            for saved, module in ((attention, architecture.attention[one]), (ffn, architecture.ffn[one])):
-                rest = whole if module is None else count_block_flops(replay, hidden, one, [module])
-                for i in like_it:
-                    saved[i] = (whole - rest) / tokens
+        for parts in count_flops(replay, hidden):
+            for i in parts.blocks:
+                block[i], attention[i], ffn[i] = parts.whole / tokens, parts.attention / tokens, parts.ffn / tokens
         with FlopCounterMode(display=False) as counter:
             replay.model(input_ids=ids, use_cache=False)
     total = counter.get_total_flops() / tokens

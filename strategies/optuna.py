@@ -1,9 +1,7 @@
 """Optuna's samplers, over one score a unit."""
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -12,6 +10,7 @@ from pydantic import Field
 
 from searcher.errors import UsageError
 from searcher.plan import PrunePlan
+from searcher.quiet import quiet_optuna
 from searcher.scoreboard import Scoreboard
 from searcher.space import Space
 from searcher.strategy import Search, SearchStopped, Strategy
@@ -150,7 +149,7 @@ class _Advisor:
         for goal, value in ((goal, value) for values in told for goal, value in enumerate(values)):
             if math.isfinite(value):
                 self.worst[goal] = max(value, self.worst.get(goal, value))
-        with _quiet():
+        with quiet_optuna():
             for suggestion, values in zip(suggestions, told, strict=True):
                 broken = [self.worst.get(goal, 0.0) + 1 for goal in range(len(values))]
                 finite = [value if math.isfinite(value) else bad for value, bad in zip(values, broken, strict=True)]
@@ -163,7 +162,7 @@ class _Advisor:
 
     def _ask(self) -> _Suggestion:
         space = self.board.space
-        with _quiet():
+        with quiet_optuna():
             if self.stale % (STUCK + 1) == STUCK:
                 self.study.enqueue_trial({str(unit): self.rng.random() for unit in space.units})
             trial = self.study.ask(_distributions(space))
@@ -198,7 +197,7 @@ def _make_study(sampler: Sampler, space: Space) -> "optuna.Study":
     if space.start is not None:
         removed = space.start.units(space.granularity)
         start = {str(unit): REMOVED if unit in removed else KEPT for unit in space.units}
-    with _quiet():
+    with quiet_optuna():
         directions = [optuna.study.StudyDirection.MINIMIZE] * space.goals
         study = optuna.create_study(sampler=_make_sampler(sampler, space.seed, start), directions=directions)
         if start is not None:
@@ -225,18 +224,3 @@ def _make_sampler(sampler: Sampler, seed: int, start: dict[str, float] | None) -
             return samplers.RandomSampler(seed=seed)
         case "qmc":  # without scrambling the seed makes no difference
             return samplers.QMCSampler(seed=seed, scramble=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna's log and its warnings of experimental features from the user, here and nowhere else."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -241,7 +241,7 @@ def test_a_database_that_goes_away_does_not_lose_the_run(folder, monkeypatch, wr
 
 
 def test_no_password_is_kept(folder, monkeypatch):
-    monkeypatch.setattr("searcher.runner.open_database", lambda url: open_database(folder.url))
+    monkeypatch.setattr("searcher.mirror.open_database", lambda url, real=open_database: real(folder.url))
     run = folder.run(optuna="postgresql://me:s3cr:t@host/studies")
     texts = [path.read_text() for path in run.folder.iterdir() if path.is_file()]
     assert "postgresql://me:***@host/studies" in run.record["config"]["optuna"]
