@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from searcher.architecture import Architecture, forwards_replaced
-from searcher.recording import Outputs, first, like
+from searcher.recording import Outputs, first
+from searcher.standins import like
 
 SLICE = 4096
 """Vocabulary entries per slice; 2,048 to 8,192 are about equally fast on a CPU."""

@@ -1,6 +1,6 @@
 """The model itself without a plan's parts, as long as a `with` statement lasts: for generation and whole forwards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -9,70 +9,103 @@ from torch import nn
 from searcher.architecture import Architecture
 from searcher.plan import Action, PrunePlan
 from searcher.recording import Outputs, without
+from searcher.repair import Repair, StandIn, weights_replaced
+from searcher.standins import Inserted
+
+Slot = tuple[nn.Module, int]
+"""A module in the list of blocks, and the number of the block in whose place, or like which, it is."""
 
 
 @contextmanager
-def pruned(model: Any, architecture: Architecture, outputs: Outputs, plan: PrunePlan) -> Iterator[Any]:
+def pruned(
+    model: Any, architecture: Architecture, outputs: Outputs, plan: PrunePlan, repair: Repair | None = None
+) -> Iterator[Any]:
     """Take the plan's blocks out of the model and silence its sublayers; afterwards not one bit has changed.
 
     Blocks and their `layer_idx` are numbered anew and every per-layer list of the config is shortened, so that masks
-    and the key-value cache fit. No weight is copied.
+    and the key-value cache fit. What a repair puts after a block becomes an element of the list of blocks. No weight
+    is copied.
 
     Args:
         model: a transformers causal LM.
         architecture: where it keeps its parts.
         outputs: what they return.
         plan: what to remove.
+        repair: what healing changes.
 
     Yields:
         The same model, pruned.
     """
-    kept = [i for i in range(architecture.num_blocks) if plan.action(i) is not Action.GONE]
-    silent = [m for i in kept for m in architecture.removed_by(i, plan.action(i))]
+    repair = repair or Repair()
+    slots = find_slots(architecture, outputs, plan, repair)
+    actions = plan.actions(architecture.num_blocks)
+    silent = [m for i, a in enumerate(actions) if a is not Action.GONE for m in architecture.removed_by(i, a)]
     with ExitStack() as stack:
-        stack.enter_context(_config_filtered(model.config, architecture.num_blocks, kept))
-        stack.enter_context(_renumbered(architecture.blocks, kept))
+        stack.enter_context(weights_replaced(model, repair))
+        stack.enter_context(_config_of(model.config, architecture.num_blocks, [source for _, source in slots]))
+        stack.enter_context(_renumbered([module for module, _ in slots]))
         stack.enter_context(without(outputs, silent))
-        stack.enter_context(_blocks_kept(architecture.blocks, kept))
+        stack.enter_context(_blocks_replaced(architecture.blocks, [module for module, _ in slots]))
         yield model
 
 
+def find_slots(architecture: Architecture, outputs: Outputs, plan: PrunePlan, repair: Repair) -> list[Slot]:
+    """The list of blocks under a plan and a repair: blocks that stay, and what stands after them or in their place."""
+    slots: list[Slot] = []
+    for block, action in enumerate(plan.actions(architecture.num_blocks)):
+        if action is not Action.GONE:
+            slots.append((architecture.blocks[block], block))
+        if (stand_in := repair.after.get((block, action))) is not None:
+            slots.append(_slot(stand_in, block, architecture, outputs))
+    return slots
+
+
+def _slot(stand_in: StandIn, block: int, architecture: Architecture, outputs: Outputs) -> Slot:
+    if stand_in.like is not None:
+        return stand_in.module, stand_in.like
+    inserted = Inserted(stand_in.module, outputs.blocks[block], layer_idx=0)
+    for name, value in vars(architecture.blocks[block]).items():
+        if isinstance(value, str):  # such as the kind of attention, by which some models choose a block's mask
+            setattr(inserted, name, value)
+    return inserted, block
+
+
 @contextmanager
-def _blocks_kept(blocks: nn.ModuleList, kept: list[int]) -> Iterator[None]:
+def _blocks_replaced(blocks: nn.ModuleList, modules: Sequence[nn.Module]) -> Iterator[None]:
     before = blocks._modules
     try:
-        blocks._modules = {str(new): before[str(old)] for new, old in enumerate(kept)}
+        blocks._modules = {str(number): module for number, module in enumerate(modules)}
         yield
     finally:
         blocks._modules = before
 
 
 @contextmanager
-def _renumbered(blocks: nn.ModuleList, kept: list[int]) -> Iterator[None]:
+def _renumbered(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Blocks find their place in the cache by `layer_idx`."""
-    indexed = [(m, new) for new, old in enumerate(kept) for m in blocks[old].modules() if hasattr(m, "layer_idx")]
+    indexed = [(m, number) for number, slot in enumerate(modules) for m in slot.modules() if hasattr(m, "layer_idx")]
     before = [(module, module.layer_idx) for module, _ in indexed]
     try:
-        for module, index in indexed:
-            setattr(module, "layer_idx", index)  # noqa: B010 - any module may have one, but nn.Module declares none
+        for module, number in indexed:
+            setattr(module, "layer_idx", number)  # noqa: B010 - any module may have one, but nn.Module declares none
         yield
     finally:
-        for module, old_index in before:
-            module.layer_idx = old_index
+        for module, old in before:
+            module.layer_idx = old
 
 
 @contextmanager
-def _config_filtered(config: Any, num_blocks: int, kept: list[int]) -> Iterator[None]:
+def _config_of(config: Any, num_blocks: int, sources: Sequence[int]) -> Iterator[None]:
     """Per-layer lists are found by their length; the modules hold the same config object, and so see the change."""
     configs = {id(c): c for c in (config, config.get_text_config(decoder=True))}.values()
     before = [(c, dict(vars(c))) for c in configs]
     try:
         for changed, fields in before:
             if getattr(changed, "num_hidden_layers", None) == num_blocks:
-                changed.num_hidden_layers = len(kept)
+                changed.num_hidden_layers = len(sources)
             for name, value in fields.items():
                 if isinstance(value, list | tuple) and len(value) == num_blocks:
-                    setattr(changed, name, type(value)(value[i] for i in kept))
+                    setattr(changed, name, type(value)(value[i] for i in sources))
         yield
     finally:
         for changed, fields in before:

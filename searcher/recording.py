@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from searcher.architecture import Architecture, forwards_replaced
+from searcher.standins import keep_count, like
 
 
 class _Enough(Exception):  # noqa: N818 - control flow
@@ -51,11 +52,6 @@ def first(output: Any) -> Tensor:
     """The tensor of a module's output; older and some current families return it in a tuple."""
     tensor: Tensor = output[0] if isinstance(output, tuple | list) else output
     return tensor
-
-
-def like(template: Any, tensor: Tensor) -> Any:
-    """The tensor, in a tuple as long as the template's where that is one."""
-    return (tensor, *(None,) * (len(template) - 1)) if isinstance(template, tuple | list) else tensor
 
 
 def record(model: nn.Module, architecture: Architecture, outputs: "Outputs", ids: Tensor) -> Recording:
@@ -124,14 +120,6 @@ def observe(model: nn.Module, architecture: Architecture, ids: Tensor) -> tuple[
     return Outputs(tuple(seen[b] for b in architecture.blocks), {m: seen[m] for m in sublayers if m in seen}), logits
 
 
-def _keep_count(module: nn.Module, hidden: Tensor, cache: Any) -> None:
-    """Note the new tokens in a key-value cache, which counts them by its first layer, with keys of no width."""
-    index = getattr(module, "layer_idx", None)
-    if cache is not None and index is not None:
-        nothing = hidden.new_zeros((hidden.shape[0], 1, hidden.shape[1], 0))
-        cache.update(nothing, nothing, index)
-
-
 @contextmanager
 def without(outputs: Outputs, removed: list[nn.Module]) -> Iterator[None]:
     """Let these sublayers add zero to the residual stream instead of running."""
@@ -139,7 +127,7 @@ def without(outputs: Outputs, removed: list[nn.Module]) -> Iterator[None]:
     def silent(module: nn.Module) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
-            _keep_count(module, hidden, kwargs.get("past_key_values"))
+            keep_count(getattr(module, "layer_idx", None), hidden, args, kwargs)
             return like(outputs.sublayers[module], torch.zeros_like(hidden))
 
         return forward

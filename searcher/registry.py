@@ -1,4 +1,4 @@
-"""Strategies and objectives by name: built in, from entry points, from a module, or from a file of the user's.
+"""Strategies, objectives and healings by name: built in, from entry points, a module, or a file of the user's.
 
 A name is a string until it is used; nothing is imported to list names.
 """
@@ -18,12 +18,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from searcher.errors import UsageError, did_you_mean
+from searcher.healing.contract import Healing
 from searcher.objective import Objective
 from searcher.strategy import Strategy
 
-Kind = Literal["strategy", "objective"]
-PLURAL: dict[Kind, str] = {"strategy": "strategies", "objective": "objectives"}
-CONTRACT: dict[Kind, type] = {"strategy": Strategy, "objective": Objective}
+Kind = Literal["strategy", "objective", "healing"]
+PLURAL: dict[Kind, str] = {"strategy": "strategies", "objective": "objectives", "healing": "healings"}
+CONTRACT: dict[Kind, type] = {"strategy": Strategy, "objective": Objective, "healing": Healing}
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "strategy": {
@@ -55,12 +56,21 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "flops": "objectives.sizes:Flops",
         "latency": "objectives.latency:Latency",
     },
+    "healing": {
+        "lora": "searcher.healing.lora:Lora",
+        "bias": "searcher.healing.bias:Bias",
+        "linear": "searcher.healing.linear:Linear",
+        "linear-folded": "searcher.healing.folded:LinearFolded",
+        "layer": "searcher.healing.replacement:Layer",
+        "ffn": "searcher.healing.replacement:Ffn",
+        "swiglu": "searcher.healing.replacement:Swiglu",
+    },
 }
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a strategy or objective, as its `__init__` declares it."""
+    """An option of a strategy, objective or healing, as its `__init__` declares it."""
 
     name: str
     type: str
@@ -77,7 +87,7 @@ def find(kind: Kind, name: str) -> type:
     """The class of this name, or of `package.module:Class` or `path/to/file.py:Class`.
 
     Raises:
-        UsageError: no such name, module, file or class, or it is no strategy or objective.
+        UsageError: no such name, module, file or class, or it is of another kind.
     """
     known = names(kind)
     if name not in known and ":" not in name:
@@ -92,7 +102,7 @@ def find(kind: Kind, name: str) -> type:
     if not (inspect.isclass(found) and issubclass(found, contract)) or inspect.isabstract(found):
         raise UsageError(
             f"{kind.capitalize()} '{name}': {place} has no {contract.__name__} class '{attribute}'",
-            f"Write it as place:Class, the class derived from searcher.{kind}.{contract.__name__}, no method missing",
+            f"Write it as place:Class, derived from {contract.__module__}.{contract.__name__}, no method missing",
         )
     return found
 

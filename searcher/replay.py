@@ -1,7 +1,8 @@
 """Replaying a model under prune plans, block by block, with the arguments its own forward gave each block."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from searcher.architecture import find_architecture
 from searcher.head import FusedHead, OwnHead, find_fused_head
 from searcher.plan import Action, PrunePlan
 from searcher.recording import Call, observe, record, without
+from searcher.repair import Place, Repair, StandIn, weights_replaced
 from searcher.trie import depth_first, one_by_one, path_of, walk
 
 
@@ -27,6 +29,7 @@ class Replay:
     Attributes:
         architecture: where the model keeps its parts.
         head: from hidden states to logits and losses; `OwnHead` where the fused one does not fit the model.
+        after: what hidden states also go through after a block of which a plan removes something; see :func:`repaired`.
 
     Raises:
         UsageError: the blocks were not found.
@@ -38,6 +41,7 @@ class Replay:
         self.outputs, self.probe_logits = observe(model, self.architecture, probe)
         fused = find_fused_head(model, self.architecture, probe)
         self.head: FusedHead | OwnHead = fused or OwnHead(model, self.architecture, self.outputs)
+        self.after: Mapping[Place, StandIn] = {}
         self._calls: dict[torch.Size, tuple[Call, ...]] = {}
 
     @property
@@ -60,9 +64,17 @@ class Replay:
 
     def run_block(self, hidden: Tensor, block: int, action: Action) -> Tensor:
         """Hidden states after a block of which the action removes a part; (rows, tokens, hidden size) to the same."""
-        if action is Action.GONE:
-            return hidden
-        return self.run_block_without(hidden, block, self.architecture.removed_by(block, action))
+        if action is not Action.GONE:
+            hidden = self.run_block_without(hidden, block, self.architecture.removed_by(block, action))
+        stand_in = self.after.get((block, action))
+        return hidden if stand_in is None else self.run_stand_in(hidden, stand_in)
+
+    def run_stand_in(self, hidden: Tensor, stand_in: StandIn) -> Tensor:
+        """Hidden states after a module that stands where something is missing."""
+        if stand_in.like is None:
+            after: Tensor = stand_in.module(hidden)
+            return after
+        return self._call(hidden, stand_in.like).run(stand_in.module, hidden)
 
     def run_block_without(self, hidden: Tensor, block: int, removed: list[nn.Module]) -> Tensor:
         """Hidden states after a block in which these sublayers add zero."""
@@ -100,3 +112,15 @@ class Replay:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_calls": {}}  # they are recorded again where they are needed
+
+
+@contextmanager
+def repaired(replay: Replay, repair: Repair) -> Iterator[None]:
+    """Let the replay, and the model it runs, be as the repair makes them; afterwards not one bit has changed."""
+    before = replay.after
+    with weights_replaced(replay.model, repair):
+        try:
+            replay.after = repair.after
+            yield
+        finally:
+            replay.after = before

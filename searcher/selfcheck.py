@@ -12,8 +12,9 @@ from searcher.architecture import forwards_replaced
 from searcher.errors import UsageError, first_line
 from searcher.head import OwnHead
 from searcher.plan import Action, Granularity, PrunePlan, Unit
-from searcher.recording import Call, like, record
+from searcher.recording import Call, record
 from searcher.replay import Replay
+from searcher.standins import like
 
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 _HALF_PRECISION = 2e-2  # bf16 and fp16: sums in another order differ in the last of 8 to 11 bits

@@ -1,0 +1,45 @@
+"""The contract of a healing: from a model and a plan to what mends it, fitted on text of the heal split.
+
+    class Warmer(Healing):
+        '''Every removed block is replaced by a vector of ones.'''
+
+        def heal(self, patient, plan):
+            ...
+            return Repair(after={(block, Action.GONE): StandIn(Shift(width))})
+
+The options are the parameters of `__init__`, as with strategies and objectives. A healing is a function of its options,
+the model, the plan and the text it is given: no state between plans, chance only from its own seed.
+"""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from searcher.plan import PrunePlan
+
+if TYPE_CHECKING:  # keeps the names of healings free of torch
+    from searcher.healing.patient import Patient
+    from searcher.repair import Repair
+
+Scope = Literal["unit", "gap", "plan"]
+"""What a repair depends on: each removed unit alone; the plan up to where a gap ends; or the whole plan.
+
+Healings of the first two kinds are part of every score of a search; those of the last re-rank a shortlist.
+"""
+
+
+class Healing(ABC):
+    """Derive from it, document the class in one line, and name it as `path/to/file.py:Class`."""
+
+    scope: ClassVar[Scope] = "plan"
+
+    @abstractmethod
+    def heal(self, patient: "Patient", plan: PrunePlan) -> "Repair":
+        """Fit a repair for this plan.
+
+        Args:
+            patient: the model and the text to fit on; its model must be as it was when this returns.
+            plan: what is removed; the empty plan asks for a control, the dense model healed the same way.
+
+        Raises:
+            UsageError: this plan or model cannot be healed so, or the fit diverged.
+        """

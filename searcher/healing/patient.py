@@ -1,0 +1,108 @@
+"""What a healing is given: the model, replayed, and windows of the heal split."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from searcher.cost import Prices
+from searcher.plan import Action, PrunePlan
+from searcher.repair import Repair
+from searcher.replay import Replay, repaired
+
+BATCH_TOKENS = {"cpu": 512, "cuda": 32768}
+"""Tokens run together where it makes no difference to the result."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a fit stands; losses are in nats, or mean squared errors, as the healing says.
+
+    Attributes:
+        step: steps done.
+        steps: steps there are to do.
+        fitted: loss on the text of the last steps.
+        held_out: loss on the held-out part of the heal split.
+    """
+
+    step: int
+    steps: int
+    fitted: float
+    held_out: float
+
+
+@dataclass
+class Meter:
+    """What healing has run, in the units of :class:`searcher.cost.Cost`: forward passes of a block over a window.
+
+    A backward pass counts as two forward passes.
+    """
+
+    layer_forwards: float = 0.0
+    heads: float = 0.0
+    tokens: int = 0
+
+    def count(self, layer_forwards: float, heads: float = 0.0) -> None:
+        """Count work, in blocks times windows and in output heads times windows."""
+        self.layer_forwards += layer_forwards
+        self.heads += heads
+
+
+def ignore(check: Check) -> None:
+    """Watches nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """A model and the text to heal it on; use under `torch.inference_mode()`, which a healing that trains leaves.
+
+    Attributes:
+        replay: runs the model, which is always the dense one; plans and repairs are given with each call.
+        fit: int64 (windows, tokens) to fit on, on the model's device.
+        held_out: int64 (windows, tokens) to stop early and to choose by; nothing is fitted on it.
+        prices: for counting parts of blocks.
+        watch: told of every check of a fit.
+        meter: counts what is run.
+    """
+
+    replay: Replay
+    fit: Tensor
+    held_out: Tensor
+    prices: Prices
+    watch: Callable[[Check], None] = ignore
+    meter: Meter = field(default_factory=Meter)
+
+    def loss(self, plan: PrunePlan, repair: Repair) -> float:
+        """Mean next-token loss of a repaired plan on the held-out windows, in nats."""
+        with torch.inference_mode(), repaired(self.replay, repair):
+            losses = [self._losses(ids, plan) for ids in self.batches(self.held_out)]
+        self.count_forward(plan, len(self.held_out), heads=True)
+        return float(torch.cat(losses).double().mean())
+
+    def dense_states(self, ids: Tensor, blocks: Collection[int]) -> dict[int, Tensor]:
+        """Hidden states of the dense model after these blocks; (rows, tokens, hidden size) each; -1: the embeddings."""
+        found: dict[int, list[Tensor]] = {block: [] for block in blocks}
+        last = max(blocks, default=-1)
+        for batch in self.batches(ids):
+            hidden = self.replay.embed(batch)
+            for block in range(-1, last + 1):
+                hidden = hidden if block < 0 else self.replay.run_block(hidden, block, Action.KEEP)
+                if block in found:
+                    found[block].append(hidden)
+        self.meter.count((last + 1) * len(ids))
+        return {block: torch.cat(states) for block, states in found.items()}
+
+    def batches(self, ids: Tensor) -> Iterator[Tensor]:
+        """The rows in groups that are run together."""
+        tokens = BATCH_TOKENS.get(self.replay.model.device.type, BATCH_TOKENS["cpu"])
+        return iter(torch.split(ids, max(1, tokens // ids.shape[1])))
+
+    def count_forward(self, plan: PrunePlan, rows: int, heads: bool = False, passes: float = 1.0) -> None:
+        """Count a forward pass over so many rows under a plan, or several such passes."""
+        weight = sum(self.prices.weight[action] for action in plan.actions(self.replay.num_blocks))
+        self.meter.count(passes * weight * rows, passes * rows if heads else 0.0)
+
+    def _losses(self, ids: Tensor, plan: PrunePlan) -> Tensor:
+        ((_, hidden),) = self.replay.states(ids, [plan])
+        return self.replay.head.losses(hidden, ids)
