@@ -67,7 +67,15 @@ class Worker:
         self._groups = model["groups"]
         with torch.inference_mode(), one_core():
             self._crew = crew_for(
-                replay, objectives.make(), self._groups, model["prices"], tokens, model["facts"], memory + shared, cores
+                replay,
+                objectives.make(),
+                self._groups,
+                model["prices"],
+                tokens,
+                model["facts"],
+                memory + shared,
+                cores,
+                model["healing"],
             )
 
     def run(

@@ -1,6 +1,6 @@
 """What objectives see of a plan: the model replayed under it on one batch of token sequences."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from searcher.divergence import Reference, refer
 from searcher.objective import Divergence, Split
 from searcher.plan import PrunePlan
 from searcher.pruned import pruned
+from searcher.repair import Repair
 from searcher.replay import Replay
 from searcher.siblings import Sizes, in_sizes
 
@@ -87,14 +88,31 @@ class Heads:
 
 
 class ReplayedCandidate:
-    """See :class:`searcher.objective.Candidate`, the protocol that objectives are written against."""
+    """See :class:`searcher.objective.Candidate`, the protocol that objectives are written against.
 
-    def __init__(self, replay: Replay, plan: PrunePlan, batch: Batch, heads: Heads | None, position: int = 0) -> None:
+    Args:
+        replay: the model.
+        plan: what is removed.
+        batch: on what it was replayed.
+        heads: the losses of the plans it was replayed with; None if nothing was replayed.
+        position: its place among these.
+        repair: gives what healing has changed.
+    """
+
+    def __init__(
+        self,
+        replay: Replay,
+        plan: PrunePlan,
+        batch: Batch,
+        heads: Heads | None,
+        position: int = 0,
+        repair: Callable[[], Repair] = Repair,
+    ) -> None:
         self.plan, self.batch, self.rows, self.config = plan, batch.name, batch.rows, replay.model.config
         self.split, self.ids, self.scored, self.extra = batch.split, batch.ids, batch.scored, batch.extra
         self.tokenizer, self.amounts = batch.facts.tokenizer, batch.facts.amounts
         self.heads = 0.0
-        self._replay, self._heads, self._position = replay, heads, position
+        self._replay, self._heads, self._position, self._repair = replay, heads, position, repair
         self._counted = False
 
     def hidden(self) -> Tensor:
@@ -129,8 +147,9 @@ class ReplayedCandidate:
         return reference.select(self.rows).divergence(self._replay.head, self.hidden(), self.ids, self.losses)
 
     def model(self) -> AbstractContextManager[Any]:
-        """The transformers model itself, pruned for as long as a `with` statement lasts."""
-        return pruned(self._replay.model, self._replay.architecture, self._replay.outputs, self.plan)
+        """The transformers model itself, pruned and healed for as long as a `with` statement lasts."""
+        replay = self._replay
+        return pruned(replay.model, replay.architecture, replay.outputs, self.plan, self._repair())
 
     def broken(self) -> bool:
         """Whether the model under this plan computes anything that is not finite, as far as it was run."""

@@ -18,6 +18,7 @@ from searcher.candidate import Facts
 from searcher.cost import Prices
 from searcher.evaluator import Evaluator
 from searcher.groups import Groups, make_groups
+from searcher.healer import Healer, HealText
 from searcher.job import Job, make_jobs
 from searcher.kept import KeptStates
 from searcher.measurement import Layout, Measurement, Measurements, timed
@@ -125,6 +126,7 @@ def open_crew(
     prices: Prices,
     memory: int | None = None,
     cores: int | None = None,
+    healing: HealText | None = None,
 ) -> Crew:
     """A crew for a model and text; use under `torch.inference_mode()`.
 
@@ -136,6 +138,7 @@ def open_crew(
         prices: for counting parts of blocks.
         memory: bytes, see :func:`searcher.memory.find_room`.
         cores: how many evaluators at most on a CPU; by default one for each thread that torch uses.
+        healing: with what and on what plans are healed before they are measured.
 
     Raises:
         UsageError: the memory is not enough, or an objective brings no inputs.
@@ -143,7 +146,8 @@ def open_crew(
     groups = make_groups(windows, objectives, tokenizer, replay.model.device.type)
     window_tokens = next(iter(windows.values())).shape[1]
     facts = Facts(tokenizer, measure_amounts(replay, window_tokens))
-    return crew_for(replay, objectives, groups, prices, window_tokens, facts, memory, cores or torch.get_num_threads())
+    cores = cores or torch.get_num_threads()
+    return crew_for(replay, objectives, groups, prices, window_tokens, facts, memory, cores, healing)
 
 
 def crew_for(
@@ -155,14 +159,18 @@ def crew_for(
     facts: Facts,
     memory: int | None,
     cores: int,
+    healing: HealText | None = None,
 ) -> Crew:
     """The same for token sequences that are grouped already; see :func:`open_crew`."""
     largest = max(group.ids.numel() for split in groups.values() for group in split)
     footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
     device = replay.model.device
     room = find_room(footprint, memory, device, cores if device.type == "cpu" else 1)
-    kept = KeptStates(room.kept)
-    evaluator = Evaluator(replay, objectives, prices, window_tokens, kept, facts)
+    healer = None if healing is None else Healer(healing, replay, prices)
+    for_gaps = room.kept // 2 if healer and healer.scope == "gap" else 0
+    healer = healer and healer.limited(for_gaps // room.evaluators)
+    kept = KeptStates(room.kept - for_gaps)
+    evaluator = Evaluator(replay, objectives, prices, window_tokens, kept, facts, healer)
     return Crew(evaluator, groups, kept, room.evaluators)
 
 

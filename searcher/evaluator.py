@@ -11,15 +11,23 @@ from torch import Tensor
 from searcher.candidate import Batch, Facts, Heads, ReplayedCandidate
 from searcher.cost import Prices
 from searcher.errors import UsageError
-from searcher.groups import Group, blaming
+from searcher.groups import GROUP_TOKENS, Group, blaming
+from searcher.healer import Healer, HealingStopped
+from searcher.healing.patient import Meter
 from searcher.job import Job
 from searcher.kept import KeptStates
 from searcher.measurement import Measurement
 from searcher.objective import Objective, Split
 from searcher.plan import Action, PrunePlan
-from searcher.replay import Replay
+from searcher.repair import Repair
+from searcher.replay import Replay, repaired
 from searcher.siblings import Sizes, in_sizes, sibling_sizes
-from searcher.trie import path_of, walk
+from searcher.trie import Path, last_step, path_of, walk
+
+Candidates = Iterator[tuple[ReplayedCandidate, Callable[[float], None]]]
+"""Plans replayed, each with what to call with its score, so that the states on its way may be kept."""
+HEALED: tuple[Split, ...] = ("healed-search", "healed-report")
+"""Splits whose plans are measured after a healing that is fitted to each alone."""
 
 
 class Evaluator:
@@ -32,6 +40,7 @@ class Evaluator:
         window_tokens: tokens of a text window, the unit in which work is counted.
         kept: states kept between jobs, shared by all evaluators.
         facts: what the objectives may know of the model.
+        healer: heals plans before they are measured, if they are.
     """
 
     def __init__(
@@ -42,8 +51,10 @@ class Evaluator:
         window_tokens: int,
         kept: KeptStates,
         facts: Facts,
+        healer: Healer | None = None,
     ) -> None:
         self.replay, self.prices, self.window_tokens, self.facts = replay, prices, window_tokens, facts
+        self.healer = healer
         self._objectives, self._kept = objectives, kept
         self._unprepared = {name: _copy(name, objective) for name, objective in objectives.items()}
         self._prepared: set[tuple[Split, str]] = set()
@@ -53,7 +64,8 @@ class Evaluator:
     def colleague(self) -> "Evaluator":
         """An evaluator for another thread: the same weights, but modules and objectives of its own."""
         replay = self.replay.sharing_weights()
-        return Evaluator(replay, self._unprepared, self.prices, self.window_tokens, self._kept, self.facts)
+        healer = self.healer and self.healer.colleague(replay)
+        return Evaluator(replay, self._unprepared, self.prices, self.window_tokens, self._kept, self.facts, healer)
 
     def run(self, job: Job, going: Callable[[], bool] = lambda: True) -> Iterator[Measurement]:
         """Measure the plans of a job, each measurement as soon as it is there, until it is told to stop.
@@ -63,11 +75,13 @@ class Evaluator:
         """
         self._prepare(job.split, job.group)
         self._run_forwards = 0.0
-        for candidate, keep in self._candidates(job, going):
+        candidates = self._healed(job, going) if job.split in HEALED else self._candidates(job, going)
+        for candidate, keep in candidates:
             values = {name: self._value(name, candidate, len(job.rows)) for name in job.group.layout.objectives}
             keep(self._score(values))
-            scale = candidate.ids.shape[1] / self.window_tokens
-            forwards, heads = self._run_forwards, candidate.heads * scale
+            healing = self.healer.take_work() if self.healer else Meter()
+            forwards = self._run_forwards + healing.layer_forwards
+            heads = candidate.heads * candidate.ids.shape[1] / self.window_tokens + healing.heads
             yield Measurement(job.split, candidate.plan, job.group.layout.name, job.rows, values, forwards, heads)
             self._run_forwards = 0.0
 
@@ -85,16 +99,50 @@ class Evaluator:
                 with blaming(name, f"to prepare for the {split} split"):
                     objective.prepare(candidate)
 
-    def _candidates(
-        self, job: Job, going: Callable[[], bool] = lambda: True
-    ) -> Iterator[tuple[ReplayedCandidate, Callable[[float], None]]]:
-        """Each plan replayed, and what to call with its score so that the states on its way may be kept."""
+    def _healed(self, job: Job, going: Callable[[], bool]) -> Candidates:
+        """Each plan replayed after a healing of its own: nothing is shared between plans, and nothing kept."""
+        assert self.healer is not None, "only a run that heals measures healed plans"
+        batch = self._batch(job)
+        for plan in tuple(job.plans):
+            if not (going() and job.begin(1)):
+                return
+            try:
+                repair = self.healer.repair(plan, going)
+            except HealingStopped:
+                return
+            heads = None
+            if job.group.replayed:
+                heads = Heads(self.replay, batch.ids, batch.scored, [self._replayed(batch.ids, plan, repair)], (1,))
+            yield ReplayedCandidate(self.replay, plan, batch, heads, repair=partial(_or_none, repair)), _keep_nothing
+
+    def _replayed(self, ids: Tensor, plan: PrunePlan, repair: Repair | None) -> Tensor:
+        """(rows, tokens, hidden size): the states of a healed plan after the last block, NaN if its fit ran away."""
+        if repair is None:
+            return torch.full_like(self.replay.embed(ids), torch.nan)
+        states = []
+        with repaired(self.replay, repair):
+            for part in self._parts(ids):
+                ((_, hidden),) = self.replay.states(part, [plan])
+                states.append(hidden)
+        self._run_forwards += sum(self.prices.weight[a] for a in plan.actions(self.replay.num_blocks)) * (
+            ids.numel() / self.window_tokens
+        )
+        return torch.cat(states)
+
+    @staticmethod
+    def _parts(ids: Tensor) -> Sequence[Tensor]:
+        """The rows as they are run together where plans are not healed one by one, so that the numbers compare."""
+        tokens = GROUP_TOKENS.get(ids.device.type, GROUP_TOKENS["cpu"])
+        return torch.split(ids, max(1, tokens // ids.shape[1]))
+
+    def _candidates(self, job: Job, going: Callable[[], bool] = lambda: True) -> Candidates:
+        """Each plan replayed with the others, shared prefixes once."""
         plans, batch = tuple(job.plans), self._batch(job)
         if not job.group.replayed:
             for plan in plans:
                 if not (going() and job.begin(1)):
                     return
-                yield ReplayedCandidate(self.replay, plan, batch, None), lambda _: None
+                yield self._candidate(plan, batch, None), _keep_nothing
             return
         # screening runs on the search windows: what it has computed is there when they are measured in full
         split = "search" if job.split == "screen" else job.split
@@ -109,10 +157,21 @@ class Evaluator:
             together=sizes[0],
             trail=self._kept.limit > 0,
         ):
-            heads = Heads(self.replay, batch.ids, batch.scored, leaves.states, sizes)
+            here = [paths[position] for position in leaves.positions]
+            ends = [self._corrected(state, path) for state, path in zip(leaves.states, here, strict=True)]
+            heads = Heads(self.replay, batch.ids, batch.scored, ends, sizes)
             for i, position in enumerate(leaves.positions):
                 keep = partial(self._kept.offer, place, paths[position], run=leaves.run)
-                yield ReplayedCandidate(self.replay, plans[position], batch, heads, i), keep
+                yield self._candidate(plans[position], batch, heads, i), keep
+
+    def _candidate(self, plan: PrunePlan, batch: Batch, heads: Heads | None, position: int = 0) -> ReplayedCandidate:
+        return ReplayedCandidate(self.replay, plan, batch, heads, position, partial(self._repair, plan))
+
+    def _repair(self, plan: PrunePlan) -> Repair:
+        """What healing changes in a plan, as far as it is not fitted to the plan as a whole."""
+        if self.healer and self.healer.scope == "gap":
+            return self.healer.gaps.repair(plan)
+        return Repair(after=self.replay.after)
 
     def _batch(self, job: Job) -> Batch:
         group, device = job.group, self.replay.model.device
@@ -126,10 +185,20 @@ class Evaluator:
             self._sibling_sizes[ids.shape] = sibling_sizes(self.replay, ids)
         return self._sibling_sizes[ids.shape]
 
-    def _step(self, sizes: Sizes, states: list[Tensor], block: int, action: Action) -> list[Tensor]:
+    def _corrected(self, state: Tensor, prefix: Path) -> Tensor:
+        """The state after a prefix with what healing puts at its end, if a gap ends there."""
+        if not (self.healer and self.healer.scope == "gap" and prefix and prefix[-1] != Action.KEEP):
+            return state
+        correction = self.healer.gaps.correction(prefix)
+        return state if correction is None else self.replay.run_stand_in(state, correction)
+
+    def _step(self, sizes: Sizes, states: list[Tensor], prefixes: list[Path]) -> list[Tensor]:
         """The states after a block, as many at a time as the sizes say."""
+        block, action = last_step(prefixes[0])
+        if action is Action.KEEP:  # where a gap has ended
+            states = [self._corrected(state, prefix[:-1]) for state, prefix in zip(states, prefixes, strict=True)]
         if action is Action.GONE:
-            return states
+            return [self.replay.run_block(state, block, action) for state in states]
         after: list[Tensor] = []
         for part in in_sizes(states, sizes):
             self._count(part, action)
@@ -161,6 +230,14 @@ class Evaluator:
                 "Let it return a number, or infinity for a plan that must not be chosen",
             )
         return tuple(values.tolist())
+
+
+def _keep_nothing(score: float) -> None:
+    """For candidates whose states nobody can use again."""
+
+
+def _or_none(repair: Repair | None) -> Repair:
+    return repair or Repair()
 
 
 def _copy(name: str, objective: Objective) -> Objective:

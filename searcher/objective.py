@@ -32,8 +32,9 @@ if TYPE_CHECKING:  # keeps `searcher list objectives` free of torch
     from searcher.divergence import Reference
 
 Reads = Literal["windows", "inputs", "plan"]
-Split = Literal["search", "report", "screen"]
-"""`screen`: the windows of `search`, measured by the cheap loss of `objectives/screening.py`."""
+Split = Literal["search", "report", "screen", "healed-search", "healed-report"]
+"""`screen`: the windows of `search`, measured by the cheap loss of `objectives/screening.py`; `healed-…`: those of
+`search` or `report`, each plan after healings that are fitted to it alone."""
 Divergence = Literal["kl", "js"]
 """Kullback-Leibler divergence of a plan from the dense model, or Jensen-Shannon divergence between the two."""
 

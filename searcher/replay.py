@@ -14,7 +14,7 @@ from searcher.head import FusedHead, OwnHead, find_fused_head
 from searcher.plan import Action, PrunePlan
 from searcher.recording import Call, observe, record, without
 from searcher.repair import Place, Repair, StandIn, weights_replaced
-from searcher.trie import depth_first, one_by_one, path_of, walk
+from searcher.trie import Path, depth_first, last_step, one_by_one, path_of, walk
 
 
 class Replay:
@@ -96,7 +96,8 @@ class Replay:
             `(index of the plan, its hidden states after the last block)`, in the order of the trie.
         """
 
-        def step(states: list[Tensor], block: int, action: Action) -> list[Tensor]:
+        def step(states: list[Tensor], prefixes: list[Path]) -> list[Tensor]:
+            block, action = last_step(prefixes[0])
             return [self.run_block(state, block, action) for state in states]
 
         paths = [path_of(plan.actions(self.num_blocks)) for plan in plans]

@@ -32,6 +32,7 @@ def put(local: Crew) -> Any:
                 "groups": local.groups,
                 "prices": local.evaluator.prices,
                 "facts": local.evaluator.facts,
+                "healing": local.evaluator.healer and local.evaluator.healer.text,
                 "window_tokens": local.evaluator.window_tokens,
                 "device_type": replay.model.device.type,
                 "precision": torch.get_float32_matmul_precision(),

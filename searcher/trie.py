@@ -15,13 +15,19 @@ State = TypeVar("State")
 Path = bytes
 """One `Action` per block; a slice from the start is a prefix, which names the state after its last block."""
 
-Step = Callable[[list[State], int, Action], list[State]]
-"""`step(states, block, action)`: the states after the block, for several states entering it; changes none of them."""
+Step = Callable[[list[State], list[Path]], list[State]]
+"""`step(states, prefixes)`: the states after these prefixes, whose last block does the same in all of them, for the
+states entering it; changes none of them."""
 
 
 def path_of(actions: Iterable[Action]) -> Path:
     """A plan's actions as a path."""
     return bytes(actions)
+
+
+def last_step(prefix: Path) -> tuple[int, Action]:
+    """The last block of a prefix, and what is done with it."""
+    return len(prefix) - 1, Action(prefix[-1])
 
 
 def depth_first(paths: Sequence[Path]) -> list[int]:
@@ -144,7 +150,7 @@ def _run(paths: list[Path], live: dict[Path, State], step: Step[State]) -> Itera
         for action in Action:
             children = [prefix for prefix in passing if prefix[block] == action]
             if children:
-                live.update(zip(children, step([live[c[:block]] for c in children], block, action), strict=True))
+                live.update(zip(children, step([live[c[:block]] for c in children], children), strict=True))
         for prefix in passing:
             live.pop(prefix[:block], None)
             yield prefix, live[prefix]

@@ -12,19 +12,35 @@ the model, the plan and the text it is given: no state between plans, chance onl
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from searcher.plan import PrunePlan
+from searcher.errors import UsageError
+from searcher.plan import Granularity, PrunePlan
 
 if TYPE_CHECKING:  # keeps the names of healings free of torch
     from searcher.healing.patient import Patient
-    from searcher.repair import Repair
+    from searcher.repair import Repair, StandIn
+    from searcher.trie import Path
 
 Scope = Literal["unit", "gap", "plan"]
 """What a repair depends on: each removed unit alone; the plan up to where a gap ends; or the whole plan.
 
 Healings of the first two kinds are part of every score of a search; those of the last re-rank a shortlist.
 """
+
+
+class DivergedError(UsageError):
+    """A fit ran away: its loss is no number, or grows without end. In a search the plan counts as broken."""
+
+
+class Gaps(Protocol):
+    """What stands after the gaps of plans: fitted where a gap ends, and the same for all plans that start so."""
+
+    def correction(self, prefix: "Path") -> "StandIn | None":
+        """What stands at the end of this prefix, whose last block ends a gap; None for nothing."""
+
+    def repair(self, plan: PrunePlan) -> "Repair":
+        """All of a plan."""
 
 
 class Healing(ABC):
@@ -41,5 +57,14 @@ class Healing(ABC):
             plan: what is removed; the empty plan asks for a control, the dense model healed the same way.
 
         Raises:
-            UsageError: this plan or model cannot be healed so, or the fit diverged.
+            UsageError: this plan or model cannot be healed so.
+            DivergedError: the fit ran away.
         """
+
+    def units(self, patient: "Patient", granularity: Granularity) -> "Repair":
+        """For scope `unit`: what stands after each block for anything that plans of this granularity do with it."""
+        raise NotImplementedError(f"{type(self).__name__} has scope '{self.scope}'")
+
+    def gaps(self, patient: "Patient", limit: int) -> Gaps:
+        """For scope `gap`: the corrections of plans, which may keep so many bytes."""
+        raise NotImplementedError(f"{type(self).__name__} has scope '{self.scope}'")

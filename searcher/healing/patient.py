@@ -53,6 +53,10 @@ def ignore(check: Check) -> None:
     """Watches nothing."""
 
 
+def keep_going() -> None:
+    """Ends nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class Patient:
     """A model and the text to heal it on; use under `torch.inference_mode()`, which a healing that trains leaves.
@@ -63,6 +67,7 @@ class Patient:
         held_out: int64 (windows, tokens) to stop early and to choose by; nothing is fitted on it.
         prices: for counting parts of blocks.
         watch: told of every check of a fit.
+        go_on: called at every step of a fit; raises an exception to end it.
         meter: counts what is run.
     """
 
@@ -71,6 +76,7 @@ class Patient:
     held_out: Tensor
     prices: Prices
     watch: Callable[[Check], None] = ignore
+    go_on: Callable[[], None] = keep_going
     meter: Meter = field(default_factory=Meter)
 
     def loss(self, plan: PrunePlan, repair: Repair) -> float:

@@ -61,11 +61,12 @@ def test_every_path_ends_as_it_would_alone_and_shared_prefixes_run_once(paths, t
     paths = paths[first:last]  # a job holds a part of the order
     steps = []
 
-    def step(states, block, action):
+    def step(states, prefixes):
         assert len(states) <= together
-        assert all(block == len(state) for state in states)
-        steps.extend(bytes((*state, action)) for state in states)
-        return [bytes((*state, action)) for state in states]
+        assert states == [prefix[:-1] for prefix in prefixes]
+        assert len({(len(prefix), prefix[-1]) for prefix in prefixes}) == 1
+        steps.extend(prefixes)
+        return list(prefixes)
 
     leaves = list(walk(paths, b"", step, in_bundles(paths, together), together=together))
     assert [position for bundle in leaves for position in bundle.positions] == list(range(len(paths)))
@@ -82,9 +83,10 @@ def test_states_known_from_before_are_not_run_again(paths, together, random):
     known = {prefix: prefix for prefix in prefixes if random.random() < 0.5}
     steps = []
 
-    def step(states, _block, action):
-        steps.extend(bytes((*state, action)) for state in states)
-        return [bytes((*state, action)) for state in states]
+    def step(states, prefixes):
+        assert states == [prefix[:-1] for prefix in prefixes]
+        steps.extend(prefixes)
+        return list(prefixes)
 
     def looked_up(prefix):  # what is known may also be forgotten on the way
         return known.pop(prefix, None) if random.random() < 0.1 else known.get(prefix)
@@ -106,7 +108,7 @@ def test_few_states_wait(paths, together):
     walking = walk(
         paths,
         State(b""),
-        lambda states, _block, action: [State((*state.path, action)) for state in states],
+        lambda states, prefixes: [State(prefix) for prefix in prefixes],
         in_bundles(paths, together),
         together=together,
     )
@@ -117,7 +119,7 @@ def test_few_states_wait(paths, together):
 
 
 def test_no_paths():
-    assert list(walk([], (), lambda s, b, a: s, one_by_one([]))) == []
+    assert list(walk([], (), lambda s, p: s, one_by_one([]))) == []
     assert depth_first([]) == []
     assert layer_forwards([], WEIGHT) == 0
 

@@ -1,0 +1,171 @@
+"""What an evaluator heals plans with: the healing of a run, bound to a model and the windows of the heal split."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from searcher.cost import Prices
+from searcher.errors import UsageError
+from searcher.healing.contract import DivergedError, Gaps, Healing, Scope
+from searcher.healing.heal import heal_plan
+from searcher.healing.patient import Check, Meter, Patient, ignore
+from searcher.healing.recipe import make_healing
+from searcher.plan import Granularity, PrunePlan
+from searcher.repair import Repair
+from searcher.replay import Replay
+
+KEPT_REPAIRS = 16
+"""Plans whose repairs are kept for their other groups of token sequences; an adapter is a small part of a model."""
+
+
+class HealingStopped(Exception):  # noqa: N818 - control flow
+    """A fit was given up because the run ends."""
+
+
+@dataclass(frozen=True, eq=False)
+class HealText:
+    """What to heal with and on; plain data, which can be sent to other processes.
+
+    Attributes:
+        recipe: see :mod:`searcher.healing.recipe`.
+        fit: int64 (windows, tokens) of the heal split to fit on.
+        held_out: int64 (windows, tokens) of it to choose by.
+    """
+
+    recipe: str
+    fit: Tensor
+    held_out: Tensor
+
+    @property
+    def rows(self) -> int:
+        """Windows in all."""
+        return len(self.fit) + len(self.held_out)
+
+    def patient(self, replay: Replay, prices: Prices, watch: Callable[[Check], None] = ignore) -> Patient:
+        """The model with this text."""
+        device = replay.model.device
+        with torch.inference_mode(False):  # those that train cannot use tensors made for inference
+            fit, held_out = self.fit.clone().to(device), self.held_out.clone().to(device)
+        return Patient(replay, fit, held_out, prices, watch)
+
+
+@dataclass
+class _Repairs:
+    """Of plans that were healed as a whole, each once, whoever needs it first."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    futures: OrderedDict[PrunePlan, "Future[Repair | None]"] = field(default_factory=OrderedDict)
+
+    def claim(self, plan: PrunePlan) -> tuple["Future[Repair | None]", bool]:
+        """The plan's repair, there or to come, and whether it is the caller's to make."""
+        with self.lock:
+            if plan in self.futures:
+                return self.futures[plan], False
+            future: Future[Repair | None] = Future()
+            self.futures[plan] = future
+            while len(self.futures) > KEPT_REPAIRS:
+                self.futures.popitem(last=False)
+            return future, True
+
+    def forget(self, plan: PrunePlan) -> None:
+        """Nobody is making the plan's repair any more."""
+        with self.lock:
+            self.futures.pop(plan, None)
+
+
+class Healer:
+    """Heals plans for one evaluator; for use by one thread at a time, under `torch.inference_mode()`.
+
+    Args:
+        text: with what and on what.
+        replay: of the evaluator.
+        prices: for counting parts of blocks.
+        limit: bytes that corrections of gaps may keep.
+        repairs: shared by the evaluators of a process.
+    """
+
+    def __init__(
+        self, text: HealText, replay: Replay, prices: Prices, limit: int = 0, repairs: _Repairs | None = None
+    ) -> None:
+        self.text, self._prices, self._limit = text, prices, limit
+        self._replay = replay
+        self._healing: Healing = make_healing(text.recipe)
+        self._patient = text.patient(replay, prices)
+        self._repairs = repairs or _Repairs()
+        self._gaps: Gaps | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What a repair depends on."""
+        return self._healing.scope
+
+    def colleague(self, replay: Replay) -> "Healer":
+        """A healer for another evaluator."""
+        return Healer(self.text, replay, self._prices, self._limit, self._repairs)
+
+    def limited(self, limit: int) -> "Healer":
+        """The same with another limit."""
+        return Healer(self.text, self._replay, self._prices, limit, self._repairs)
+
+    def fit_units(self, granularity: Granularity) -> Repair:
+        """For scope `unit`: what stands after each block, once for all plans."""
+        return self._healing.units(self._patient, granularity)
+
+    @property
+    def gaps(self) -> Gaps:
+        """For scope `gap`."""
+        if self._gaps is None:
+            self._gaps = self._healing.gaps(self._patient, self._limit)
+        return self._gaps
+
+    def repair(self, plan: PrunePlan, going: Callable[[], bool] = lambda: True) -> Repair | None:
+        """For scope `plan`: what healing it has given; None if the fit ran away.
+
+        A plan that cannot be healed so stays as it is.
+
+        Args:
+            plan: what is removed.
+            going: asked now and then; when it says no, the fit is given up.
+
+        Raises:
+            HealingStopped: it was given up.
+        """
+
+        def go_on() -> None:
+            if not going():
+                raise HealingStopped
+
+        future, mine = self._repairs.claim(plan)
+        if not mine:
+            return future.result()
+        try:
+            repair = self._heal(plan, go_on)
+        except BaseException as error:
+            self._repairs.forget(plan)
+            future.set_exception(error)
+            raise
+        future.set_result(repair)
+        return repair
+
+    def _heal(self, plan: PrunePlan, go_on: Callable[[], None]) -> Repair | None:
+        try:
+            healed = heal_plan(self._healing, replace(self._patient, go_on=go_on), plan)
+        except DivergedError:
+            return None
+        except UsageError:  # such as one that needs an FFN before every gap
+            return Repair()
+        self._patient.meter.count(healed.work.layer_forwards, healed.work.heads)
+        return healed.repair
+
+    def take_work(self) -> Meter:
+        """What has been run since the last time."""
+        meter = self._patient.meter
+        work = replace(meter)
+        meter.layer_forwards = meter.heads = 0.0
+        meter.tokens = 0
+        return work
