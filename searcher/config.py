@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from searcher.errors import UsageError, did_you_mean
-from searcher.notation import parse_bound, parse_bytes, parse_seconds, split_label, without_password
+from searcher.notation import parse_bound, parse_bytes, parse_seconds, plain_recipe, split_label, without_password
 from searcher.plan import Budget, Granularity, PrunePlan
 
 Kind = Literal["measurement", "search", "limit", "execution"]
@@ -61,6 +61,17 @@ class MeasurementConfig(BaseModel):
     objective_args: dict[str, dict[str, Any]] = _measurement(
         {}, "Option of an objective, as name=value, or objective:name=value if there are several."
     )
+    heal: str | None = _measurement(
+        None,
+        "Heal plans before they are scored, such as bias, linear or lora:steps=20 (see searcher list healings): the "
+        "first two in every score of a search, others re-rank its best plans. Default: no healing.",
+    )
+    heal_windows: int | None = _measurement(
+        None,
+        "Windows of the heal split that healing reads, a fifth of them held out to choose by. Default: up to 160, on a "
+        "GPU 1280.",
+        ge=2,
+    )
     device: str = _execution("auto", "cpu, cuda or cuda:1. Default: a GPU if there is one.")
     memory: str | None = _execution(
         None,
@@ -78,6 +89,11 @@ class MeasurementConfig(BaseModel):
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("heal", mode="before")
+    @classmethod
+    def _check_heal(cls, value: Any) -> str | None:
+        return None if value is None else plain_recipe(str(value))
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -148,6 +164,12 @@ class RunConfig(MeasurementConfig):
         "may be repeated, with any objective where lower is better.",
     )
     at_least: dict[str, str] = _search({}, "The same for an objective where higher is better, such as accuracy=0.6.")
+    heal_top: int = _search(
+        8,
+        "How many of the best plans of each size are healed and ranked anew, by healings that are fitted to a plan as a "
+        "whole. Default: 8.",
+        ge=1,
+    )
     seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
     racing: float | None = _search(
         None,

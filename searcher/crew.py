@@ -18,7 +18,8 @@ from searcher.candidate import Facts
 from searcher.cost import Prices
 from searcher.evaluator import Evaluator
 from searcher.groups import Groups, make_groups
-from searcher.healer import Healer, HealText
+from searcher.heal_text import HealText
+from searcher.healer import Healer
 from searcher.job import Job, make_jobs
 from searcher.kept import KeptStates
 from searcher.measurement import Layout, Measurement, Measurements, timed

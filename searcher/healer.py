@@ -7,14 +7,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
+from searcher import registry
 from searcher.cost import Prices
 from searcher.errors import UsageError
+from searcher.heal_text import HealText
 from searcher.healing.contract import DivergedError, Gaps, Healing, Scope
 from searcher.healing.heal import heal_plan
-from searcher.healing.patient import Check, Meter, Patient, ignore
-from searcher.healing.recipe import make_healing
+from searcher.healing.patient import Meter, Patient
+from searcher.notation import parse_recipe
 from searcher.plan import Granularity, PrunePlan
 from searcher.repair import Repair
 from searcher.replay import Replay
@@ -25,33 +26,6 @@ KEPT_REPAIRS = 16
 
 class HealingStopped(Exception):  # noqa: N818 - control flow
     """A fit was given up because the run ends."""
-
-
-@dataclass(frozen=True, eq=False)
-class HealText:
-    """What to heal with and on; plain data, which can be sent to other processes.
-
-    Attributes:
-        recipe: see :mod:`searcher.healing.recipe`.
-        fit: int64 (windows, tokens) of the heal split to fit on.
-        held_out: int64 (windows, tokens) of it to choose by.
-    """
-
-    recipe: str
-    fit: Tensor
-    held_out: Tensor
-
-    @property
-    def rows(self) -> int:
-        """Windows in all."""
-        return len(self.fit) + len(self.held_out)
-
-    def patient(self, replay: Replay, prices: Prices, watch: Callable[[Check], None] = ignore) -> Patient:
-        """The model with this text."""
-        device = replay.model.device
-        with torch.inference_mode(False):  # those that train cannot use tensors made for inference
-            fit, held_out = self.fit.clone().to(device), self.held_out.clone().to(device)
-        return Patient(replay, fit, held_out, prices, watch)
 
 
 @dataclass
@@ -78,6 +52,24 @@ class _Repairs:
             self.futures.pop(plan, None)
 
 
+def make_healing(recipe: str) -> Healing:
+    """The healing of a recipe such as `lora:steps=200`.
+
+    Raises:
+        UsageError: there is no such healing, or its options do not fit.
+    """
+    healing: Healing = registry.make("healing", *parse_recipe(recipe))
+    return healing
+
+
+def make_patient(text: HealText, replay: Replay, prices: Prices) -> Patient:
+    """The model with the windows of the heal split on its device."""
+    device = replay.model.device
+    with torch.inference_mode(False):  # those that train cannot use tensors made for inference
+        fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
+    return Patient(replay, fit, held_out, prices)
+
+
 class Healer:
     """Heals plans for one evaluator; for use by one thread at a time, under `torch.inference_mode()`.
 
@@ -94,8 +86,8 @@ class Healer:
     ) -> None:
         self.text, self._prices, self._limit = text, prices, limit
         self._replay = replay
-        self._healing: Healing = make_healing(text.recipe)
-        self._patient = text.patient(replay, prices)
+        self._healing = make_healing(text.recipe)
+        self._patient = make_patient(text, replay, prices)
         self._repairs = repairs or _Repairs()
         self._gaps: Gaps | None = None
 

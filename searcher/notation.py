@@ -11,6 +11,35 @@ def split_label(text: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (text, text)
 
 
+def parse_recipe(text: str) -> tuple[str, dict[str, str]]:
+    """Name and options of a healing written `bias`, or `lora:steps=200,rank=8`.
+
+    Raises:
+        UsageError: an option is not `name=value`, or is given twice.
+    """
+    name, colon, rest = text.strip().rpartition(":")
+    if not colon or "=" not in rest:  # path/to/file.py:Class has a colon too
+        return text.strip(), {}
+    options: dict[str, str] = {}
+    for part in rest.split(","):
+        option, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (option and equals and value):
+            raise UsageError(
+                f"'{part.strip()}' of healing '{text}' is not name=value", "Write it as lora:steps=200,rank=8"
+            )
+        option = option.replace("-", "_")
+        if option in options:
+            raise UsageError(f"Healing '{text}' has the option '{option}' twice", "Give it once")
+        options[option] = value
+    return name, options
+
+
+def plain_recipe(text: str) -> str:
+    """The same healing with its options in alphabetical order: equal ones are then equal texts."""
+    name, options = parse_recipe(text)
+    return f"{name}:{','.join(f'{option}={options[option]}' for option in sorted(options))}" if options else name
+
+
 def parse_bound(label: str, text: str) -> tuple[float, bool]:
     """The number of a bound such as `60%`, `0.8` or `100M`, and whether it is a share of the dense model's value.
 

@@ -28,7 +28,14 @@ class Windows:
 
 
 def cut_windows(
-    documents: Sequence[str], tokenizer: Any, *, tokens: int, count: int, split: str, seed: int | None
+    documents: Sequence[str],
+    tokenizer: Any,
+    *,
+    tokens: int,
+    count: int,
+    split: str,
+    seed: int | None,
+    fewer: bool = False,
 ) -> Windows:
     """Cut windows that do not overlap, and take some of them.
 
@@ -43,6 +50,8 @@ def cut_windows(
         split: name of the split, for the error.
         seed: draws the windows at random, in random order; None takes them at equal distances.
 
+        fewer: take as many as fit if fewer than `count` do, but at least one.
+
     Raises:
         UsageError: the text is too short, with how many windows fit; or `tokens` or `count` is too small.
     """
@@ -51,6 +60,8 @@ def cut_windows(
     length = tokens - len(bos)
     whole, leftovers = _cut_documents(documents, tokenizer, length)
     packed = [(PACKED, window) for window in _pieces(leftovers, length)]
+    if fewer:
+        count = max(1, min(count, len(whole) + len(packed)))
     if len(whole) + len(packed) < count:
         raise UsageError(
             f"The {split} split is too short for {count} windows of {tokens} tokens: {len(whole) + len(packed)} fit",

@@ -13,6 +13,8 @@ from searcher.replay import Replay, repaired
 
 BATCH_TOKENS = {"cpu": 512, "cuda": 32768}
 """Tokens run together where it makes no difference to the result."""
+PADDING = -100
+"""Stands for the tokens that are missing at the end of a row; nothing is learnt from it and no loss counts it."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,15 @@ class Patient:
     def loss(self, plan: PrunePlan, repair: Repair) -> float:
         """Mean next-token loss of a repaired plan on the held-out windows, in nats."""
         with torch.inference_mode(), repaired(self.replay, repair):
-            losses = [self._losses(ids, plan) for ids in self.batches(self.held_out)]
+            losses = [self._losses(ids.clamp(min=0), plan) for ids in self.batches(self.held_out)]
         self.count_forward(plan, len(self.held_out), heads=True)
-        return float(torch.cat(losses).double().mean())
+        return float(torch.cat(losses)[self.held_out[:, 1:] != PADDING].double().mean())
 
     def dense_states(self, ids: Tensor, blocks: Collection[int]) -> dict[int, Tensor]:
         """Hidden states of the dense model after these blocks; (rows, tokens, hidden size) each; -1: the embeddings."""
         found: dict[int, list[Tensor]] = {block: [] for block in blocks}
         last = max(blocks, default=-1)
-        for batch in self.batches(ids):
+        for batch in self.batches(ids.clamp(min=0)):
             hidden = self.replay.embed(batch)
             for block in range(-1, last + 1):
                 hidden = hidden if block < 0 else self.replay.run_block(hidden, block, Action.KEEP)
