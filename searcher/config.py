@@ -166,8 +166,8 @@ class RunConfig(MeasurementConfig):
     at_least: dict[str, str] = _search({}, "The same for an objective where higher is better, such as accuracy=0.6.")
     heal_top: int = _search(
         8,
-        "How many of the best plans of each size are healed and ranked anew, by healings that are fitted to a plan as a "
-        "whole. Default: 8.",
+        "How many of the best plans of each size are healed and ranked anew, by healings that are fitted to a whole "
+        "plan. Default: 8.",
         ge=1,
     )
     seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)

@@ -112,6 +112,7 @@ class Ledger:
     limits: Limits
     charged: Cost = field(default_factory=Cost)
     statistics: Cost = field(default_factory=Cost)
+    healing: Cost = field(default_factory=Cost)
     _charged_windows: dict[tuple[PrunePlan, bool], set[int]] = field(default_factory=dict)
 
     def cost_of(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None, screen: bool = False) -> Cost:
@@ -139,6 +140,11 @@ class Ledger:
         windows = self.tariff.windows
         self.statistics = Cost(layer_forwards=layer_forwards * windows, heads=heads * windows)
         self.charged += self.statistics
+
+    def charge_healing(self, layer_forwards: float, heads: float) -> None:
+        """Charge for what healing fits before the first plan, in blocks and output heads over one window."""
+        self.healing = Cost(layer_forwards=layer_forwards, heads=heads)
+        self.charged += self.healing
 
     def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
         """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits."""

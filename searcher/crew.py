@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,6 +20,7 @@ from searcher.evaluator import Evaluator
 from searcher.groups import Groups, make_groups
 from searcher.heal_text import HealText
 from searcher.healer import Healer
+from searcher.healing.patient import Check
 from searcher.job import Job, make_jobs
 from searcher.kept import KeptStates
 from searcher.measurement import Layout, Measurement, Measurements, timed
@@ -114,6 +115,11 @@ class Crew:
         """From another thread: begin no more plans of the jobs at hand."""
         if self._shift:
             self._shift.stop()
+
+    def watch(self, watch: Callable[[PrunePlan, Check], None]) -> None:
+        """From now on tell this of every check of a healing."""
+        if self.evaluator.healer:
+            self.evaluator.healer.watched_by(watch)
 
     def close(self) -> None:
         """There is nothing to end: threads live as long as a batch of plans."""

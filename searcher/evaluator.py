@@ -17,7 +17,7 @@ from searcher.healing.patient import Meter
 from searcher.job import Job
 from searcher.kept import KeptStates
 from searcher.measurement import Measurement
-from searcher.objective import Objective, Split
+from searcher.objective import HEALED, Objective, Split
 from searcher.plan import Action, PrunePlan
 from searcher.repair import Repair
 from searcher.replay import Replay, repaired
@@ -26,8 +26,6 @@ from searcher.trie import Path, last_step, path_of, walk
 
 Candidates = Iterator[tuple[ReplayedCandidate, Callable[[float], None]]]
 """Plans replayed, each with what to call with its score, so that the states on its way may be kept."""
-HEALED: tuple[Split, ...] = ("healed-search", "healed-report")
-"""Splits whose plans are measured after a healing that is fitted to each alone."""
 
 
 class Evaluator:
@@ -178,7 +176,15 @@ class Evaluator:
         rows = group.rows(job.rows)
         index = torch.tensor(rows, dtype=torch.int64)
         ids, scored = group.ids[index].to(device), group.scored[index].to(device)
-        return Batch(job.split, f"{job.split}/{group.layout.name}", rows, ids, scored, group.extra, self.facts)
+        return Batch(
+            HEALED.get(job.split, job.split),
+            f"{job.split}/{group.layout.name}",
+            rows,
+            ids,
+            scored,
+            group.extra,
+            self.facts,
+        )
 
     def _sizes(self, ids: Tensor) -> Sizes:
         if ids.shape not in self._sibling_sizes:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from searcher.errors import UsageError
 from searcher.measurement import PLAN_GROUP, WINDOWS_GROUP, GroupLayout, on_windows
-from searcher.objective import Objective, Split, TokenBatch
+from searcher.objective import HEALED, Objective, Split, TokenBatch
 
 GROUP_TOKENS = {"cpu": 512, "cuda": 32768}
 """Tokens run together: enough to keep one core, or a GPU, busy. Fixed by the kind of device, not by memory or the
@@ -67,13 +67,16 @@ def make_groups(
     searched = {name: objective for name, objective in objectives.items() if name != SCREENING}
     groups: Groups = {}
     for split, ids in windows.items():
+        rows = max(1, GROUP_TOKENS.get(device_type, GROUP_TOKENS["cpu"]) // ids.shape[1])
         if split == "screen":
-            groups[split] = tuple(_window_groups(ids, (SCREENING,), device_type))
+            groups[split] = tuple(_window_groups(ids, (SCREENING,), rows))
         else:
+            part = HEALED.get(split, split)
             groups[split] = (
-                *_window_groups(ids, _reading(searched, "windows"), device_type),
-                *_own_groups(split, searched, tokenizer),
-                *_plan_groups(split, searched),
+                # a plan that is healed is healed once for all windows
+                *_window_groups(ids, _reading(searched, "windows"), len(ids) if split in HEALED else rows),
+                *_own_groups(part, searched, tokenizer),
+                *_plan_groups(part, searched),
             )
     return groups
 
@@ -82,8 +85,7 @@ def _reading(objectives: Mapping[str, Objective], reads: str) -> tuple[str, ...]
     return tuple(name for name, objective in objectives.items() if objective.reads == reads)
 
 
-def _window_groups(ids: Tensor, names: tuple[str, ...], device_type: str) -> Iterator[Group]:
-    rows = max(1, GROUP_TOKENS.get(device_type, GROUP_TOKENS["cpu"]) // ids.shape[1])
+def _window_groups(ids: Tensor, names: tuple[str, ...], rows: int) -> Iterator[Group]:
     for number, part in enumerate(torch.split(ids, rows) if names else ()):
         layout = GroupLayout(f"{WINDOWS_GROUP}{number}", len(part), names)
         yield Group(layout, part, torch.ones_like(part[:, 1:], dtype=torch.bool))

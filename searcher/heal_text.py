@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from searcher.errors import UsageError
@@ -64,12 +63,6 @@ def _boundary(documents: Sequence[int]) -> int:
     """Where the held-out windows begin: between two documents if there is such a place near their share."""
     count = len(documents)
     wanted = min(max(1, round((1 - HELD_OUT) * count)), count - 1)
-    between = [
-        i for i in range(count // 2 + 1, count) if documents[i] != documents[i - 1] and count - i >= wanted // 10
-    ]
-    return min(between, key=lambda i: abs(i - wanted), default=wanted)
-
-
-def join(text: HealText) -> Tensor:
-    """int64 (windows, tokens): all of them."""
-    return torch.cat([text.fit, text.held_out])
+    near = range(count // 2 + 1, count - wanted // 10)
+    between = [position for position in near if documents[position] != documents[position - 1]]
+    return min(between, key=lambda position: abs(position - wanted), default=wanted)

@@ -14,7 +14,7 @@ from searcher.errors import UsageError
 from searcher.heal_text import HealText
 from searcher.healing.contract import DivergedError, Gaps, Healing, Scope
 from searcher.healing.heal import heal_plan
-from searcher.healing.patient import Meter, Patient
+from searcher.healing.patient import Check, Meter, Patient
 from searcher.notation import parse_recipe
 from searcher.plan import Granularity, PrunePlan
 from searcher.repair import Repair
@@ -32,6 +32,7 @@ class HealingStopped(Exception):  # noqa: N818 - control flow
 class _Repairs:
     """Of plans that were healed as a whole, each once, whoever needs it first."""
 
+    watch: Callable[[PrunePlan, Check], None] = lambda plan, check: None
     lock: threading.Lock = field(default_factory=threading.Lock)
     futures: OrderedDict[PrunePlan, "Future[Repair | None]"] = field(default_factory=OrderedDict)
 
@@ -68,6 +69,29 @@ def make_patient(text: HealText, replay: Replay, prices: Prices) -> Patient:
     with torch.inference_mode(False):  # those that train cannot use tensors made for inference
         fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
     return Patient(replay, fit, held_out, prices)
+
+
+@dataclass(frozen=True, eq=False)
+class Treatment:
+    """How a run heals.
+
+    Attributes:
+        text: with what and on what.
+        scope: what a repair depends on.
+        work: what has been run before the first plan.
+    """
+
+    text: HealText
+    scope: Scope
+    work: Meter
+
+
+def begin_treatment(text: HealText, replay: Replay, prices: Prices, granularity: Granularity) -> Treatment:
+    """Fit what is the same for all plans, which the replay then has after its blocks."""
+    healer = Healer(text, replay, prices)
+    if healer.scope == "unit":
+        replay.after = healer.fit_units(granularity).after
+    return Treatment(text, healer.scope, healer.take_work())
 
 
 class Healer:
@@ -146,13 +170,18 @@ class Healer:
 
     def _heal(self, plan: PrunePlan, go_on: Callable[[], None]) -> Repair | None:
         try:
-            healed = heal_plan(self._healing, replace(self._patient, go_on=go_on), plan)
+            watched = replace(self._patient, go_on=go_on, watch=lambda check: self._repairs.watch(plan, check))
+            healed = heal_plan(self._healing, watched, plan)
         except DivergedError:
             return None
         except UsageError:  # such as one that needs an FFN before every gap
             return Repair()
         self._patient.meter.count(healed.work.layer_forwards, healed.work.heads)
         return healed.repair
+
+    def watched_by(self, watch: Callable[[PrunePlan, Check], None]) -> None:
+        """From now on tell this of every check of a fit, and those of the other healers of this process."""
+        self._repairs.watch = watch
 
     def take_work(self) -> Meter:
         """What has been run since the last time."""

@@ -35,6 +35,8 @@ Reads = Literal["windows", "inputs", "plan"]
 Split = Literal["search", "report", "screen", "healed-search", "healed-report"]
 """`screen`: the windows of `search`, measured by the cheap loss of `objectives/screening.py`; `healed-…`: those of
 `search` or `report`, each plan after healings that are fitted to it alone."""
+HEALED: dict[Split, Split] = {"healed-search": "search", "healed-report": "report"}
+"""The split whose windows they are."""
 Divergence = Literal["kl", "js"]
 """Kullback-Leibler divergence of a plan from the dense model, or Jensen-Shannon divergence between the two."""
 

@@ -14,11 +14,13 @@ from searcher.cost import Prices, Tariff
 from searcher.crew import one_core, open_crew
 from searcher.errors import UsageError
 from searcher.groups import SCREENING
+from searcher.heal_text import HealText, cut_heal_text
+from searcher.healer import Treatment, begin_treatment, make_healing
 from searcher.measurement import Measurement, on_windows
 from searcher.memory import default_limit
 from searcher.model import LoadedModel, load_model
 from searcher.notation import parse_bytes
-from searcher.objective import Objective, Split
+from searcher.objective import HEALED, Objective, Split
 from searcher.plan import Granularity
 from searcher.prices import measure_prices
 from searcher.replay import Replay
@@ -29,8 +31,8 @@ from searcher.windows import Windows, cut_windows
 from searcher.workers import AnyCrew, WorkerCrew, check_workers
 
 DEFAULTS: dict[str, dict[str, int]] = {
-    "cpu": {"windows": 8, "window_tokens": 128, "report_windows": 32},
-    "cuda": {"windows": 64, "window_tokens": 512, "report_windows": 128},
+    "cpu": {"windows": 8, "window_tokens": 128, "report_windows": 32, "heal_windows": 160},
+    "cuda": {"windows": 64, "window_tokens": 512, "report_windows": 128, "heal_windows": 1280},
 }
 """Amounts of text that let a run end in minutes on this kind of device."""
 
@@ -51,6 +53,7 @@ class Prepared:
         resolved: the measurement fields of the configuration with every default filled in.
         documents: of each split, the number of the document that each window was cut from.
         amounts: what the parts of the model take, by name; see :func:`searcher.sizes.measure_amounts`.
+        treatment: how plans are healed, if they are.
     """
 
     model: LoadedModel
@@ -64,6 +67,7 @@ class Prepared:
     resolved: dict[str, Any]
     documents: dict[Split, tuple[int, ...]]
     amounts: Mapping[str, Amounts]
+    treatment: Treatment | None = None
 
     def tariff(self, dense: Iterable[Measurement]) -> Tariff:
         """What asks cost, given the dense model's measurements for the search (they show how many heads are taken)."""
@@ -77,11 +81,16 @@ class Prepared:
             windows=windows,
             window_tokens=tokens,
             rows_per_window=sum(size for windowed, size in sizes if windowed) / windows,
-            own_rows=sum(size for windowed, size in sizes if not windowed),
+            own_rows=sum(size for windowed, size in sizes if not windowed) + self._heal_rows,
             heads_per_window=sum(h for windowed, h in heads if windowed) / windows,
             own_heads=sum(h for windowed, h in heads if not windowed),
             screening_heads=sum(m.heads for m in dense if m.split == "screen") / windows,
         )
+
+    @property
+    def _heal_rows(self) -> int:
+        """Windows of the heal split that every plan is replayed on beside those it is measured on."""
+        return self.treatment.text.rows if self.treatment and self.treatment.scope == "gap" else 0
 
 
 def make_objectives(config: MeasurementConfig) -> dict[str, Objective]:
@@ -116,6 +125,7 @@ def prepare(
         UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
     """
     workers = _workers(config)
+    healing = None if config.heal is None else make_healing(config.heal)
     say("Reading the text")
     text = load_text(config.data)
     if text.truncated:
@@ -130,6 +140,8 @@ def prepare(
         screened_by = {SCREENING: registry.make("objective", SCREENING, {})} if screening else {}
         if screening:
             windows |= {"screen": windows["search"]}
+        if healing and healing.scope == "plan":
+            windows |= {healed: windows[split] for healed, split in HEALED.items()}
         measured = objectives | screened_by
         say("Checking the replay against the model's own forward")
         with torch.inference_mode():
@@ -137,7 +149,13 @@ def prepare(
             replay.head.choose_way(replay.embed(windows["report"][:1].to(model.device)))
             prices = measure_prices(replay, resolved["window_tokens"])
             memory = None if config.memory is None else parse_bytes(config.memory)
-            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores)
+            treatment = None
+            if healing is not None:
+                heal_text = _cut_heal(config, text, model, resolved)
+                say(_heal_line(heal_text))
+                treatment = begin_treatment(heal_text, replay, prices, granularity)
+            heal_with = None if treatment is None else treatment.text
+            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_with)
     crew: AnyCrew = local
     if workers or config.ray_address:
         made_of = Objectives({**config.recipes, **{name: (name, {}) for name in screened_by}})
@@ -145,7 +163,9 @@ def prepare(
         crew = WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
     documents = {split: found.documents for split, found in cut.items()}
     amounts = local.evaluator.facts.amounts
-    return Prepared(model, text, objectives, screened_by, replay, windows, crew, prices, resolved, documents, amounts)
+    return Prepared(
+        model, text, objectives, screened_by, replay, windows, crew, prices, resolved, documents, amounts, treatment
+    )
 
 
 def _load(config: MeasurementConfig) -> LoadedModel:
@@ -173,9 +193,26 @@ def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
     defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
     fields = config.of_kind("measurement")
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
+    if config.heal is None:  # a run without healing is what it was before there was any
+        del fields["heal"], fields["heal_windows"]
     fields["dtype"] = str(model.dtype).removeprefix("torch.")
     fields["device_type"] = model.device.type
     return fields
+
+
+def _cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, resolved: dict[str, Any]) -> HealText:
+    return cut_heal_text(
+        text.heal,
+        model.tokenizer,
+        tokens=resolved["window_tokens"],
+        count=resolved["heal_windows"],
+        fewer=config.heal_windows is None,
+        recipe=resolved["heal"],
+    )
+
+
+def _heal_line(text: HealText) -> str:
+    return f"Healing by {text.recipe}: fitted on {len(text.fit)} windows, {len(text.held_out)} held out"
 
 
 def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, Windows]:

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from searcher.cost import Cost
 from searcher.forecast import Forecast
 from searcher.goals import additive
+from searcher.healing.patient import Check
 from searcher.measurement import Measurement
 from searcher.plan import PrunePlan
 from searcher.search_loop import SearchLoop
@@ -101,6 +102,22 @@ class Progress:
             self._print(f"Measuring {len(missing)} plans on the report split")
             self._begin("report", len(missing), self._loop)
 
+    def healing_begins(self, plans: Sequence[PrunePlan]) -> None:
+        """The search is over; these plans are healed, each with a fit of its own, and measured again."""
+        known = self._loop.recorder.known if self._loop else None
+        missing = [plan for plan in plans if known is None or not known.complete("healed-search", plan)]
+        if missing:
+            self._print(f"Healing {len(missing)} plans, among them the dense model as a control")
+            self._begin("heal", len(missing), self._loop)
+
+    def healing(self, plan: PrunePlan, check: Check) -> None:
+        """A fit has been checked; may come from several threads."""
+        status = f"{plan}: step {check.step} of {check.steps}, held-out loss {check.held_out:.4g}"
+        self._bar.update(self._task, status=status)
+        if not self._console.is_terminal and time.monotonic() - self._logged >= LOG_EVERY:
+            self._logged = time.monotonic()
+            self._print(f"heal: {status}")
+
     def counted(self, lines: Iterable[Measurement], plans: int) -> Iterator[Measurement]:
         """Pass measurements through, counting plans as they come."""
         self._begin("measure", plans, None)
@@ -157,7 +174,7 @@ class Progress:
         return f"best {best}  cost {loop.ledger.tariff.total(self._spent):.0f}"
 
     def _spend(self, line: Measurement) -> None:
-        if line.split != "report":
+        if line.split in ("search", "screen"):
             self._spent += Cost(0, line.layer_forwards, line.heads)
 
     def _log(self) -> None:

@@ -16,7 +16,8 @@ from searcher.config import RunConfig
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_json, write_json
 from searcher.measurement import layout_to_json
-from searcher.notation import parse_seconds
+from searcher.notation import parse_recipe, parse_seconds
+from searcher.objective import HEALED
 from searcher.preparation import Prepared
 
 FORMAT = 1
@@ -34,14 +35,19 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "objective_sources": [registry.source_fingerprint("objective", name) for name, _ in config.recipes.values()],
         "strategy_source": registry.source_fingerprint("strategy", config.strategy),
     }
-    return prepared.resolved | config.of_kind("search") | fingerprints
+    searched = config.of_kind("search")
+    if config.heal is None:
+        del searched["heal_top"]
+    else:
+        fingerprints["healing_source"] = registry.source_fingerprint("healing", parse_recipe(config.heal)[0])
+    return prepared.resolved | searched | fingerprints
 
 
 def _inputs_fingerprint(prepared: Prepared) -> str:
     """Of every token that is measured on, in the order and groups it is run."""
     digest = hashlib.sha256()
     for split, groups in sorted(prepared.crew.groups.items()):
-        if split == "screen":  # the windows of search once more
+        if split == "screen" or split in HEALED:  # the windows of other splits once more
             continue
         for group in groups:
             digest.update(f"{split}/{group.layout}".encode())

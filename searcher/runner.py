@@ -28,8 +28,9 @@ from searcher.racing import FIRST_LOOK, looks
 from searcher.record import default_name, make_identity, open_record
 from searcher.search_loop import Recorder, SearchLoop
 from searcher.search_space import find_start, open_space
-from searcher.selection import chosen_plans, front_plans
+from searcher.selection import front_plans, ranked_plans
 from searcher.sharing import find_shared
+from searcher.shortlist import heal_shortlists, healing_work
 from searcher.statistics import check_statistics, cost_of
 from searcher.strategy import Outcome, Strategy
 
@@ -79,6 +80,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         _measure_dense(recorder)
         recorder.shared = shared
         ledger = _open_ledger(config, prepared, recorder)
+        _charge_healing(prepared, ledger)
         statistics = _find_statistics(strategy, prepared, space.units, ledger, record, folder)
         space = dataclasses.replace(space, fits=ledger.fits, statistics=statistics)
         deadline = None if config.seconds is None else started + config.seconds
@@ -87,7 +89,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         loop = SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening)
         mirror = mirrors.enter_context(_mirror(database, config, record, loop, progress))
         progress.searching(loop, forecast(strategy, space, ledger.tariff, ledger.limits))
-        record["outcome"] = _judge(loop, loop.run(strategy), progress)
+        record["outcome"] = _judge(config, prepared, loop, loop.run(strategy), progress)
         write_json(folder / RUN_FILE, record)
         if mirror is not None:
             mirror.finish(record["outcome"])
@@ -120,14 +122,26 @@ def _mirror(
     return mirror
 
 
-def _judge(loop: SearchLoop, outcome: Outcome, progress: Progress) -> dict[str, Any]:
-    """Measure the chosen plans, the front and the dense model on the report split; what the run ends with."""
-    chosen = chosen_plans(loop, outcome)
+def _judge(
+    config: RunConfig, prepared: Prepared, loop: SearchLoop, outcome: Outcome, progress: Progress
+) -> dict[str, Any]:
+    """Choose plans, healed if they are to be, and measure them, the front and the dense model on the report split."""
+    ranked = ranked_plans(loop, outcome)
+    shortlists: dict[int, tuple[PrunePlan, ...]] = {}
+    if prepared.treatment and prepared.treatment.scope == "plan":
+        loop.recorder.crew.watch(progress.healing)
+        shortlists = heal_shortlists(loop, ranked, config.heal_top, progress.healing_begins)
+        loop.recorder.measure("healed-report", [DENSE, *(plans[0] for plans in shortlists.values())])
+    chosen = {size: (shortlists.get(size) or plans)[0] for size, plans in ranked.items()}
     front = front_plans(loop, tuple(chosen.values()))
     judged = tuple(dict.fromkeys([DENSE, *chosen.values(), *front]))
     progress.reporting(judged)
     loop.recorder.measure("report", judged)
-    return _outcome(loop, outcome, chosen, front)
+    ended = _outcome(loop, outcome, chosen, front)
+    if shortlists:
+        ended["shortlists"] = {str(size): list(map(str, plans)) for size, plans in shortlists.items()}
+        ended["cost"]["healing"] = healing_work(loop.recorder.lines)
+    return ended
 
 
 def _check_racing(config: RunConfig, strategy: Strategy) -> None:
@@ -199,6 +213,12 @@ def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> L
     return ledger
 
 
+def _charge_healing(prepared: Prepared, ledger: Ledger) -> None:
+    treatment = prepared.treatment
+    if treatment is not None:
+        ledger.charge_healing(treatment.work.layer_forwards, treatment.work.heads)
+
+
 def _outcome(
     loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan], front: Sequence[PrunePlan]
 ) -> dict[str, Any]:
@@ -226,10 +246,14 @@ def _executed(loop: SearchLoop, searched: list[Measurement]) -> Cost:
     """What was run for the plans asked for, by this process and those before it: statistics, and what is journaled."""
     rows = sum(group.rows for group in loop.recorder.crew.layout["search"])
     own = [line for line in searched if not line.run]
-    return loop.ledger.statistics + Cost(
-        evaluations=round(sum(len(line.rows) for line in own if line.split == "search") / rows, 6),
-        layer_forwards=sum(line.layer_forwards for line in own),
-        heads=sum(line.heads for line in own),
+    return (
+        loop.ledger.statistics
+        + loop.ledger.healing
+        + Cost(
+            evaluations=round(sum(len(line.rows) for line in own if line.split == "search") / rows, 6),
+            layer_forwards=sum(line.layer_forwards for line in own),
+            heads=sum(line.heads for line in own),
+        )
     )
 
 

@@ -212,9 +212,9 @@ class SearchLoop:
                 values[i], per_window[i][:, windows] = self.goals.scores(self.rows(plan), windows, full_size)
         return Scores(ask.plans, values, per_window)
 
-    def rows(self, plan: PrunePlan) -> dict[str, NDArray[np.float64]]:
-        """The plan's numbers on the search split, by objective."""
-        return {label: self.recorder.known.rows("search", plan, label) for label in self.goals.objectives}
+    def rows(self, plan: PrunePlan, split: Split = "search") -> dict[str, NDArray[np.float64]]:
+        """The plan's numbers on a split, by objective."""
+        return {label: self.recorder.known.rows(split, plan, label) for label in self.goals.objectives}
 
     def _windows(self, ask: Ask) -> list[int]:
         return list(range(self.space.num_windows) if ask.windows is None else ask.windows)

@@ -1,4 +1,4 @@
-"""Which plans a run stands for: the best one of each size, and those that no other beats in every objective."""
+"""Which plans a run stands for: the best of each size, and those that no other beats in every objective."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,27 @@ from searcher.search_loop import SearchLoop
 from searcher.strategy import Ask, Outcome
 
 
-def chosen_plans(loop: SearchLoop, outcome: Outcome) -> dict[int, PrunePlan]:
-    """The best plan of each size up to the full one that the search has charged for, by ascending size.
+def ranked_plans(loop: SearchLoop, outcome: Outcome) -> dict[int, tuple[PrunePlan, ...]]:
+    """The plans of each size up to the full one that the search has charged for, the best first, by ascending size.
 
-    Of the full size, one that keeps to the bounds comes before any that does not. Ties go to the strategy's own order,
+    Of the full size, those that keep to the bounds come before any that does not. Ties go to the strategy's own order,
     then to the first in plan order. The report split is not looked at.
     """
     rank = {plan: position for position, plan in enumerate(outcome.plans)}
     plans = loop.measured_plans()
     scores = loop.scores(Ask(plans)).first
-    chosen: dict[int, tuple[float, float, int, PrunePlan]] = {}
+    found: dict[int, list[tuple[float, float, int, PrunePlan]]] = {}
     for plan, score in zip(plans, scores.tolist(), strict=True):
         size = loop.space.size_of(plan)
         misses = loop.goals.excess(loop.rows(plan)) if size == loop.space.size else 0.0
-        entry = (misses, score, rank.get(plan, len(rank)), plan)
-        if 1 <= size <= loop.space.size and (size not in chosen or entry < chosen[size]):
-            chosen[size] = entry
-    return {size: chosen[size][-1] for size in sorted(chosen)}
+        if 1 <= size <= loop.space.size:
+            found.setdefault(size, []).append((misses, score, rank.get(plan, len(rank)), plan))
+    return {size: tuple(plan for *_, plan in sorted(found[size])) for size in sorted(found)}
+
+
+def chosen_plans(loop: SearchLoop, outcome: Outcome) -> dict[int, PrunePlan]:
+    """The best plan of each size; see :func:`ranked_plans`."""
+    return {size: plans[0] for size, plans in ranked_plans(loop, outcome).items()}
 
 
 def front_plans(loop: SearchLoop, chosen: Sequence[PrunePlan]) -> tuple[PrunePlan, ...]:

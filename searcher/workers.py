@@ -13,6 +13,7 @@ from searcher.actor import Objectives, Worker
 from searcher.cluster import import_ray
 from searcher.crew import Crew
 from searcher.errors import UsageError
+from searcher.healing.patient import Check
 from searcher.job import Job, make_jobs
 from searcher.measurement import Measurement, Measurements, timed
 from searcher.objective import Split
@@ -112,6 +113,10 @@ class WorkerCrew:
     def opening(self) -> dict[Any, Any]:
         """The actors that are not ready yet, by what says that they are."""
         return self._opening
+
+    def watch(self, watch: Callable[[PrunePlan, Check], None]) -> None:
+        """Tell this of every check of a healing in this process; what the workers do is heard of when it is done."""
+        self._local.watch(watch)
 
     def close(self) -> None:
         """End the actors, and Ray if it was started for this crew."""

@@ -705,6 +705,6 @@ def test_a_finished_run_stays_finished_when_shown_again_and_interrupted(searcher
     def interrupt(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("searcher.runner.chosen_plans", interrupt)
+    monkeypatch.setattr("searcher.runner.ranked_plans", interrupt)
     assert searcher_command("run", "--strategy", "greedy", "--budget", "2", "--name", "a").code == 130
     assert searcher.load_run("runs/a").document() == document
