@@ -15,6 +15,8 @@ FIELDS = (
     "windows",
     "data_seed",
     "report_windows",
+    "heal",
+    "heal_windows",
 )
 """What must be equal, fields of `identity` in `run.json`; the names under which model and text were given need not."""
 

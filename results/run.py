@@ -13,7 +13,7 @@ from searcher.config import RunConfig, make_config
 from searcher.errors import UsageError
 from searcher.journal import RUN_FILE, read_evaluations, read_json
 from searcher.measurement import Measurements, layout_from_json
-from searcher.objective import Objective
+from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
 
 if TYPE_CHECKING:  # loaded when there is something to draw
@@ -30,6 +30,19 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Values:
+    """What a plan scores on both splits; see :class:`Evaluation`."""
+
+    search: dict[str, float]
+    report: dict[str, Estimate]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        report = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in self.report.items()}
+        return {"search": dict(self.search), "report": report}
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A plan with what was measured for it.
 
@@ -38,17 +51,19 @@ class Evaluation:
         size: removed units, as the run counts them.
         search: value of each objective on the search split, on which plans are chosen.
         report: the same on the report split, which no choice has seen.
+        healed: both after a healing fitted to this plan as a whole, where the run has measured that.
     """
 
     plan: PrunePlan
     size: int
     search: dict[str, float]
     report: dict[str, Estimate]
+    healed: "Values | None" = None
 
     def to_json(self) -> dict[str, Any]:
         """The entry of a plan in the JSON document."""
-        report = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in self.report.items()}
-        return {"plan": str(self.plan), "size": self.size, "search": dict(self.search), "report": report}
+        values = {"plan": str(self.plan), "size": self.size, **Values(self.search, self.report).to_json()}
+        return values | ({"healed": self.healed.to_json()} if self.healed else {})
 
 
 class Run:
@@ -96,13 +111,24 @@ class Run:
         return known if self.objectives[name].reads == "windows" else None
 
     def evaluation(self, plan: PrunePlan) -> Evaluation:
-        """What was measured for a plan on both splits."""
+        """What was measured for a plan on both splits, and after healing."""
+        plain, known = self._values(plan, "search", "report"), self.measurements
+        healed = "healed-report" in known.layout and known.complete("healed-report", plan)
+        return Evaluation(
+            plan,
+            plan.size(self.config.granularity),
+            plain.search,
+            plain.report,
+            self._values(plan, "healed-search", "healed-report") if healed else None,
+        )
+
+    def _values(self, plan: PrunePlan, searched: Split, judged: Split) -> Values:
         report = {}
         for name, objective in self.objectives.items():
-            rows = self.measurements.rows("report", plan, name)
+            rows = self.measurements.rows(judged, plan, name)
             report[name] = Estimate(objective.value(rows), *interval(objective, rows, self.documents("report", name)))
-        search = {n: o.value(self.measurements.rows("search", plan, n)) for n, o in self.objectives.items()}
-        return Evaluation(plan, plan.size(self.config.granularity), search, report)
+        search = {n: o.value(self.measurements.rows(searched, plan, n)) for n, o in self.objectives.items()}
+        return Values(search, report)
 
     @cached_property
     def dense(self) -> Evaluation:

@@ -59,6 +59,7 @@ def plan_columns(run: Run) -> list[str]:
             columns += [name, "to dense"]
         else:
             columns += [f"search {name}", f"report {name} (95% interval)", "to dense"]
+            columns += [f"healed report {name}"] if run.dense.healed else []
     return columns
 
 
@@ -83,6 +84,8 @@ def plan_cells(run: Run, evaluation: Evaluation) -> list[str]:
         shown = f"{times:.2f}x" if math.isfinite(times) else "-"
         fixed = _follows_from_plan(run, name)
         cells += [number(report.value), shown] if fixed else [number(evaluation.search[name]), _estimate(report), shown]
+        if run.dense.healed and not fixed:
+            cells.append(_estimate(evaluation.healed.report[name]) if evaluation.healed else "")
     return cells
 
 
@@ -122,6 +125,7 @@ def footnotes(run: Run) -> Iterator[str]:
         f"{charged['heads']:,.0f} heads over a window: cost {charged['total']:,.0f} (run: {executed['total']:,.0f}) "
         f"in {cost['seconds']:.0f} s."
     )
+    yield from _healing_lines(run)
     yield from run.outcome["notes"].get("summary", [])
     yield from _front_lines(run)
     if missed := run.outcome.get("missed"):
@@ -132,6 +136,23 @@ def footnotes(run: Run) -> Iterator[str]:
     if not run.outcome["repeatable"]:
         yield "Another run may end otherwise: it depended on time, or on a device that rounds differently every time."
     yield f"Kept in {run.folder}"
+
+
+def _healing_lines(run: Run) -> Iterator[str]:
+    """How plans were healed, and what that took."""
+    if run.config.heal is None:
+        return
+    windows = f"{run.record['identity']['heal_windows']} windows of the heal split"
+    healing = run.outcome["cost"].get("healing")
+    if healing is None:
+        yield f"Every plan was measured after healing by {run.config.heal}, fitted on {windows}."
+        return
+    count = len({plan for plans in run.outcome["shortlists"].values() for plan in plans})
+    yield (
+        f"Chosen among {count} plans that were healed by {run.config.heal} on {windows}, as was the dense model: "
+        f"{healing['layer_forwards']:,.0f} layer-forwards and {healing['heads']:,.0f} heads in "
+        f"{healing['seconds']:.0f} s, which no limit counts."
+    )
 
 
 def evaluations_table(document: dict[str, Any], split: str) -> Table:

@@ -1,0 +1,171 @@
+"""The training loop of the healings that train: AdamW, and checks on text that nothing is fitted on."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from searcher.healing.contract import DivergedError
+from searcher.healing.patient import Check, Patient
+
+CHECKS = 10
+"""How often the held-out windows are looked at in the course of a fit, besides before its first step."""
+LARGEST_GRADIENT = 1.0
+"""The norm that the gradients of all parameters together are cut down to."""
+BACKWARD = 2
+"""Forward passes that a backward pass counts as."""
+WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        name: of the healing, for errors.
+        steps: at most.
+        batch: windows in a step.
+        lr: the learning rate after it has risen; from there it falls to `min_lr` along half a cosine.
+        min_lr: the learning rate after the last step.
+        weight_decay: of AdamW.
+        patience: checks in a row that may be no better than the best one before the fit ends; 0 for any number.
+        seed: draws the order of the windows.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    lr: float
+    min_lr: float
+    weight_decay: float
+    patience: int
+    seed: int
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step; steps count from 0."""
+        rising = math.ceil(WARM_UP * self.steps)
+        if step < rising:
+            return self.lr * (step + 1) / rising
+        done = (step - rising) / max(1, self.steps - rising)
+        return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What to train, and on what.
+
+    Attributes:
+        parameters: float32, to be trained.
+        backward: given int64 (batch,) numbers of windows to fit on, leaves the gradients of their mean loss in the
+            parameters and returns that loss.
+        held_out: the loss on the held-out windows.
+        first: steps done before this training, where it is a part of a longer fit; the order of windows goes on.
+        steps: of the whole fit, which those who watch are told.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    backward: Callable[[Tensor], float]
+    held_out: Callable[[], float]
+    first: int
+    steps: int
+
+
+def train(patient: Patient, task: Task, recipe: Recipe) -> float:
+    """Train the parameters; they end as they were at the best check, which may be the one before the first step.
+
+    Call it outside of inference mode, with gradients on.
+
+    Args:
+        patient: has the windows to fit on; is told of the checks, and asked at every step whether to go on.
+        task: what to train.
+        recipe: how.
+
+    Returns:
+        The best loss on the held-out windows.
+
+    Raises:
+        DivergedError: a loss is no finite number.
+    """
+    optimizer = torch.optim.AdamW(task.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    order = islice(shuffled(len(patient.fit), recipe.batch, recipe.seed), task.first, None)
+    every = max(1, math.ceil(task.steps / CHECKS))
+    best, fitted = _Best(task.parameters), list[float]()
+    for step in range(recipe.steps + 1):
+        if step % every == 0 or step == recipe.steps:
+            best.offer(_check(patient, task, recipe, step, fitted))
+            fitted.clear()
+        if step == recipe.steps or 0 < recipe.patience <= best.in_vain:
+            break
+        patient.go_on()
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr_at(step)
+        fitted.append(_finite(task.backward(next(order)), task, recipe, step))
+        torch.nn.utils.clip_grad_norm_(task.parameters, LARGEST_GRADIENT)
+        optimizer.step()
+        optimizer.zero_grad()
+    best.restore()
+    return best.loss
+
+
+def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """Numbers below `count` in random order, without end and `batch` at a time: each once before any comes again.
+
+    A batch may hold the last of one round and the first of the next. There are never more at a time than there are.
+
+    Yields:
+        int64 (batch,), on the CPU.
+    """
+    generator, waiting = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.int64)
+    batch = min(batch, count)
+    while True:
+        if len(waiting) < batch:
+            waiting = torch.cat([waiting, torch.randperm(count, generator=generator)])
+        yield waiting[:batch]
+        waiting = waiting[batch:]
+
+
+def _check(patient: Patient, task: Task, recipe: Recipe, step: int, fitted: Sequence[float]) -> float:
+    held_out = _finite(task.held_out(), task, recipe, step)
+    mean = sum(fitted) / len(fitted) if fitted else math.nan
+    patient.watch(Check(task.first + step, task.steps, mean, held_out))
+    return held_out
+
+
+def _finite(loss: float, task: Task, recipe: Recipe, step: int) -> float:
+    if math.isfinite(loss):
+        return loss
+    if step == 0:  # nothing has been learnt yet
+        raise DivergedError(
+            f"Healing '{recipe.name}' cannot begin: the plan's loss is {loss}", "Heal a plan that leaves a model"
+        )
+    raise DivergedError(
+        f"Healing '{recipe.name}' diverged at step {task.first + step} (loss {loss})",
+        f"Lower its learning rate, for example lr={recipe.lr / 10:g}",
+    )
+
+
+class _Best:
+    """The parameters at the best check."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._state: list[Tensor] = []
+        self.loss, self.in_vain = math.inf, 0
+
+    def offer(self, loss: float) -> None:
+        """Keep the parameters as they are now if this loss is the lowest."""
+        if loss < self.loss:
+            self.loss, self.in_vain = loss, 0
+            self._state = [parameter.detach().clone() for parameter in self._parameters]
+        else:
+            self.in_vain += 1
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the parameters the values they had."""
+        for parameter, value in zip(self._parameters, self._state, strict=True):
+            parameter.copy_(value)
