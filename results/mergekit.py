@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from results.output import whole
-from results.run import Evaluation, Run
+from results.run import Run
 from searcher.errors import UsageError
 from searcher.plan import Part, PrunePlan
 
@@ -23,7 +23,7 @@ def recipe(run: Run, size: int | None = None, model: str | None = None) -> dict[
         UsageError: the plan removes single sublayers or every block, there is no plan of this size, or the model has
             no checkpoint that is known.
     """
-    plan = _chosen(run, size).plan
+    plan = run.chosen_of(size).plan
     source = model or _checkpoint(run)
     slices = [
         {"sources": [{"model": source, "layer_range": list(span)}]}
@@ -35,7 +35,7 @@ def recipe(run: Run, size: int | None = None, model: str | None = None) -> dict[
 def write_recipe(run: Run, path: Path, size: int | None = None, model: str | None = None) -> PrunePlan:
     """Write :func:`recipe` as YAML; returns the plan it is of. Raises UsageError as that does, or on a bad folder."""
     content = recipe(run, size, model)
-    plan = _chosen(run, size).plan
+    plan = run.chosen_of(size).plan
     head = f"# {run.record['model']} without blocks {plan}, found by the run {run.folder.name}\n"
     with whole(path) as temporary:
         temporary.write_text(head + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
@@ -60,16 +60,6 @@ def kept_spans(plan: PrunePlan, num_blocks: int) -> list[tuple[int, int]]:
     starts = [block for block in kept if block - 1 not in kept]
     ends = [block + 1 for block in kept if block + 1 not in kept]
     return list(zip(starts, ends, strict=True))
-
-
-def _chosen(run: Run, size: int | None) -> Evaluation:
-    if size is None:
-        return run.best
-    for evaluation in run.chosen:
-        if evaluation.size == size:
-            return evaluation
-    sizes = ", ".join(str(evaluation.size) for evaluation in run.chosen)
-    raise UsageError(f"{run.folder} chose no plan of size {size}", f"There are plans of size {sizes}")
 
 
 def _checkpoint(run: Run) -> str:

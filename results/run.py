@@ -145,6 +145,20 @@ class Run:
         """The chosen plan of the full size asked for."""
         return next(e for e in self.chosen if e.size == self.outcome["size"])
 
+    def chosen_of(self, size: int | None = None) -> Evaluation:
+        """The chosen plan of a size, by default of the full one.
+
+        Raises:
+            UsageError: the run has chosen none of this size.
+        """
+        if size is None:
+            return self.best
+        for evaluation in self.chosen:
+            if evaluation.size == size:
+                return evaluation
+        sizes = ", ".join(str(evaluation.size) for evaluation in self.chosen)
+        raise UsageError(f"{self.folder} chose no plan of size {size}", f"There are plans of size {sizes}")
+
     def front(self) -> tuple[Evaluation, ...]:
         """The plans that no other beats on the search split in every objective, ascending by size.
 

@@ -83,16 +83,17 @@ def plan_cells(run: Run, evaluation: Evaluation) -> list[str]:
         times = report.value / dense if dense else math.nan
         shown = f"{times:.2f}x" if math.isfinite(times) else "-"
         fixed = _follows_from_plan(run, name)
-        cells += [number(report.value), shown] if fixed else [number(evaluation.search[name]), _estimate(report), shown]
+        cells += [number(report.value), shown] if fixed else [number(evaluation.search[name]), estimate(report), shown]
         if run.dense.healed and not fixed:
-            cells.append(_estimate(evaluation.healed.report[name]) if evaluation.healed else "")
+            cells.append(estimate(evaluation.healed.report[name]) if evaluation.healed else "")
     return cells
 
 
-def _estimate(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return number(estimate.value)
-    return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
+def estimate(found: Estimate) -> str:
+    """A value with its interval: 62.51 (46.32 to 83.34)."""
+    if found.low is None or found.high is None:
+        return number(found.value)
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
 
 
 def number(value: float) -> str:
@@ -148,10 +149,10 @@ def _healing_lines(run: Run) -> Iterator[str]:
         yield f"Every plan was measured after healing by {run.config.heal}, fitted on {windows}."
         return
     count = len({plan for plans in run.outcome["shortlists"].values() for plan in plans})
+    work = f"{healing['layer_forwards']:,.0f} layer-forwards and {healing['heads']:,.0f} heads"
     yield (
-        f"Chosen among {count} plans that were healed by {run.config.heal} on {windows}, as was the dense model: "
-        f"{healing['layer_forwards']:,.0f} layer-forwards and {healing['heads']:,.0f} heads in "
-        f"{healing['seconds']:.0f} s, which no limit counts."
+        f"Chosen among {count} {'plan' if count == 1 else 'plans'} healed by {run.config.heal} on {windows}, and so was "
+        f"the dense model: {work} in {healing['seconds']:.0f} s, which no limit counts."
     )
 
 

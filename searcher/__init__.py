@@ -18,6 +18,7 @@ from searcher.plan import Budget, Granularity, PrunePlan, Unit
 if TYPE_CHECKING:
     from results.comparison import Comparison
     from results.run import Run
+    from searcher.heal_by_hand import Healings
 
 __all__ = [
     "Budget",
@@ -27,6 +28,7 @@ __all__ = [
     "UsageError",
     "compare",
     "evaluate",
+    "heal",
     "load_run",
     "report",
     "run",
@@ -155,3 +157,60 @@ def evaluate(plans: Sequence[str], *, split: str = "report", quiet: bool = False
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
         return evaluate_plans(config, plans, split, progress)
+
+
+def heal(
+    run: "str | Path | Run | None" = None,
+    *,
+    plan: str | None = None,
+    size: int | None = None,
+    heal: Sequence[str] | str = (),
+    runs_dir: str | Path | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> "Healings":
+    """Heal a plan in one or several ways, and measure it before and after on the report split.
+
+    Args:
+        run: a finished run or its folder, whose chosen plan is healed; model, text and objectives are the run's.
+        plan: or a plan by hand, such as `"3-5,9"`.
+        size: which of the run's chosen plans; by default that of the full size.
+        heal: the healings, such as `"lora:steps=200"`; by default that of the run, or `lora`.
+        runs_dir: where repairs are kept; by default beside the run, or in `runs`.
+        quiet: show no progress on stderr.
+        options: the measurement options of :func:`run`.
+
+    Returns:
+        Values before and after each healing, and of the dense model healed the same way.
+
+    Raises:
+        UsageError: a plan, healing or option does not fit.
+    """
+    check_own_packages()
+    from searcher.config import MeasurementConfig, make_config
+    from searcher.heal_by_hand import heal_plan_by_hand
+    from searcher.progress import Progress
+
+    removed, options, beside = _planned(run, plan, size, options)
+    recipes = [heal] if isinstance(heal, str) else list(heal)
+    recipes = recipes or [options.get("heal") or "lora"]
+    config = make_config(MeasurementConfig, options)
+    with Progress(quiet) as progress:
+        return heal_plan_by_hand(config, removed, recipes, Path(runs_dir or beside), progress)
+
+
+def _planned(
+    run: "str | Path | Run | None", plan: str | None, size: int | None, options: dict[str, Any]
+) -> tuple[PrunePlan, dict[str, Any], Path]:
+    """The plan of a run or one by hand, the options of measurement, and the folder of runs."""
+    if (run is None) == (plan is None):
+        raise UsageError("Give a run folder or a plan, one of them", "Such as runs/greedy, or --plan 3-5,9")
+    if plan is not None:
+        if size is not None:
+            raise UsageError("--size chooses among the plans of a run, but a plan was given", "Leave it out")
+        return PrunePlan.parse(plan), options, Path("runs")
+    (opened,) = _opened([run])  # type: ignore[list-item]
+    from searcher.config import MeasurementConfig
+
+    measured = {name: value for name, value in opened.config.model_dump().items() if name in MeasurementConfig.kinds()}
+    return opened.chosen_of(size).plan, measured | options, opened.folder.parent

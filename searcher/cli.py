@@ -78,6 +78,46 @@ def evaluate(
 
 
 @app.command()
+@takes(MeasurementConfig, without=("heal",))
+def heal(
+    options: dict[str, Any],
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, whose chosen plan is healed.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Or a plan by hand, such as 3-5,9.")] = None,
+    size: Annotated[int | None, typer.Option(help="Size of the run's chosen plan. Default: the full size.")] = None,
+    heal: Annotated[
+        list[str] | None,
+        typer.Option(help="How, such as bias or lora:steps=200; may be repeated. Default: that of the run, or lora."),
+    ] = None,
+    runs_dir: Annotated[
+        Path | None, typer.Option(help="Where repairs are kept. Default: the folder of the run's folder, or runs.")
+    ] = None,
+    output: Format = "table",
+) -> None:
+    """Heal a plan, and measure it before and after on text that neither search nor healing has seen.
+
+    The dense model is healed the same way, as a control: a part of what healing gains is that the model gets used to
+    the text. What was healed is kept, so that the same command, and export, need not do it again. [b]searcher list
+    healings[/b] shows what there is.
+
+    Examples:
+
+    [b]searcher heal runs/greedy --heal bias --heal linear --heal lora:steps=200[/b]
+
+    [b]searcher heal --plan 4,13-18,26 --heal lora:steps=200,where=after,iterative=true[/b]
+    """
+    options = combined({}, options)
+    found = searcher.heal(run, plan=plan, size=size, heal=heal or (), runs_dir=runs_dir, **options)
+    from results.healings import healings_document, healings_lines
+
+    if output == "json":
+        _print_json(healings_document(found))
+    else:
+        from results.table import show
+
+        show(*healings_lines(found))
+
+
+@app.command()
 def convert(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
     output: Annotated[

@@ -13,6 +13,7 @@ from searcher.cost import Prices
 from searcher.errors import UsageError
 from searcher.groups import GROUP_TOKENS, Group, blaming
 from searcher.healer import Healer, HealingStopped
+from searcher.healing.heal import Healed
 from searcher.healing.patient import Meter
 from searcher.job import Job
 from searcher.kept import KeptStates
@@ -105,20 +106,23 @@ class Evaluator:
             if not (going() and job.begin(1)):
                 return
             try:
-                repair = self.healer.repair(plan, going)
+                healed = self.healer.healed(plan, going)
             except HealingStopped:
                 return
             heads = None
             if job.group.replayed:
-                heads = Heads(self.replay, batch.ids, batch.scored, [self._replayed(batch.ids, plan, repair)], (1,))
-            yield ReplayedCandidate(self.replay, plan, batch, heads, repair=partial(_or_none, repair)), _keep_nothing
+                heads = Heads(self.replay, batch.ids, batch.scored, [self._replayed(batch.ids, plan, healed)], (1,))
+            yield (
+                ReplayedCandidate(self.replay, plan, batch, heads, repair=partial(_itself, healed.repair)),
+                _keep_nothing,
+            )
 
-    def _replayed(self, ids: Tensor, plan: PrunePlan, repair: Repair | None) -> Tensor:
+    def _replayed(self, ids: Tensor, plan: PrunePlan, healed: Healed) -> Tensor:
         """(rows, tokens, hidden size): the states of a healed plan after the last block, NaN if its fit ran away."""
-        if repair is None:
+        if healed.diverged:
             return torch.full_like(self.replay.embed(ids), torch.nan)
         states = []
-        with repaired(self.replay, repair):
+        with repaired(self.replay, healed.repair):
             for part in self._parts(ids):
                 ((_, hidden),) = self.replay.states(part, [plan])
                 states.append(hidden)
@@ -242,8 +246,8 @@ def _keep_nothing(score: float) -> None:
     """For candidates whose states nobody can use again."""
 
 
-def _or_none(repair: Repair | None) -> Repair:
-    return repair or Repair()
+def _itself(repair: Repair) -> Repair:
+    return repair
 
 
 def _copy(name: str, objective: Objective) -> Objective:

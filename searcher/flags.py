@@ -1,7 +1,7 @@
 """Command line flags made from a configuration, so that every option is written down once, in `searcher.config`."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, get_origin
 
 import typer
@@ -21,8 +21,8 @@ PANELS: dict[Kind, str] = {
 Command = Callable[..., None]
 
 
-def takes(config: type[MeasurementConfig]) -> Callable[[Command], Command]:
-    """Give a command a flag for every field of the configuration.
+def takes(config: type[MeasurementConfig], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command a flag for every field of the configuration, without some that it declares itself.
 
     The command's first parameter, `options`, receives those that were given, by field name. A field of options by
     name (`strategy_args`) becomes a flag that may be repeated (`--strategy-arg name=value`); see :func:`combined`.
@@ -30,10 +30,11 @@ def takes(config: type[MeasurementConfig]) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         _, *own = inspect.signature(command).parameters.values()
-        flags = [_flag(name, field, config.kinds()[name]) for name, field in config.model_fields.items()]
+        fields = {name: field for name, field in config.model_fields.items() if name not in without}
+        flags = [_flag(name, field, config.kinds()[name]) for name, field in fields.items()]
 
         def with_flags(**given: Any) -> None:
-            options = {name: given.pop(name) for name in config.model_fields}
+            options = {name: given.pop(name) for name in fields}
             command({name: value for name, value in options.items() if value is not None}, **given)
 
         keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*flags, *own)]

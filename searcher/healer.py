@@ -10,10 +10,9 @@ import torch
 
 from searcher import registry
 from searcher.cost import Prices
-from searcher.errors import UsageError
 from searcher.heal_text import HealText
-from searcher.healing.contract import DivergedError, Gaps, Healing, Scope
-from searcher.healing.heal import heal_plan
+from searcher.healing.contract import Gaps, Healing, Scope
+from searcher.healing.heal import Healed, heal_plan
 from searcher.healing.patient import Check, Meter, Patient
 from searcher.notation import parse_recipe
 from searcher.plan import Granularity, PrunePlan
@@ -34,14 +33,14 @@ class _Repairs:
 
     watch: Callable[[PrunePlan, Check], None] = lambda plan, check: None
     lock: threading.Lock = field(default_factory=threading.Lock)
-    futures: OrderedDict[PrunePlan, "Future[Repair | None]"] = field(default_factory=OrderedDict)
+    futures: OrderedDict[PrunePlan, "Future[Healed]"] = field(default_factory=OrderedDict)
 
-    def claim(self, plan: PrunePlan) -> tuple["Future[Repair | None]", bool]:
+    def claim(self, plan: PrunePlan) -> tuple["Future[Healed]", bool]:
         """The plan's repair, there or to come, and whether it is the caller's to make."""
         with self.lock:
             if plan in self.futures:
                 return self.futures[plan], False
-            future: Future[Repair | None] = Future()
+            future: Future[Healed] = Future()
             self.futures[plan] = future
             while len(self.futures) > KEPT_REPAIRS:
                 self.futures.popitem(last=False)
@@ -139,10 +138,8 @@ class Healer:
             self._gaps = self._healing.gaps(self._patient, self._limit)
         return self._gaps
 
-    def repair(self, plan: PrunePlan, going: Callable[[], bool] = lambda: True) -> Repair | None:
-        """For scope `plan`: what healing it has given; None if the fit ran away.
-
-        A plan that cannot be healed so stays as it is.
+    def healed(self, plan: PrunePlan, going: Callable[[], bool] = lambda: True) -> Healed:
+        """For scope `plan`, or where each plan is healed alone: what healing it has given.
 
         Args:
             plan: what is removed.
@@ -159,25 +156,21 @@ class Healer:
         future, mine = self._repairs.claim(plan)
         if not mine:
             return future.result()
+        watched = replace(self._patient, go_on=go_on, watch=lambda check: self._repairs.watch(plan, check))
         try:
-            repair = self._heal(plan, go_on)
+            healed = heal_plan(self._healing, watched, plan)
         except BaseException as error:
             self._repairs.forget(plan)
             future.set_exception(error)
             raise
-        future.set_result(repair)
-        return repair
-
-    def _heal(self, plan: PrunePlan, go_on: Callable[[], None]) -> Repair | None:
-        try:
-            watched = replace(self._patient, go_on=go_on, watch=lambda check: self._repairs.watch(plan, check))
-            healed = heal_plan(self._healing, watched, plan)
-        except DivergedError:
-            return None
-        except UsageError:  # such as one that needs an FFN before every gap
-            return Repair()
         self._patient.meter.count(healed.work.layer_forwards, healed.work.heads)
-        return healed.repair
+        future.set_result(healed)
+        return healed
+
+    def remember(self, plan: PrunePlan, healed: Healed) -> None:
+        """A plan has been healed before."""
+        future, _ = self._repairs.claim(plan)
+        future.set_result(healed)
 
     def watched_by(self, watch: Callable[[PrunePlan, Check], None]) -> None:
         """From now on tell this of every check of a fit, and those of the other healers of this process."""

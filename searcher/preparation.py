@@ -151,8 +151,9 @@ def prepare(
             memory = None if config.memory is None else parse_bytes(config.memory)
             treatment = None
             if healing is not None:
-                heal_text = _cut_heal(config, text, model, resolved)
-                say(_heal_line(heal_text))
+                heal_text = cut_heal(config, text, model, str(resolved["heal"]))
+                resolved["heal_windows"] = heal_text.rows
+                say(f"Healing by {heal_text.recipe}, {len(heal_text.held_out)} of {heal_text.rows} windows held out")
                 treatment = begin_treatment(heal_text, replay, prices, granularity)
             heal_with = None if treatment is None else treatment.text
             local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_with)
@@ -200,19 +201,21 @@ def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
     return fields
 
 
-def _cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, resolved: dict[str, Any]) -> HealText:
+def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, recipe: str) -> HealText:
+    """The windows of a healing, as many as the configuration says, or up to the default.
+
+    Raises:
+        UsageError: the text is too short.
+    """
+    defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
     return cut_heal_text(
         text.heal,
         model.tokenizer,
-        tokens=resolved["window_tokens"],
-        count=resolved["heal_windows"],
+        tokens=config.window_tokens or defaults["window_tokens"],
+        count=config.heal_windows or defaults["heal_windows"],
         fewer=config.heal_windows is None,
-        recipe=resolved["heal"],
+        recipe=recipe,
     )
-
-
-def _heal_line(text: HealText) -> str:
-    return f"Healing by {text.recipe}: fitted on {len(text.fit)} windows, {len(text.held_out)} held out"
 
 
 def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, Windows]:

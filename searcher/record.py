@@ -90,7 +90,7 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
         "sizes": {name: amounts.to_json() for name, amounts in prepared.amounts.items()},
         "documents": {split: list(numbers) for split, numbers in prepared.documents.items()},
         "layout": layout_to_json(prepared.crew.layout),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": versions(),
         "hardware": _hardware(prepared),
         **kept,
     }
@@ -124,6 +124,11 @@ def _check_limits(folder: Path, before: dict[str, Any], limits: dict[str, Any]) 
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

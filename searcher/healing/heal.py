@@ -3,7 +3,8 @@
 import time
 from dataclasses import dataclass, replace
 
-from searcher.healing.contract import Healing
+from searcher.errors import UsageError
+from searcher.healing.contract import DivergedError, Healing
 from searcher.healing.patient import Meter, Patient
 from searcher.plan import PrunePlan
 from searcher.repair import Repair
@@ -20,6 +21,8 @@ class Healed:
         after: the same with what was fitted.
         work: what was run for it.
         seconds: how long it took.
+        failure: why there is no repair, where the plan cannot be healed so or the fit ran away.
+        diverged: whether the fit ran away.
     """
 
     repair: Repair
@@ -28,19 +31,20 @@ class Healed:
     after: float
     work: Meter
     seconds: float
+    failure: str = ""
+    diverged: bool = False
 
 
 def heal_plan(healing: Healing, patient: Patient, plan: PrunePlan) -> Healed:
-    """Fit a healing to a plan; the empty plan is the control, the dense model healed the same way.
-
-    Raises:
-        UsageError: the plan or model cannot be healed so.
-        DivergedError: the fit ran away.
-    """
+    """Fit a healing to a plan; the empty plan is the control, the dense model healed the same way."""
     started, work = time.monotonic(), Meter()
     patient = replace(patient, meter=work)
     before = patient.loss(plan, Repair())
-    repair = healing.heal(patient, plan)
+    try:
+        repair = healing.heal(patient, plan)
+    except UsageError as error:
+        diverged, seconds = isinstance(error, DivergedError), time.monotonic() - started
+        return Healed(Repair(), False, before, before, work, seconds, str(error), diverged)
     after = patient.loss(plan, repair) if repair else before
     helps = after < before
     return Healed(

@@ -1,0 +1,98 @@
+"""What healing has given: the table and the JSON document of `searcher heal`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from results.intervals import interval
+from results.run import Estimate
+from results.table import estimate, number
+
+if TYPE_CHECKING:
+    from searcher.heal_by_hand import HealedPlan, Healings, Rows
+
+
+def healings_document(found: "Healings") -> dict[str, Any]:
+    """The JSON document: every value with its 95% interval on the report split."""
+    return {
+        "model": found.model,
+        "text": found.text,
+        "plan": str(found.plan),
+        "heal_windows": found.windows,
+        "window_tokens": found.window_tokens,
+        "dense": _to_json(found, found.dense),
+        "before": _to_json(found, found.before),
+        "healings": [_healing_to_json(found, one) for one in found.healed],
+    }
+
+
+def healings_lines(found: "Healings") -> Iterator[Table | str]:
+    """The table: the plan before and after each healing, and the dense model healed the same way."""
+    yield escape(f"{found.model} on {found.text}, plan {found.plan}")
+    table = Table()
+    table.add_column("healing")
+    for name in found.objectives:
+        table.add_column(f"report {name} (95% interval)", justify="right")
+        table.add_column(f"dense {name}, healed the same", justify="right")
+    for column in ("held-out loss", "tokens trained on", "layer-forwards", "seconds", "adds"):
+        table.add_column(column, justify="right")
+    table.add_row("none", *_cells(found, found.before, found.dense), *[""] * 5)
+    for one in found.healed:
+        work = (f"{one.plan.work.tokens:,}" if one.plan.work.tokens else "", f"{one.plan.work.layer_forwards:,.0f}")
+        table.add_row(
+            one.recipe,
+            *_cells(found, one.rows, one.control_rows),
+            f"{number(one.plan.before)} to {number(one.plan.after)}",
+            *work,
+            f"{one.plan.seconds:.0f}",
+            f"{number(_added(one))} parameters" if _added(one) else "",
+        )
+    yield table
+    yield (
+        f"Fitted on {found.windows} windows of {found.window_tokens} tokens of the heal split, of which the last fifth "
+        "was held out; all read the same ones."
+    )
+    for one in found.healed:
+        if one.plan.failure:
+            yield escape(f"{one.recipe} has not healed the plan: {one.plan.failure}")
+        elif one.plan.dropped:
+            yield escape(f"{one.recipe} did not help on the held-out windows, and was dropped.")
+
+
+def _cells(found: "Healings", rows: "Rows", control: "Rows") -> Iterator[str]:
+    for name, objective in found.objectives.items():
+        yield estimate(_estimate(found, rows, name))
+        yield number(objective.value(control[name]))
+
+
+def _estimate(found: "Healings", rows: "Rows", name: str) -> Estimate:
+    objective = found.objectives[name]
+    documents = list(found.documents) if objective.reads == "windows" else None
+    return Estimate(objective.value(rows[name]), *interval(objective, rows[name], documents))
+
+
+def _to_json(found: "Healings", rows: "Rows") -> dict[str, Any]:
+    return {name: vars(_estimate(found, rows, name)) for name in found.objectives}
+
+
+def _healing_to_json(found: "Healings", one: "HealedPlan") -> dict[str, Any]:
+    return {
+        "heal": one.recipe,
+        "report": _to_json(found, one.rows),
+        "control": _to_json(found, one.control_rows),
+        "held_out": {"before": one.plan.before, "after": one.plan.after},
+        "dropped": one.plan.dropped,
+        "failure": one.plan.failure,
+        "trained_tokens": one.plan.work.tokens,
+        "layer_forwards": one.plan.work.layer_forwards,
+        "heads": one.plan.work.heads,
+        "seconds": one.plan.seconds,
+        "parameters_added": _added(one),
+    }
+
+
+def _added(one: "HealedPlan") -> int:
+    """Parameters that the repair adds to the pruned model."""
+    return sum(p.numel() for stand_in in one.plan.repair.after.values() for p in stand_in.module.parameters())

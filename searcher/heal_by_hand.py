@@ -1,0 +1,173 @@
+"""Healing one plan in several ways, side by side, with the dense model healed the same ways."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from searcher import registry
+from searcher.config import MeasurementConfig
+from searcher.crew import one_core, open_crew
+from searcher.granularity import granularity_of
+from searcher.healer import make_healing
+from searcher.healing.heal import Healed
+from searcher.measurement import Measurements
+from searcher.notation import parse_bytes, parse_recipe, plain_recipe
+from searcher.objective import Objective, Split
+from searcher.plan import PrunePlan
+from searcher.preparation import Prepared, cut_heal, make_objectives, prepare
+from searcher.progress import Progress
+from searcher.record import versions
+from searcher.repair_store import load_healed, place_for, save_healed
+
+DENSE = PrunePlan()
+FOLDER = "healed"
+"""Where repairs are kept, in the folder of runs."""
+Rows = dict[str, NDArray[np.float64]]
+"""An objective's numbers on the report split, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class HealedPlan:
+    """A plan healed in one way.
+
+    Attributes:
+        recipe: how.
+        plan: the healed plan.
+        control: the dense model, healed the same way.
+        rows: numbers of the healed plan.
+        control_rows: numbers of the healed dense model.
+    """
+
+    recipe: str
+    plan: Healed
+    control: Healed
+    rows: Rows
+    control_rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Healings:
+    """A plan before and after healing, on the report split.
+
+    Attributes:
+        model: its name.
+        text: its name.
+        plan: what is removed.
+        objectives: by label.
+        documents: of each report window, the document it was cut from.
+        windows: windows of the heal split, those held out among them.
+        window_tokens: their length.
+        dense: numbers of the dense model.
+        before: numbers of the plan as it is.
+        healed: the healings, in the order asked for.
+    """
+
+    model: str
+    text: str
+    plan: PrunePlan
+    objectives: dict[str, Objective]
+    documents: tuple[int, ...]
+    windows: int
+    window_tokens: int
+    dense: Rows
+    before: Rows
+    healed: tuple[HealedPlan, ...]
+
+
+def heal_plan_by_hand(
+    config: MeasurementConfig, plan: PrunePlan, recipes: Sequence[str], store: Path, progress: Progress
+) -> Healings:
+    """See `searcher.heal`, which this is.
+
+    Args:
+        config: what is measured, on what; its own healing is not looked at.
+        plan: what to remove.
+        recipes: the healings.
+        store: the folder of runs, in which repairs are kept.
+        progress: is told how it goes.
+    """
+    recipes = tuple(dict.fromkeys(map(plain_recipe, recipes)))
+    for recipe in recipes:
+        make_healing(recipe)  # a bad one is refused before the model loads
+    config = config.model_copy(update={"heal": None, "workers": 0})
+    prepared = prepare(config, make_objectives(config), granularity_of([plan]), progress.say)
+    plan.check(prepared.model.num_blocks)
+    with contextlib.closing(prepared.crew) as crew:
+        plain = _measure(crew, "report", plan, progress)
+    heal_text = cut_heal(config, prepared.text, prepared.model, "")
+    healed = []
+    for recipe in recipes:
+        progress.say(f"Healing {plan} and the dense model by {recipe}")
+        healed.append(_heal(config, prepared, replace(heal_text, recipe=recipe), plan, store, progress))
+    return Healings(
+        prepared.model.name,
+        prepared.text.name,
+        plan,
+        prepared.objectives,
+        prepared.documents["report"],
+        heal_text.rows,
+        prepared.resolved["window_tokens"],
+        plain[DENSE],
+        plain[plan],
+        tuple(healed),
+    )
+
+
+def repair_identity(
+    config: MeasurementConfig, prepared: Prepared, plan: PrunePlan, recipe: str, rows: int
+) -> dict[str, Any]:
+    """All that a repair depends on, as JSON values."""
+    names = ("dtype", "device_type", "window_tokens")
+    return {
+        **{name: prepared.resolved[name] for name in names},
+        "model_fingerprint": prepared.model.fingerprint,
+        "text_fingerprint": prepared.text.fingerprint,
+        "heal_windows": rows,
+        "plan": str(plan),
+        "recipe": recipe,
+        "source": registry.source_fingerprint("healing", parse_recipe(recipe)[0]),
+        "versions": versions(),
+    }
+
+
+def _heal(
+    config: MeasurementConfig, prepared: Prepared, text: Any, plan: PrunePlan, store: Path, progress: Progress
+) -> HealedPlan:
+    """Heal the plan and the dense model, or take what was kept of it, and measure both."""
+    objectives = make_objectives(config)
+    windows: dict[Split, torch.Tensor] = {"healed-report": prepared.windows["report"]}
+    memory = None if config.memory is None else parse_bytes(config.memory)
+    cores = torch.get_num_threads()
+    with torch.inference_mode(), one_core():
+        tokenizer, prices = prepared.model.tokenizer, prepared.prices
+        crew = open_crew(prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text)
+    healer = crew.evaluator.healer
+    assert healer is not None, "the crew was given a healing"
+    identities = {p: repair_identity(config, prepared, p, text.recipe, text.rows) for p in (plan, DENSE)}
+    places = {p: place_for(store / FOLDER, identity) for p, identity in identities.items()}
+    kept = {p: load_healed(place, prepared.replay.architecture) for p, place in places.items()}
+    for one, known in kept.items():
+        if known is not None:
+            healer.remember(one, known)
+    crew.watch(progress.healing)
+    rows = _measure(crew, "healed-report", plan, progress)
+    found = {one: healer.healed(one) for one in (plan, DENSE)}
+    for one, healed in found.items():
+        if kept[one] is None:
+            save_healed(places[one], healed, identities[one])
+    return HealedPlan(text.recipe, found[plan], found[DENSE], rows[plan], rows[DENSE])
+
+
+def _measure(crew: Any, split: Split, plan: PrunePlan, progress: Progress) -> dict[PrunePlan, Rows]:
+    known = Measurements(crew.layout)
+    plans = tuple(dict.fromkeys([plan, DENSE]))
+    for line in progress.counted(crew.measure(split, plans, known), len(plans)):
+        known.add(line)
+    labels = {name: None for group in crew.layout[split] for name in group.objectives}
+    return {one: {label: known.rows(split, one, label) for label in labels} for one in plans}

@@ -1,0 +1,98 @@
+"""Repairs in a folder, so that a plan that took minutes to heal is healed once."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from searcher.architecture import Architecture
+from searcher.errors import UsageError
+from searcher.healing.heal import Healed
+from searcher.healing.patient import Meter
+from searcher.journal import read_json, write_json
+from searcher.plan import Action
+from searcher.repair import LowRank, Place, Repair, StandIn
+from searcher.standins import build, describe
+
+NOTES, TENSORS = "healed.json", "repair.safetensors"
+
+
+def place_for(folder: Path, identity: Mapping[str, Any]) -> Path:
+    """The folder for what is fully described by these JSON values: model, text, plan, recipe, versions."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return folder / digest[:16]
+
+
+def save_healed(folder: Path, healed: Healed, identity: Mapping[str, Any]) -> None:
+    """Write a healed plan; the notes come last, and say that all is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    repair = healed.repair
+    tensors: dict[str, Tensor] = {}
+    for name, added in repair.added.items():
+        tensors |= {f"added/{name}/left": added.left, f"added/{name}/right": added.right}
+    tensors |= {f"weights/{name}": weight for name, weight in repair.weights.items()}
+    for (block, action), stand_in in repair.after.items():
+        own = stand_in.module.state_dict()
+        tensors |= {f"after/{block}/{int(action)}/{name}": tensor for name, tensor in own.items()}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+    after = [
+        {"block": block, "action": int(action), "like": one.like}
+        | ({"module": describe(one.module)} if one.like is None else {})
+        for (block, action), one in repair.after.items()
+    ]
+    write_json(
+        folder / NOTES,
+        {
+            "identity": dict(identity),
+            "after": after,
+            "dropped": healed.dropped,
+            "before": healed.before,
+            "after_loss": healed.after,
+            "work": vars(healed.work),
+            "seconds": healed.seconds,
+            "failure": healed.failure,
+            "diverged": healed.diverged,
+        },
+    )
+
+
+def load_healed(folder: Path, architecture: Architecture) -> Healed | None:
+    """What :func:`save_healed` wrote, for a model on its device; None if nothing whole is there."""
+    try:
+        notes, tensors = read_json(folder / NOTES), load_file(folder / TENSORS)
+        return _healed(notes, tensors, architecture)
+    except (UsageError, OSError, ValueError, LookupError, TypeError, RuntimeError):
+        return None  # it is healed again
+
+
+def _healed(notes: Mapping[str, Any], tensors: Mapping[str, Tensor], architecture: Architecture) -> Healed:
+    parameter = next(architecture.blocks.parameters())
+    on_device = {name: tensor.to(parameter.device) for name, tensor in tensors.items()}
+    lefts = [name for name in on_device if name.startswith("added/") and name.endswith("/left")]
+    added = {
+        name.split("/")[1]: LowRank(on_device[name], on_device[f"{name.removesuffix('/left')}/right"]) for name in lefts
+    }
+    weights = {n.removeprefix("weights/"): tensor for n, tensor in on_device.items() if n.startswith("weights/")}
+    after: dict[Place, StandIn] = {}
+    for note in notes["after"]:
+        module = build(note["module"]) if note["like"] is None else copy.deepcopy(architecture.blocks[note["like"]])
+        prefix = f"after/{note['block']}/{note['action']}/"
+        own = {n.removeprefix(prefix): tensor for n, tensor in on_device.items() if n.startswith(prefix)}
+        module.to(parameter.device, parameter.dtype).load_state_dict(own)
+        module.eval().requires_grad_(False)
+        after[note["block"], Action(note["action"])] = StandIn(module, note["like"])
+    return Healed(
+        Repair(added, weights, after),
+        notes["dropped"],
+        float(notes["before"]),
+        float(notes["after_loss"]),
+        Meter(**notes["work"]),
+        notes["seconds"],
+        notes["failure"],
+        notes["diverged"],
+    )
