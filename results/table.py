@@ -151,8 +151,8 @@ def _healing_lines(run: Run) -> Iterator[str]:
     count = len({plan for plans in run.outcome["shortlists"].values() for plan in plans})
     work = f"{healing['layer_forwards']:,.0f} layer-forwards and {healing['heads']:,.0f} heads"
     yield (
-        f"Chosen among {count} {'plan' if count == 1 else 'plans'} healed by {run.config.heal} on {windows}, and so was "
-        f"the dense model: {work} in {healing['seconds']:.0f} s, which no limit counts."
+        f"Chosen among {count} {'plan' if count == 1 else 'plans'} healed by {run.config.heal} on {windows}, with the "
+        f"dense model as a control: {work} in {healing['seconds']:.0f} s, which no limit counts."
     )
 
 

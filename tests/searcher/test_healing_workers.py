@@ -1,0 +1,64 @@
+"""Ray workers heal plans as one process does."""
+
+import contextlib
+from pathlib import Path
+
+import healings
+import pytest
+import torch
+from families import VOCABULARY, tiny_model
+
+from objectives.loss import Perplexity
+from searcher.actor import Objectives
+from searcher.crew import open_crew
+from searcher.heal_text import HealText
+from searcher.healer import begin_treatment
+from searcher.measurement import Measurements
+from searcher.plan import Granularity, PrunePlan
+from searcher.prices import measure_prices
+from searcher.selfcheck import open_replay
+from searcher.testing import tiny_tokenizer
+from searcher.workers import WorkerCrew
+
+pytest.importorskip("ray")
+
+HEALINGS = Path(healings.__file__)
+WINDOWS = torch.randint(VOCABULARY, (8, 32), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("scope", ["plan", "unit", "gap"])
+def test_two_workers_give_the_same_bits(scope):
+    """Each worker heals for itself; matrices and adapters fitted there are those fitted here."""
+    recipe = {
+        "plan": "lora:steps=4,lr=0.01,batch=2,rank=2",
+        "unit": f"{HEALINGS}:Shifted",
+        "gap": f"{HEALINGS}:Turned",
+    }[scope]
+    split = "healed-search" if scope == "plan" else "search"
+    plans = [PrunePlan.parse(text) for text in ("1", "2,3", "0.attn", "1.ffn,3", "dense", "3")]
+    generator = torch.Generator().manual_seed(4)
+    fit, held_out = (torch.randint(VOCABULARY, (rows, 32), generator=generator) for rows in (6, 3))
+
+    def healing_crew():
+        model = tiny_model("llama").to(torch.bfloat16)
+        with torch.inference_mode():
+            replay = open_replay(model, Granularity.SUBLAYER)
+            prices, text = measure_prices(replay, 32), HealText(recipe, fit, held_out)
+            begin_treatment(text, replay, prices, Granularity.SUBLAYER)
+            windows = {"search": WINDOWS, "healed-search": WINDOWS}
+            return open_crew(
+                replay, {"perplexity": Perplexity()}, windows, tiny_tokenizer(), prices, cores=1, healing=text
+            )
+
+    def values(crew):
+        known = Measurements(crew.layout)
+        for line in crew.measure(split, plans, known):
+            known.add(line)
+        return {plan: known.rows(split, plan, "perplexity").tolist() for plan in plans}
+
+    crew = WorkerCrew(healing_crew(), Objectives({"perplexity": ("perplexity", {})}), 2, None, 2 << 30)
+    with contextlib.closing(crew):
+        found = values(crew)
+        assert len(crew.workers) == 2
+    assert found == values(healing_crew())
+    assert len({tuple(numbers) for numbers in found.values()}) == len(plans)
