@@ -1,4 +1,4 @@
-"""What there is: strategies, objectives and runs."""
+"""What there is: strategies, objectives, healings and runs."""
 
 import inspect
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from searcher.config import RunConfig, make_config
 from searcher.cost import Limits, Prices, Tariff
 from searcher.errors import UsageError
 from searcher.forecast import forecast
+from searcher.healing.contract import Healing
 from searcher.journal import RUN_FILE, read_json
 from searcher.objective import Objective
 from searcher.plan import Granularity
@@ -23,28 +24,38 @@ ASSUMED = Prices((1.0, 0.7, 0.3, 0.0), 1.0)
 WINDOWS = 8
 
 
+HEADINGS: dict[registry.Kind, tuple[str, ...]] = {
+    "strategy": ("", ""),
+    "objective": ("objective", "better", "unit", "what it measures"),
+    "healing": ("healing", "fitted to", "what it does"),
+}
+
+
 def plugin_lines(kind: registry.Kind, verbose: bool) -> Iterator[Table | str]:
-    """The strategies or objectives, a line each; verbose: their whole documentation and options."""
+    """The strategies, objectives or healings, a line each; verbose: their whole documentation and options."""
     if not verbose:
-        table = Table(box=None, show_header=kind == "objective", pad_edge=False)
-        for column in ("objective", "better", "unit", "what it measures") if kind == "objective" else ("", ""):
+        table = Table(box=None, show_header=kind != "strategy", pad_edge=False)
+        for column in HEADINGS[kind]:
             table.add_column(column, style="bold" if not table.columns else None)
         for name in registry.names(kind):
             cls = registry.find(kind, name)
-            table.add_row(name, *_direction_and_unit(cls), (inspect.getdoc(cls) or "").split("\n")[0])
+            table.add_row(name, *_properties(cls), (inspect.getdoc(cls) or "").split("\n")[0])
         yield table
         return
     for name, place in registry.names(kind).items():
         cls = registry.find(kind, name)
-        yield "  ".join([f"[b]{name}[/b]  ({place})", *_direction_and_unit(cls)])
+        yield "  ".join([f"[b]{name}[/b]  ({place})", *_properties(cls)])
         yield _indented(inspect.getdoc(cls) or "")
         for option in registry.options(cls):
-            yield f"    --{kind}-arg {option.name}=…  {option.type}, default {option.default}".replace("[", r"\[")
+            given = f"--heal {name}:" if kind == "healing" else f"--{kind}-arg "
+            yield f"    {given}{option.name}=…  {option.type}, default {option.default}".replace("[", r"\[")
         yield ""
 
 
-def _direction_and_unit(cls: type) -> tuple[str, ...]:
-    """Of an objective; nothing for a strategy."""
+def _properties(cls: type) -> tuple[str, ...]:
+    """Direction and unit of an objective, what a healing is fitted to; nothing for a strategy."""
+    if issubclass(cls, Healing):
+        return ({"unit": "each unit", "gap": "each gap", "plan": "a whole plan"}[cls.scope],)
     if not issubclass(cls, Objective):
         return ()
     return ("lower" if cls.lower_is_better else "higher"), cls.unit

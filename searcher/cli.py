@@ -206,7 +206,7 @@ def report(
 
 @app.command("list")
 def list_(
-    what: Annotated[Literal["strategies", "objectives", "runs"], typer.Argument(help="What to list.")],
+    what: Annotated[Literal["strategies", "objectives", "healings", "runs"], typer.Argument(help="What to list.")],
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what each does, and every option.")] = False,
     budget: Annotated[
         str | None, typer.Option(help="Show what each strategy costs for this budget, such as 8 or 1-8.")
@@ -215,7 +215,7 @@ def list_(
     blocks: Annotated[int, typer.Option(help="Blocks of the model it is for. Default: 30.", min=1)] = 30,
     runs_dir: Annotated[str, typer.Option(help="Where run folders are.")] = "runs",
 ) -> None:
-    """List the strategies and objectives there are, or the runs you have made.
+    """List the strategies, objectives and healings there are, or the runs you have made.
 
     Example: [b]searcher list strategies --verbose --budget 25% --granularity sublayer --blocks 32[/b]
     """
@@ -224,11 +224,13 @@ def list_(
         raise UsageError(f"--budget says what strategies cost, but {what} are listed", "Leave it out")
     from results.listing import costs_table, plugin_lines, run_lines
     from results.table import show
+    from searcher.registry import PLURAL, Kind
 
     if what == "runs":
         show(*run_lines(Path(runs_dir)))
     else:
-        show(*plugin_lines("strategy" if what == "strategies" else "objective", verbose))
+        kinds: dict[str, Kind] = {plural: kind for kind, plural in PLURAL.items()}
+        show(*plugin_lines(kinds[what], verbose))
     if budget is not None:
         show(costs_table(budget, granularity, blocks))
 
