@@ -151,7 +151,7 @@ class Inserted(nn.Module):
 
 
 class Nothing(nn.Module):
-    """In the place of a sublayer: it adds zero, has no weights, and its keys and values take no memory.
+    """In the place of a sublayer: it adds zero, has no weights, and keeps next to nothing in a key-value cache.
 
     Args:
         returns: what the sublayer returned: None for a tensor, a tuple as long as its.
@@ -170,9 +170,10 @@ class Nothing(nn.Module):
 
 
 def keep_count(index: int | None, hidden: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Note the new tokens in a key-value cache, if one is handed over, with keys of no width: they take no memory.
+    """Note the new tokens in a key-value cache, if one is handed over, with keys and values of a single number each.
 
-    A cache counts its tokens by one of its layers, and masks are made from that count.
+    A cache counts its tokens by one of its layers, and masks are made from that count; it takes keys of no width for
+    none at all.
 
     Args:
         index: the place in the cache; None if there is none.
@@ -182,7 +183,7 @@ def keep_count(index: int | None, hidden: Tensor, args: tuple[Any, ...], kwargs:
     """
     cache = next((a for a in (*args, *kwargs.values()) if isinstance(a, Cache)), None)
     if cache is not None and index is not None:
-        nothing = hidden.new_zeros((hidden.shape[0], 1, hidden.shape[1], 0))
+        nothing = hidden.new_zeros((hidden.shape[0], 1, hidden.shape[1], 1))
         cache.update(nothing, nothing, index)
 
 

@@ -12,7 +12,9 @@ from searcher.healing.contract import DivergedError
 from searcher.healing.patient import Check, Patient
 
 CHECKS = 10
-"""How often the held-out windows are looked at in the course of a fit, besides before its first step."""
+"""How often at most the held-out windows are looked at in the course of a fit, besides before its first step."""
+CHECKING = 0.25
+"""What the checks may cost besides, as a share of the training."""
 LARGEST_GRADIENT = 1.0
 """The norm that the gradients of all parameters together are cut down to."""
 BACKWARD = 2
@@ -92,7 +94,7 @@ def train(patient: Patient, task: Task, recipe: Recipe) -> float:
     """
     optimizer = torch.optim.AdamW(task.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     order = islice(shuffled(len(patient.fit), recipe.batch, recipe.seed), task.first, None)
-    every = max(1, math.ceil(task.steps / CHECKS))
+    every = steps_between_checks(task.steps, recipe.batch, len(patient.held_out))
     best, fitted = _Best(task.parameters), list[float]()
     for step in range(recipe.steps + 1):
         if step % every == 0 or step == recipe.steps:
@@ -109,6 +111,18 @@ def train(patient: Patient, task: Task, recipe: Recipe) -> float:
         optimizer.zero_grad()
     best.restore()
     return best.loss
+
+
+def steps_between_checks(steps: int, batch: int, held_out: int) -> int:
+    """How many steps there are from one check to the next.
+
+    Args:
+        steps: of the whole fit.
+        batch: windows in a step, each of which costs a forward and a backward pass.
+        held_out: windows in a check, each of which costs a forward pass.
+    """
+    affordable = CHECKING * (1 + BACKWARD) * batch * steps / max(1, held_out)
+    return max(1, math.ceil(steps / min(CHECKS, max(1, round(affordable)))))
 
 
 def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:

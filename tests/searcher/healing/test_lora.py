@@ -1,0 +1,285 @@
+"""LoRA on tiny models of many families: what it learns is merged right, and the model stays what it was."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from families import BLOCKS_ONLY, FAMILIES, VOCABULARY, tiny_model
+from torch.nn import functional as F
+
+from searcher.cost import Prices
+from searcher.errors import UsageError
+from searcher.healing.contract import DivergedError
+from searcher.healing.lora import Adapters, Lora, find_layers, loss_with_gradient
+from searcher.healing.patient import PADDING, Meter, Patient
+from searcher.plan import Granularity, PrunePlan
+from searcher.pruned import pruned
+from searcher.registry import make
+from searcher.repair import LowRank, Repair
+from searcher.selfcheck import open_replay
+
+TOKENS = 24  # longer than any sliding window
+PRICES = Prices((1.0, 0.6, 0.4, 0.0), head=2.0)
+SMALL = Lora(steps=6, rank=2, lr=1e-2, batch=2, patience=0)
+SOME = ("llama", "gpt2", "gemma2", "falcon", "mixtral", "opt", "bloom")
+
+
+def text(windows, seed):
+    """Counting upwards from a random token: easy to learn, and a random model does not know it."""
+    start = torch.randint(3, VOCABULARY, (windows, 1), generator=torch.Generator().manual_seed(seed))
+    return 3 + (start + torch.arange(TOKENS)) % (VOCABULARY - 3)
+
+
+def patient_of(family, dtype=torch.float32, **options):
+    model = tiny_model(family).to(dtype)
+    granularity = Granularity.BLOCK if family in (*BLOCKS_ONLY, "opt") else Granularity.SUBLAYER
+    with torch.inference_mode():
+        replay = open_replay(model, granularity)
+    return Patient(replay, text(8, seed=0), text(5, seed=1), PRICES, **options)
+
+
+@torch.inference_mode()
+def heal(patient, plan, healing=SMALL):
+    return healing.heal(patient, PrunePlan.parse(plan))
+
+
+@torch.inference_mode()
+def loss(patient, plan, repair=None):
+    return patient.loss(PrunePlan.parse(plan), repair or Repair())
+
+
+def plans_for(family):
+    return ["dense", "1-2", "3"] if family in (*BLOCKS_ONLY, "opt") else ["dense", "1-2", "0.attn,2.ffn,3"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_learns_in_every_family(family):
+    patient = patient_of(family)
+    for plan in plans_for(family):
+        repair = heal(patient, plan, replace(SMALL, steps=8, batch=4, lr=2e-2))
+        assert loss(patient, plan, repair) < loss(patient, plan) - 1e-3, plan
+        own = dict(patient.replay.model.named_parameters())
+        assert repair.added
+        for name, added in repair.added.items():
+            assert added.left.dtype == added.right.dtype == torch.float32
+            assert (added.left @ added.right).shape == own[name].shape, name
+            assert added.left.shape[1] == 2
+            assert not added.left.requires_grad
+            assert not added.left.is_inference()
+
+
+@pytest.mark.parametrize("family", SOME)
+def test_the_merged_model_has_the_loss_of_the_adapted_one(family):
+    """The model's own pruned forward with adapters, against the replay with merged weights."""
+    patient, plan = patient_of(family), PrunePlan.parse(plans_for(family)[-1])
+    replay = patient.replay
+    layers = find_layers(replay.model, replay.architecture, plan, [b for b in range(4) if plan.action(b) != 3])
+    adapters = Adapters(replay.model, layers, rank=2, alpha=3.0, seed=0, found={})
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapters.parameters:
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    ids = patient.held_out
+    with torch.no_grad(), adapters.in_place(), pruned(replay.model, replay.architecture, replay.outputs, plan) as model:
+        logits = model(input_ids=ids, use_cache=False).logits
+    adapted = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
+    merged = loss(patient, str(plan), Repair(added=adapters.factors()))
+    assert merged == pytest.approx(adapted, abs=1e-4)
+    assert abs(merged - loss(patient, str(plan))) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_was_found_is_learnt_further(family):
+    patient, plan = patient_of(family), PrunePlan.parse("1")
+    layers = find_layers(patient.replay.model, patient.replay.architecture, plan, [2])
+    before = heal(patient, "1", replace(SMALL, where="after")).added
+    adapters = Adapters(patient.replay.model, layers, SMALL.rank, SMALL.alpha, seed=5, found=before)
+    after = adapters.factors()
+    assert after.keys() == before.keys()
+    for name, added in before.items():
+        torch.testing.assert_close(after[name].left @ after[name].right, added.left @ added.right)
+        assert added.left.abs().max() > 0
+
+
+def test_the_check_of_a_fit_is_the_patients_loss():
+    checks = []
+    patient = patient_of("llama", watch=checks.append)
+    repair = heal(patient, "1-2")
+    assert checks[0].held_out == loss(patient, "1-2")
+    assert min(check.held_out for check in checks) == loss(patient, "1-2", repair)
+
+
+@pytest.mark.parametrize("family", SOME)
+@pytest.mark.parametrize("raised", [None, ZeroDivisionError, KeyboardInterrupt])
+def test_the_model_is_left_exactly_as_it_was(family, raised):
+    calls = []
+
+    def go_on():
+        calls.append(1)
+        if raised and len(calls) == 4:
+            raise raised
+
+    patient = patient_of(family, go_on=go_on)
+    model = patient.replay.model
+    model.get_output_embeddings().requires_grad_(True)  # whoever trains the model himself finds that as it was, too
+    before, modules = copy.deepcopy(model), list(model.modules())
+    rng = torch.get_rng_state()
+    healing = replace(SMALL, iterative=True)
+    if raised:
+        with pytest.raises(raised):
+            heal(patient, "1-2", healing)
+    else:
+        heal(patient, "1-2", healing)
+    assert calls
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert len(modules) == len(list(model.modules()))
+    assert all(now is then for now, then in zip(model.modules(), modules, strict=True))
+    for (name, module), old in zip(model.named_modules(), before.modules(), strict=True):
+        assert module.__dict__.keys() == old.__dict__.keys(), name
+        assert not module._forward_hooks, name
+        assert not module._forward_pre_hooks, name
+        assert module.training == old.training, name
+    assert model.config.to_dict() == before.config.to_dict()
+    for (name, parameter), old in zip(model.named_parameters(), before.parameters(), strict=True):
+        assert torch.equal(parameter, old), name
+        assert parameter.requires_grad == old.requires_grad, name
+        assert parameter.grad is None, name
+    assert not patient.replay.after
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_the_same_seed_gives_the_same_bits(dtype):
+    patient = patient_of("llama", dtype)
+    first, second, other = heal(patient, "1-2"), heal(patient, "1-2"), heal(patient, "1-2", replace(SMALL, seed=1))
+    assert first.added.keys() == second.added.keys()
+    for name, added in first.added.items():
+        assert torch.equal(added.left, second.added[name].left)
+        assert torch.equal(added.right, second.added[name].right)
+    assert any(not torch.equal(added.right, other.added[name].right) for name, added in first.added.items())
+
+
+def test_half_precision_learns_in_float32():
+    patient = patient_of("llama", torch.bfloat16)
+    repair = heal(patient, "1-2")
+    assert loss(patient, "1-2", repair) < loss(patient, "1-2")
+    assert any((added.left != added.left.bfloat16()).any() for added in repair.added.values())
+
+
+def adapted(patient, plan, **options):
+    """The blocks whose weights are added to, and whether only linear layers' are."""
+    names = heal(patient, plan, replace(SMALL, **options)).added
+    assert all(name.startswith("model.layers.") and "norm" not in name for name in names)
+    return sorted({int(name.split(".")[2]) for name in names})
+
+
+def test_where_chooses_the_blocks():
+    patient = patient_of("llama")
+    assert adapted(patient, "1") == [0, 2, 3]
+    assert adapted(patient, "1", where="after") == [2]
+    assert adapted(patient, "0,2", where="after") == [1, 3]
+    assert adapted(patient, "3", where="after") == [2]  # none follows
+    assert adapted(patient, "0.attn,1.ffn", where="after") == [0, 2]
+    assert adapted(patient, "dense", where="after") == [0, 1, 2, 3]
+    assert heal(patient, "0-3").added == {}
+
+
+def test_silent_sublayers_get_no_adapter():
+    names = heal(patient_of("llama"), "0.attn,2.ffn").added
+    assert not any(name.startswith(("model.layers.0.self_attn", "model.layers.2.mlp")) for name in names)
+    assert any(name.startswith("model.layers.0.mlp") for name in names)
+    assert any(name.startswith("model.layers.2.self_attn") for name in names)
+
+
+def test_gpt2s_turned_layers_are_all_adapted():
+    names = heal(patient_of("gpt2"), "1").added
+    parts = {name.split(".", 3)[3] for name in names}
+    assert parts == {"attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"}
+
+
+def stages(plan, steps=10, where="after"):
+    made = Lora(steps=steps, iterative=True, where=where).stages(PrunePlan.parse(plan), 6)
+    return [(str(stage.plan), stage.blocks, stage.first, stage.steps) for stage in made]
+
+
+def test_the_iterative_procedure_removes_one_unit_after_another():
+    assert stages("1,3-4") == [("1", (2,), 0, 3), ("1,3", (5,), 3, 3), ("1,3-4", (5,), 6, 4)]
+    assert stages("1.attn,5") == [("1.attn", (1,), 0, 5), ("1.attn,5", (4,), 5, 5)]
+    assert stages("1,3", where="all") == [("1", (0, 2, 4, 5), 0, 5), ("1,3", (0, 2, 4, 5), 5, 5)]
+    assert stages("0-2", steps=1) == [("0-2", (3,), 0, 1)]
+    assert stages("dense") == [("dense", (0, 1, 2, 3, 4, 5), 0, 10)]
+
+
+def test_the_iterative_procedure_keeps_what_it_found():
+    checks = []
+    patient = patient_of("llama", watch=checks.append)
+    repair = heal(patient, "0,2", replace(SMALL, iterative=True, where="after"))
+    assert [check.step for check in checks] == [0, 1, 2, 3, 3, 4, 5, 6]
+    first = heal(patient, "0", replace(SMALL, steps=3, where="after"))
+    assert first.added.keys() < repair.added.keys()
+    for name, added in first.added.items():
+        assert torch.equal(added.left, repair.added[name].left)
+    assert checks[4].held_out == loss(patient, "0,2", first)
+    assert loss(patient, "0,2", repair) < loss(patient, "0,2")
+
+
+def padded(ids, filler):
+    return torch.cat([ids, torch.full((len(ids), 8), filler)], dim=1)
+
+
+def test_padding_changes_nothing():
+    """Rows with padding at the end, against rows without: the same loss, the same gradients, the same repair."""
+    patient = patient_of("llama")
+    fit, held_out = (padded(ids, PADDING) for ids in (patient.fit, patient.held_out))
+    longer = replace(patient, fit=fit, held_out=held_out, meter=Meter())
+    wrong = replace(patient, fit=padded(patient.fit, 5), held_out=padded(patient.held_out, 5), meter=Meter())
+    assert loss(longer, "1") == pytest.approx(loss(patient, "1"), abs=1e-6)
+    assert abs(loss(wrong, "1") - loss(patient, "1")) > 1e-2
+    short, long, other = (heal(p, "1").added for p in (patient, longer, wrong))
+    for name in short:
+        torch.testing.assert_close(long[name].left, short[name].left, rtol=1e-3, atol=1e-4)
+    assert any((other[name].left - short[name].left).abs().max() > 1e-2 for name in short)
+    assert longer.meter.tokens == patient.meter.tokens == 6 * 2 * TOKENS
+
+
+@pytest.mark.parametrize("family", ["llama", "cohere", "gemma2"])
+def test_the_gradient_is_that_of_a_plain_cross_entropy(family):
+    head = patient_of(family).replay.head
+    hidden = torch.randn((3, TOKENS, 32), generator=torch.Generator().manual_seed(0))
+    ids = text(3, seed=2)
+    ids[1, 20:] = PADDING
+    found, gradient = loss_with_gradient(head, hidden.clone(), ids)
+    leaf = hidden.clone().requires_grad_()
+    logits = torch.stack(list(head.logits(leaf, ids.clamp(min=0))))
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PADDING)
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, leaf)[0])
+    assert not gradient[1, 20:].any()
+
+
+def test_work_is_counted():
+    patient = patient_of("llama")
+    heal(patient, "1,2.ffn", replace(SMALL, steps=2))  # checks before, between and after
+    blocks = 2 + PRICES.weight[2]
+    assert patient.meter.layer_forwards == pytest.approx(blocks * (2 * 2 * 3 + 3 * 5))
+    assert patient.meter.heads == pytest.approx(2 * 2 * 3 + 3 * 5)
+    assert patient.meter.tokens == 2 * 2 * TOKENS
+
+
+def test_a_learning_rate_that_is_too_high_is_an_error():
+    with pytest.raises(DivergedError, match="Healing 'lora' diverged at step"):
+        heal(patient_of("llama"), "1", Lora(steps=20, lr=1e30, batch=2, patience=0))
+
+
+def test_options_are_checked():
+    assert make("healing", "lora", {"steps": "20", "iterative": "true", "where": "after"}) == Lora(
+        20, iterative=True, where="after"
+    )
+    for option, value in {"steps": "0", "rank": "0", "lr": "0", "where": "before", "patience": "-1"}.items():
+        with pytest.raises(UsageError, match=f"Option '{option}'"):
+            make("healing", "lora", {option: value})
+
+
+def test_repairs_add_up():
+    one = LowRank(torch.ones(3, 1), torch.ones(1, 4))
+    assert torch.equal((one + one).left @ (one + one).right, torch.full((3, 4), 2.0))
