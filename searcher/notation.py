@@ -18,7 +18,7 @@ def parse_recipe(text: str) -> tuple[str, dict[str, str]]:
         UsageError: an option is not `name=value`, or is given twice.
     """
     name, colon, rest = text.strip().rpartition(":")
-    if not colon or "=" not in rest:  # path/to/file.py:Class has a colon too
+    if not colon or re.fullmatch(r"[A-Z]\w*", rest):  # path/to/file.py:Class has a colon too
         return text.strip(), {}
     options: dict[str, str] = {}
     for part in rest.split(","):

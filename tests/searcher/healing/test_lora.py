@@ -214,12 +214,12 @@ def test_the_iterative_procedure_keeps_what_it_found():
     checks = []
     patient = patient_of("llama", watch=checks.append)
     repair = heal(patient, "0,2", replace(SMALL, iterative=True, where="after"))
-    assert [check.step for check in checks] == [0, 1, 2, 3, 3, 4, 5, 6]
+    assert [check.step for check in checks] == [0, 3, 3, 6]
     first = heal(patient, "0", replace(SMALL, steps=3, where="after"))
     assert first.added.keys() < repair.added.keys()
     for name, added in first.added.items():
         assert torch.equal(added.left, repair.added[name].left)
-    assert checks[4].held_out == loss(patient, "0,2", first)
+    assert checks[2].held_out == loss(patient, "0,2", first)
     assert loss(patient, "0,2", repair) < loss(patient, "0,2")
 
 
@@ -259,10 +259,10 @@ def test_the_gradient_is_that_of_a_plain_cross_entropy(family):
 
 def test_work_is_counted():
     patient = patient_of("llama")
-    heal(patient, "1,2.ffn", replace(SMALL, steps=2))  # checks before, between and after
+    heal(patient, "1,2.ffn", replace(SMALL, steps=2))  # checks before and after
     blocks = 2 + PRICES.weight[2]
-    assert patient.meter.layer_forwards == pytest.approx(blocks * (2 * 2 * 3 + 3 * 5))
-    assert patient.meter.heads == pytest.approx(2 * 2 * 3 + 3 * 5)
+    assert patient.meter.layer_forwards == pytest.approx(blocks * (2 * 2 * 3 + 2 * 5))
+    assert patient.meter.heads == pytest.approx(2 * 2 * 3 + 2 * 5)
     assert patient.meter.tokens == 2 * 2 * TOKENS
 
 

@@ -1,0 +1,127 @@
+"""`searcher heal`, and searches that heal, as a user runs them."""
+
+import json
+
+import pytest
+
+LORA = "lora:steps=4,lr=0.01,batch=2,rank=2"
+HEALINGS = (LORA, "bias", "linear", "linear-folded", "layer:steps=4", "ffn:steps=4", "swiglu:steps=4")
+
+
+def document(done):
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_healings_side_by_side(searcher_command):
+    asked = [text for recipe in HEALINGS for text in ("--heal", recipe)]
+    arguments = ("heal", "--plan", "1-2,4", *asked, "--heal-windows", "20", "--format", "json")
+    found = document(searcher_command(*arguments))
+    assert [one["heal"] for one in found["healings"]] == ["lora:batch=2,lr=0.01,rank=2,steps=4", *HEALINGS[1:]]
+    assert found["heal_windows"] == 20
+    for one in found["healings"]:
+        assert not one["failure"]
+        values = one["report"]["perplexity"]
+        if one["dropped"] or one["held_out"]["after"] == one["held_out"]["before"]:
+            assert values == pytest.approx(found["before"]["perplexity"], rel=1e-5)
+        else:
+            assert one["held_out"]["after"] < one["held_out"]["before"]
+            assert values["value"] != pytest.approx(found["before"]["perplexity"]["value"], rel=1e-6)
+        if not one["heal"].startswith("lora"):  # nothing is missing in the dense model
+            assert one["control"]["perplexity"] == pytest.approx(found["dense"]["perplexity"])
+    assert found["healings"][0]["trained_tokens"] == 4 * 2 * 16
+    again = searcher_command(*arguments)
+    assert document(again) == found  # to the last digit, and the seconds too: it was kept
+    assert "held-out loss" not in again.err
+
+
+def test_the_plan_of_a_run_is_healed(searcher_command, tmp_path):
+    document(searcher_command("run", "--budget", "1-2", "--strategy", "greedy", "--name", "one", "--format", "json"))
+    table = searcher_command("heal", "runs/one", "--heal", LORA, "--heal-windows", "12", defaults=False)
+    assert table.code == 0, table.err
+    assert "held-out loss" in table.out
+    assert "12 windows of 16 tokens" in table.out
+    first = searcher_command("heal", "runs/one", "--size", "1", "--heal", "bias", "--format", "json", defaults=False)
+    chosen = json.loads((tmp_path / "runs/one/run.json").read_text())["outcome"]["chosen"]
+    assert document(first)["plan"] == chosen["1"]
+    assert (tmp_path / "runs/healed").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--plan", "1", "--heal", "lore"), "Did you mean 'lora'"),
+        (("--plan", "1", "--heal", "lora:stepz=3"), "Did you mean 'steps'"),
+        (("--plan", "1", "--heal", "lora:steps=-3"), "steps"),
+        (("--plan", "1", "--heal", "lora:steps"), "is not name=value"),
+        (("--plan", "1", "--heal", "lora:steps=1,steps=2"), "twice"),
+        (("--plan", "1", "--heal-windows", "100000"), "too short"),
+        (("--plan", "99", "--heal", "bias"), "99"),
+        ((), "a run folder or a plan"),
+        (("nowhere", "--plan", "1"), "a run folder or a plan"),
+        (("nowhere",), "nowhere"),
+        (("--plan", "1", "--size", "1"), "--size"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(searcher_command, arguments, told):
+    done = searcher_command("heal", *arguments)
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
+
+
+def test_what_cannot_heal_a_plan_says_so_and_the_rest_goes_on(searcher_command):
+    asked = ["--heal", "layer:steps=2", "--heal", "lora:steps=4,lr=1e30", "--heal", "bias"]
+    done = searcher_command("heal", "--plan", "1.attn,3", *asked, "--heal-windows", "10")
+    assert done.code == 0, done.err
+    told = " ".join(done.out.split())
+    assert "layer:steps=2 has not healed the plan: Healing 'layer' fills gaps of whole blocks" in told
+    assert "diverged at step" in told
+    assert "Lower its learning rate" in told
+
+
+@pytest.mark.parametrize("recipe", ["bias", "linear"])
+def test_a_search_scores_every_plan_healed(searcher_command, recipe):
+    arguments = ("run", "--strategy", "greedy", "--budget", "2", "--heal-windows", "12", "--format", "json")
+    plain = document(searcher_command("run", "--strategy", "exhaustive", "--budget", "2", "--format", "json"))
+    found = document(searcher_command(*arguments, "--heal", recipe))
+    assert found["config"]["heal"] == recipe
+    assert found["run"] != plain["run"]
+    assert found["dense"]["search"] == plain["dense"]["search"]  # nothing is missing there
+    plan = found["best"]["plan"]
+    evaluate = ("evaluate", "--plan", plan, "--heal-windows", "12", "--format", "json", "--heal", recipe)
+    (by_hand,) = document(searcher_command(*evaluate, "--split", "search"))["evaluations"]
+    assert by_hand["values"] == pytest.approx(found["best"]["search"])
+    more = document(searcher_command(*arguments, "--heal", recipe))
+    assert more == found
+    assert found["cost"]["charged"]["total"] > 2 * plain["cost"]["charged"]["total"] / 15 * 11 / 2
+
+
+def test_a_shortlist_is_healed_and_ranked_anew(searcher_command, tmp_path):
+    arguments = ("run", "--strategy", "exhaustive", "--budget", "2", "--heal-windows", "12", "--format", "json")
+    found = document(searcher_command(*arguments, "--heal", LORA, "--heal-top", "3"))
+    outcome = json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())["outcome"]
+    (shortlist,) = outcome["shortlists"].values()
+    assert len(shortlist) == 3
+    assert found["best"]["plan"] == shortlist[0]
+    evaluate = ("evaluate", "--heal-windows", "12", "--format", "json", "--heal", LORA, "--split", "search")
+    asked = [text for plan in shortlist for text in ("--plan", plan)]
+    healed = [one["values"]["perplexity"] for one in document(searcher_command(*evaluate, *asked))["evaluations"]]
+    assert healed == sorted(healed)
+    assert found["best"]["healed"]["search"]["perplexity"] == pytest.approx(healed[0])
+    assert found["dense"]["healed"]["report"]["perplexity"]["value"] != found["dense"]["report"]["perplexity"]["value"]
+    assert found["cost"]["healing"]["layer_forwards"] > 0
+    again = searcher_command(*arguments, "--heal", LORA, "--heal-top", "3")
+    assert document(again) == found
+    assert "Healing 4 plans" not in again.err  # all is known
+    refused = searcher_command(*arguments, "--heal", LORA, "--heal-top", "2", "--name", found["run"].split("/")[-1])
+    assert refused.code == 2
+    assert "heal_top" in refused.err
+    table = searcher_command(*arguments[:-2], "--heal", LORA, "--heal-top", "3")
+    assert "healed report perplexity" in " ".join(table.out.split())
+
+
+def test_all_healings_are_listed(searcher_command):
+    listed = searcher_command("list", "healings", defaults=False).out
+    assert all(name in listed for name in ("lora", "bias", "linear", "linear-folded", "layer", "ffn", "swiglu"))
+    assert "steps" in searcher_command("list", "healings", "--verbose", defaults=False).out
