@@ -19,15 +19,13 @@ import typer
 from rich.console import Console
 
 import searcher
-from benchmarks.common import RESULTS, machine
+from benchmarks.common import RESULTS, machine, write_docs
 from results.intervals import interval
 from results.run import Run
 from searcher.registry import BUILT_IN
 
 ALLOWANCE = 1.5
 """What every other strategy may cost, as a multiple of greedy."""
-DOCS = Path(__file__).parent.parent / "docs" / "strategies.md"
-MARKS = "<!-- measured: tier {} -->", "<!-- end of tier {} -->"
 
 UNTIL_THE_LIMIT: dict[str, dict[str, Any]] = {
     "shapley": {"chains": 2000},
@@ -143,15 +141,6 @@ def markdown(tables: list[dict[str, Any]]) -> str:
     return "\n".join(lines).strip()
 
 
-def write_docs(tier: str, text: str) -> None:
-    """Replace the tables of this tier in the guide, where it has a place for them."""
-    begin, end = (mark.format(tier) for mark in MARKS)
-    content = DOCS.read_text(encoding="utf-8") if DOCS.exists() else ""
-    if begin in content:
-        before, _, rest = content.partition(begin)
-        DOCS.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
-
-
 def say_how_long(tier: Tier, folder: Path, console: Console) -> None:
     """Time a small search on this machine, and say how many hours all will take at most, before anything else."""
     options: dict[str, Any] = {"window_tokens": 128, "windows": tier.windows, "runs_dir": str(folder), "quiet": True}
@@ -183,7 +172,7 @@ def main(tier: Annotated[Literal["a", "b"], typer.Option(help="Which comparison.
     minutes = (time.monotonic() - begun) / 60
     document = {"tier": tier, "minutes_of_last_call": minutes, "machine": machine(), "tables": tables}
     (RESULTS / f"strategies-{tier}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    write_docs(tier, text)
+    write_docs("strategies.md", f"tier {tier}", text)
     console.print(f"Done in {minutes:.0f} minutes")
     print(text)
 

@@ -13,6 +13,7 @@ from searcher import registry
 DOCS = Path(__file__).parent.parent / "docs"
 GUIDE = (DOCS / "strategies.md").read_text()
 OBJECTIVES = (DOCS / "objectives.md").read_text()
+HEALING = (DOCS / "healing.md").read_text()
 
 
 def block(language, containing, guide=GUIDE):
@@ -114,3 +115,36 @@ def test_the_commands_of_the_objectives_guide(command, searcher_command, tmp_pat
     strategy = [] if "--strategy" in text else ["--strategy", "influence"]
     done = searcher_command(*text.split(), *strategy, "--max-evaluations", "20")
     assert done.code == 0, done.err
+
+
+def test_every_healing_is_in_the_guide():
+    for name in registry.BUILT_IN["healing"]:
+        assert f"`{name}`" in HEALING
+
+
+def test_the_healing_runs_by_the_command_below_it(searcher_command, tmp_path):
+    (tmp_path / "louder.py").write_text(block("python", "class Louder", HEALING))
+    _, name, *arguments = block("sh", "louder.py", HEALING).split()
+    done = searcher_command(name, *arguments, "--heal-windows", "12")
+    assert done.code == 0, done.err
+    assert "louder.py:Louder:factor=1.02" in done.out
+
+
+def test_healing_from_python(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = {"model": str(tiny / "model"), "data": str(tiny / "text.jsonl"), "heal_windows": 12, **OPTIONS}
+    real = searcher.heal
+    monkeypatch.setattr(searcher, "heal", lambda **given: real(**given, **options))
+    exec(block("python", "found.healed", HEALING), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["bias", "linear"]
+
+
+@pytest.mark.parametrize("line", block("sh", "--heal-top", HEALING).strip().splitlines())
+def test_searches_that_heal(line, searcher_command):
+    _, name, *arguments = line.split()
+    arguments[arguments.index("--budget") + 1] = "2"
+    if "lora:steps=20" in arguments:
+        arguments[arguments.index("lora:steps=20")] = "lora:steps=2"
+    done = searcher_command(name, *arguments, *([] if "--heal-windows" in arguments else ["--heal-windows", "12"]))
+    assert done.code == 0, done.err
+    assert "heal" in done.out
