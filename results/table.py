@@ -3,13 +3,16 @@
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from results.run import Estimate, Evaluation, Run
+
+if TYPE_CHECKING:
+    from searcher.exporter import Exported
 from searcher.measurement import PLAN_GROUP
 
 PIPED_WIDTH = 160
@@ -154,6 +157,22 @@ def _healing_lines(run: Run) -> Iterator[str]:
         f"Chosen among {count} {'plan' if count == 1 else 'plans'} healed by {run.config.heal} on {windows}, with the "
         f"dense model as a control: {work} in {healing['seconds']:.0f} s, which no limit counts."
     )
+
+
+def export_lines(exported: "Exported") -> Iterator[str]:
+    """What was written, and what it takes."""
+    dense, left = exported.parameters
+    yield escape(f"Plan {exported.plan} in {exported.folder} (form {exported.form}, {exported.bytes / 1e6:,.1f} MB)")
+    yield f"{left:,} of {dense:,} parameters ({left / dense:.1%})"
+    if exported.cache is not None:
+        before, after = exported.cache
+        yield f"{after:,.0f} of {before:,.0f} bytes of key-value cache a token ({after / before:.1%})"
+    if exported.verified is not None:
+        found = exported.verified
+        yield (
+            f"Loaded again in float32 by a fresh process: logits differ by {found['logit_difference']:.1e} of the "
+            f"largest, with a cache by {found['cache_difference']:.1e}; {found['generated']} tokens generated alike."
+        )
 
 
 def evaluations_table(document: dict[str, Any], split: str) -> Table:

@@ -18,6 +18,8 @@ from searcher.plan import Budget, Granularity, PrunePlan, Unit
 if TYPE_CHECKING:
     from results.comparison import Comparison
     from results.run import Run
+    from searcher.exporter import Exported, Opened
+    from searcher.form import Form
     from searcher.heal_by_hand import Healings
 
 __all__ = [
@@ -28,7 +30,9 @@ __all__ = [
     "UsageError",
     "compare",
     "evaluate",
+    "export",
     "heal",
+    "load",
     "load_run",
     "report",
     "run",
@@ -197,6 +201,94 @@ def heal(
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
         return heal_plan_by_hand(config, removed, recipes, Path(runs_dir or beside), progress)
+
+
+def export(
+    run: "str | Path | Run | None",
+    folder: str | Path,
+    *,
+    plan: str | None = None,
+    size: int | None = None,
+    heal: str | None = None,
+    form: "Form | str | None" = None,
+    force: bool = False,
+    check: bool = True,
+    runs_dir: str | Path | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> "Exported":
+    """Write a pruned model as a checkpoint, verified by a fresh process that loads it again.
+
+    Args:
+        run: a finished run or its folder, whose chosen plan is exported; None with `plan`.
+        folder: of the new checkpoint; it is there whole in the end, or not at all.
+        plan: a plan by hand, such as `"3-5,9"`.
+        size: which of the run's chosen plans; by default that of the full size.
+        heal: how to heal it first, such as `"lora:steps=200"`; by default as the run did, if it did.
+        form: `stock`, `zeroed` or `custom`; by default `stock` where that can be.
+        force: replace a checkpoint that is there.
+        check: load it again and compare it; needs memory for the model in float32, twice.
+        runs_dir: where repairs are kept; by default beside the run, or in `runs`.
+        quiet: show no progress on stderr.
+        options: model, data and the like, as for :func:`run`.
+
+    Returns:
+        Where it is, in which form, and what it takes.
+
+    Raises:
+        UsageError: a plan, folder, form, healing or option does not fit; or the disk is full.
+    """
+    from searcher.exporter import export as write
+    from searcher.form import Form
+    from searcher.progress import Progress
+
+    if form is not None and form not in tuple(Form):
+        raise UsageError(f"Form '{form}' is not known", f"Choose {', '.join(Form)}")
+    with Progress(quiet) as progress:
+        opened, card = _opened_plan(run, plan, size, heal, runs_dir, options, Path(folder), progress)
+        return write(opened, Path(folder), card, None if form is None else Form(form), force, check, progress)
+
+
+def load(folder: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False) -> Any:
+    """Load a checkpoint that `export` wrote, in whatever form: a transformers model in eval mode.
+
+    Args:
+        folder: of the checkpoint.
+        dtype: `float32`, `bfloat16`, `float16`; `auto` is that of the checkpoint.
+        device: where to.
+        trust_remote_code: run modelling code that comes with the checkpoint.
+
+    Raises:
+        UsageError: the folder holds no checkpoint, or a damaged one.
+    """
+    check_own_packages()
+    from searcher.checkpoint.load import load_checkpoint
+
+    return load_checkpoint(Path(folder), dtype, device, trust_remote_code)
+
+
+def _opened_plan(
+    run: "str | Path | Run | None",
+    plan: str | None,
+    size: int | None,
+    heal: str | None,
+    runs_dir: str | Path | None,
+    options: dict[str, Any],
+    folder: Path,
+    progress: Any,
+) -> "tuple[Opened, Any]":
+    """The plan, its model, healed if it is to be, and what the model card will say."""
+    check_own_packages()
+    from results.card import card_of
+    from searcher.config import MeasurementConfig, make_config
+    from searcher.exporter import open_plan
+
+    removed, options, beside = _planned(run, plan, size, options)
+    config = make_config(MeasurementConfig, options)
+    recipe = heal or config.heal
+    opened = open_plan(config, removed, recipe, Path(runs_dir or beside), progress)
+    source = None if run is None else _opened([run])[0]
+    return opened, card_of(source, removed, opened.loaded.name, recipe or "", config, folder)
 
 
 def _planned(

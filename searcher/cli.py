@@ -14,6 +14,7 @@ import searcher
 from searcher.config import MeasurementConfig, RunConfig, read_config_file
 from searcher.errors import UsageError
 from searcher.flags import combined, takes
+from searcher.form import Form
 from searcher.own_packages import check_own_packages
 from searcher.plan import Granularity
 
@@ -115,6 +116,76 @@ def heal(
         from results.table import show
 
         show(*healings_lines(found))
+
+
+@app.command()
+@takes(
+    MeasurementConfig,
+    without=(
+        "heal",
+        "objective",
+        "objective_args",
+        "windows",
+        "report_windows",
+        "data_seed",
+        "workers",
+        "ray_address",
+        "memory",
+    ),
+)
+def export(
+    options: dict[str, Any],
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new checkpoint.")],
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, whose chosen plan is exported.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Or a plan by hand, such as 3-5,9.")] = None,
+    size: Annotated[int | None, typer.Option(help="Size of the run's chosen plan. Default: the full size.")] = None,
+    heal: Annotated[
+        str | None, typer.Option(help="Heal it first, such as lora:steps=200. Default: as the run did, if it did.")
+    ] = None,
+    form: Annotated[
+        Form | None,
+        typer.Option(
+            help="stock: an ordinary checkpoint; zeroed: one of full size, removed sublayers being zero; "
+            "custom: loaded by searcher.load. Default: stock if it can be."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
+    check: Annotated[bool, typer.Option(help="Load it again in a fresh process and compare it.")] = True,
+    runs_dir: Annotated[
+        Path | None, typer.Option(help="Where repairs are kept. Default: beside the run, or runs.")
+    ] = None,
+    output: Format = "table",
+) -> None:
+    """Write a pruned model as a Hugging Face checkpoint, with its tokenizer, its plan and a model card.
+
+    A fresh process loads it, and compares logits and generation with what was measured, before the folder gets its
+    name: it is there whole, or not at all. What healing needs is said by [b]searcher heal --help[/b]; what was healed
+    before is taken from there.
+
+    Examples:
+
+    [b]searcher export runs/greedy -o smol-22[/b]
+
+    [b]searcher export --plan 4,13-18,26 --heal lora:steps=200 -o smol-22-healed[/b]
+    """
+    exported = searcher.export(
+        run,
+        folder,
+        plan=plan,
+        size=size,
+        heal=heal,
+        form=form,
+        force=force,
+        check=check,
+        runs_dir=runs_dir,
+        **combined({}, options),
+    )
+    if output == "json":
+        _print_json(exported.to_json())
+    else:
+        from results.table import export_lines, show
+
+        show(*export_lines(exported))
 
 
 @app.command()

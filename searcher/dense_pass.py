@@ -83,15 +83,21 @@ def _measure_passes(
     sums = {name: np.zeros(shape_of(name, units, replay.num_blocks)) for name in names}
     opened = blocks_to_open(names, units, replay.num_blocks)
     for row in ids if names else ():
-        states = _run(replay, row[None], opened)
+        states = run_dense(replay, row[None], opened)
         for name, total in sums.items():
             of_window = OF_STATES[name](states).cpu() if name in MAPS else OF_UNITS[name](replay, states, units)
             total += np.asarray(of_window)
     return {name: total / len(ids) for name, total in sums.items()}
 
 
-def _run(replay: Replay, ids: Tensor, opened: Sequence[int]) -> DenseStates:
-    """The dense pass, with an attention alone for each block that is opened."""
+def run_dense(replay: Replay, ids: Tensor, opened: Sequence[int]) -> DenseStates:
+    """The dense pass over one window, with an attention alone for each block that is opened.
+
+    Args:
+        replay: the model, checked for sublayers if any block is opened; use under `torch.inference_mode()`.
+        ids: int64 (1, tokens).
+        opened: the blocks of which the states between attention and FFN are wanted.
+    """
     states, between = [replay.embed(ids)], dict[int, Tensor]()
     for block in range(replay.num_blocks):
         if block in opened:

@@ -10,24 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from searcher import registry
 from searcher.config import MeasurementConfig
 from searcher.crew import one_core, open_crew
 from searcher.granularity import granularity_of
+from searcher.heal_text import HealText
 from searcher.healer import make_healing
 from searcher.healing.heal import Healed
 from searcher.measurement import Measurements
-from searcher.notation import parse_bytes, parse_recipe, plain_recipe
+from searcher.notation import parse_bytes, plain_recipe
 from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
 from searcher.preparation import Prepared, cut_heal, make_objectives, prepare
 from searcher.progress import Progress
-from searcher.record import versions
-from searcher.repair_store import load_healed, place_for, save_healed
+from searcher.repair_store import load_healed, place_for, repair_identity, save_healed
 
 DENSE = PrunePlan()
-FOLDER = "healed"
-"""Where repairs are kept, in the folder of runs."""
 Rows = dict[str, NDArray[np.float64]]
 """An objective's numbers on the report split, by name."""
 
@@ -119,25 +116,8 @@ def heal_plan_by_hand(
     )
 
 
-def repair_identity(
-    config: MeasurementConfig, prepared: Prepared, plan: PrunePlan, recipe: str, rows: int
-) -> dict[str, Any]:
-    """All that a repair depends on, as JSON values."""
-    names = ("dtype", "device_type", "window_tokens")
-    return {
-        **{name: prepared.resolved[name] for name in names},
-        "model_fingerprint": prepared.model.fingerprint,
-        "text_fingerprint": prepared.text.fingerprint,
-        "heal_windows": rows,
-        "plan": str(plan),
-        "recipe": recipe,
-        "source": registry.source_fingerprint("healing", parse_recipe(recipe)[0]),
-        "versions": versions(),
-    }
-
-
 def _heal(
-    config: MeasurementConfig, prepared: Prepared, text: Any, plan: PrunePlan, store: Path, progress: Progress
+    config: MeasurementConfig, prepared: Prepared, text: HealText, plan: PrunePlan, store: Path, progress: Progress
 ) -> HealedPlan:
     """Heal the plan and the dense model, or take what was kept of it, and measure both."""
     objectives = make_objectives(config)
@@ -149,8 +129,8 @@ def _heal(
         crew = open_crew(prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text)
     healer = crew.evaluator.healer
     assert healer is not None, "the crew was given a healing"
-    identities = {p: repair_identity(config, prepared, p, text.recipe, text.rows) for p in (plan, DENSE)}
-    places = {p: place_for(store / FOLDER, identity) for p, identity in identities.items()}
+    identities = {p: repair_identity(prepared.model, prepared.text, text, p) for p in (plan, DENSE)}
+    places = {p: place_for(store, identity) for p, identity in identities.items()}
     kept = {p: load_healed(place, prepared.replay.architecture) for p, place in places.items()}
     for one, known in kept.items():
         if known is not None:

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ from searcher.measurement import layout_to_json
 from searcher.notation import parse_recipe, parse_seconds
 from searcher.objective import HEALED
 from searcher.preparation import Prepared
+from searcher.versions import versions
 
 FORMAT = 1
 """Version of the run folder's contents."""
-
-_PACKAGES = ("searcher", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
 
 def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
@@ -124,18 +122,6 @@ def _check_limits(folder: Path, before: dict[str, Any], limits: dict[str, Any]) 
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def versions() -> dict[str, str | None]:
-    """Of Python and the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _hardware(prepared: Prepared) -> dict[str, Any]:

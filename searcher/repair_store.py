@@ -10,22 +10,46 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from searcher import registry
 from searcher.architecture import Architecture
 from searcher.errors import UsageError
+from searcher.heal_text import HealText
 from searcher.healing.heal import Healed
 from searcher.healing.patient import Meter
 from searcher.journal import read_json, write_json
-from searcher.plan import Action
+from searcher.model import LoadedModel
+from searcher.notation import parse_recipe
+from searcher.plan import Action, PrunePlan
 from searcher.repair import LowRank, Place, Repair, StandIn
 from searcher.standins import build, describe
+from searcher.text import Text
+from searcher.versions import versions
 
+FOLDER = "healed"
+"""Where repairs are kept, in the folder of runs."""
 NOTES, TENSORS = "healed.json", "repair.safetensors"
 
 
-def place_for(folder: Path, identity: Mapping[str, Any]) -> Path:
-    """The folder for what is fully described by these JSON values: model, text, plan, recipe, versions."""
+def repair_identity(model: LoadedModel, text: Text, windows: HealText, plan: PrunePlan) -> dict[str, Any]:
+    """All that a repair depends on, as JSON values."""
+    return {
+        "model_fingerprint": model.fingerprint,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device_type": model.device.type,
+        "text_fingerprint": text.fingerprint,
+        "heal_windows": windows.rows,
+        "window_tokens": windows.fit.shape[1],
+        "plan": str(plan),
+        "recipe": windows.recipe,
+        "source": registry.source_fingerprint("healing", parse_recipe(windows.recipe)[0]),
+        "versions": versions(),
+    }
+
+
+def place_for(runs_dir: Path, identity: Mapping[str, Any]) -> Path:
+    """The folder of what these values describe, below the folder of runs."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return folder / digest[:16]
+    return runs_dir / FOLDER / digest[:16]
 
 
 def save_healed(folder: Path, healed: Healed, identity: Mapping[str, Any]) -> None:

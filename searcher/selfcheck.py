@@ -42,7 +42,7 @@ def open_replay(model: Any, granularity: Granularity) -> Replay:
         UsageError: the model cannot be replayed, or not at this granularity, with the reason.
     """
     _refuse_spread(model)
-    probe = _probe(model)
+    probe = probe_of(model)
     try:
         replay = Replay(model, probe)
         _check_recording(replay, probe)
@@ -62,7 +62,8 @@ def open_replay(model: Any, granularity: Granularity) -> Replay:
     return replay
 
 
-def _probe(model: Any) -> Tensor:
+def probe_of(model: Any) -> Tensor:
+    """int64 (1, tokens): random tokens, more of them than any sliding window is long."""
     config = model.config.get_text_config(decoder=True)
     window = getattr(config, "sliding_window", None) or 0
     limit = getattr(config, "max_position_embeddings", None) or 1 << 30

@@ -26,6 +26,9 @@ ACTIONS: dict[Granularity, tuple[Action, ...]] = {
 class Bias(Healing):
     """Replace every removed part by its mean update: the vector that it added on average, in the dense model.
 
+    The mean is over all tokens. The first one's states are hundreds of times as large as others, but few blocks change
+    them: on SmolLM2-135M a mean without it heals no better (single blocks within 0.002 nats, 8 blocks 0.006 worse).
+
     When to use it: in a search, where it costs next to nothing for each plan; or where no text can be spared to train.
 
     Source: the emulated update of Siddiqui et al. 2024, arXiv:2407.16286: b = E[block(h) - block_without_part(h)].
@@ -35,7 +38,6 @@ class Bias(Healing):
     """
 
     gate: bool = True
-    first: bool = True
 
     scope: ClassVar[Scope] = "unit"
 
@@ -50,7 +52,7 @@ class Bias(Healing):
         return self._fit(patient, {(block, action) for block in blocks for action in ACTIONS[granularity]})
 
     def _fit(self, patient: Patient, places: Collection[Place]) -> Repair:
-        updates = mean_updates(patient, places, self.first)
+        updates = mean_updates(patient, places)
         after = {place: _shift(patient, update) for place, update in updates.items() if update.isfinite().all()}
         if self.gate:
             helpful = find_helpful(patient, after)
@@ -58,7 +60,7 @@ class Bias(Healing):
         return Repair(after=after)
 
 
-def mean_updates(patient: Patient, places: Collection[Place], first: bool = True) -> dict[Place, Tensor]:
+def mean_updates(patient: Patient, places: Collection[Place]) -> dict[Place, Tensor]:
     """What each part adds on average over the tokens to fit on, in one pass of the dense model.
 
     Returns:
@@ -68,9 +70,6 @@ def mean_updates(patient: Patient, places: Collection[Place], first: bool = True
     tokens = 0
     for ids in patient.batches(patient.fit):
         real = ids != PADDING
-        if not first:
-            real = real.clone()
-            real[:, 0] = False
         tokens += int(real.sum())
         for place, part, dense in _steps(patient, ids, places):
             added = (dense[real].double() - part[real].double()).sum(dim=0)
@@ -83,7 +82,6 @@ def find_helpful(patient: Patient, after: dict[Place, StandIn]) -> set[Place]:
     without, with_it = (dict.fromkeys(after, 0.0) for _ in range(2))
     for ids in patient.batches(patient.held_out):
         for place, part, _ in _steps(patient, ids, after):
-            patient.go_on()
             without[place] += _rest_of_loss(patient, part, place[0], ids)
             with_it[place] += _rest_of_loss(patient, patient.replay.run_stand_in(part, after[place]), place[0], ids)
     return {place for place in after if with_it[place] < without[place]}
@@ -97,26 +95,17 @@ def _steps(patient: Patient, ids: Tensor, places: Collection[Place]) -> Iterator
     last = max((block for block, _ in places), default=-1)
     entering = patient.replay.embed(ids.clamp(min=0))
     for block in range(last + 1):
-        dense = _run(patient, entering, block, Action.KEEP)
+        dense = patient.run_block(entering, block, Action.KEEP)
         for action in Action:
             if (block, action) in places:
-                yield (block, action), _run(patient, entering, block, action), dense
+                yield (block, action), patient.run_block(entering, block, action), dense
         entering = dense
-
-
-def _run(patient: Patient, hidden: Tensor, block: int, action: Action) -> Tensor:
-    """The states after a block, with nothing standing in for what is missing."""
-    patient.go_on()
-    if action is Action.GONE:
-        return hidden
-    patient.meter.count(patient.prices.weight[action] * len(hidden))
-    return patient.replay.run_block_without(hidden, block, patient.replay.architecture.removed_by(block, action))
 
 
 def _rest_of_loss(patient: Patient, hidden: Tensor, block: int, ids: Tensor) -> float:
     """The summed loss of these tokens if the dense model goes on from the states after a block."""
     for later in range(block + 1, patient.replay.num_blocks):
-        hidden = _run(patient, hidden, later, Action.KEEP)
+        hidden = patient.run_block(hidden, later, Action.KEEP)
     patient.meter.count(0.0, len(hidden))
     losses = patient.replay.head.losses(hidden, ids.clamp(min=0))
     return float(losses[ids[:, 1:] != PADDING].double().sum())

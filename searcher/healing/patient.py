@@ -101,6 +101,17 @@ class Patient:
         self.meter.count((last + 1) * len(ids))
         return {block: torch.cat(states) for block, states in found.items()}
 
+    def run_block(self, hidden: Tensor, block: int, action: Action) -> Tensor:
+        """Hidden states after a block, (rows, tokens, hidden size) to the same; nothing stands in for what is removed.
+
+        Asks whether to go on, and counts the work.
+        """
+        self.go_on()
+        if action is Action.GONE:
+            return hidden
+        self.meter.count(self.prices.weight[action] * len(hidden))
+        return self.replay.run_block_without(hidden, block, self.replay.architecture.removed_by(block, action))
+
     def batches(self, ids: Tensor) -> Iterator[Tensor]:
         """The rows in groups that are run together."""
         tokens = BATCH_TOKENS.get(self.replay.model.device.type, BATCH_TOKENS["cpu"])

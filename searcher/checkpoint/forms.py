@@ -1,0 +1,167 @@
+"""The forms a pruned model can be saved in, and the model itself in each of them."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from searcher.errors import UsageError
+from searcher.form import Form
+from searcher.plan import Action, PrunePlan
+from searcher.pruned import find_slots, pruned
+from searcher.repair import Repair
+from searcher.replay import Replay
+from searcher.standins import Inserted, Nothing, describe
+
+NOTES = "searcher.json"
+"""The file of a checkpoint that says what was removed; in the form `custom` it cannot be loaded without it."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        plan: what was removed, blocks numbered as in the original model.
+        form: how it is written.
+        silent: of each block of the checkpoint that lacks sublayers, their names within the block, each with what it
+            returned: None for a tensor, else the length of a tuple.
+        inserted: modules in the list of blocks that are no blocks: their description and what blocks return.
+    """
+
+    plan: str
+    form: Form
+    silent: dict[int, dict[str, int | None]]
+    inserted: dict[int, dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"plan": self.plan, "form": str(self.form), "silent": self.silent, "inserted": self.inserted}
+
+
+def choose_form(plan: PrunePlan, repair: Repair, wanted: Form | None) -> Form:
+    """The form that was asked for, or else `stock` where it can be and `custom` where not.
+
+    Raises:
+        UsageError: this plan or repair cannot be written so.
+    """
+    sublayers = [unit for unit in plan.removed if unit.part != "block"]
+    inserted = [place for place, stand_in in repair.after.items() if stand_in.like is None]
+    if wanted is Form.STOCK and sublayers:
+        raise UsageError(
+            f"Plan {plan} removes {sublayers[0]}, for which ordinary checkpoints have no form",
+            "Use --form zeroed, which keeps the size, or --form custom, which searcher.load loads",
+        )
+    if wanted in (Form.STOCK, Form.ZEROED) and inserted:
+        raise UsageError(
+            f"The healing puts a module after block {inserted[0][0]}, for which ordinary checkpoints have no place",
+            "Use --form custom, or a healing that leaves none, such as lora or linear-folded",
+        )
+    if wanted is Form.ZEROED and not sublayers:
+        return Form.STOCK  # nothing to write zeros for
+    return wanted or (Form.CUSTOM if sublayers or inserted else Form.STOCK)
+
+
+@contextmanager
+def in_form(replay: Replay, plan: PrunePlan, repair: Repair, form: Form) -> Iterator[tuple[Any, Notes]]:
+    """The model under a plan and repair as it is to be saved; afterwards not one bit of it has changed.
+
+    Yields:
+        The model, and what is to be noted with it.
+    """
+    silent = _silent(replay, plan) if form is not Form.STOCK else {}
+    with ExitStack() as stack:
+        if form is Form.ZEROED:
+            repair = _with_zeros(replay, repair, silent)
+        elif form is Form.CUSTOM:
+            stack.enter_context(_children_replaced(replay, silent))
+        model = stack.enter_context(pruned(replay.model, replay.architecture, replay.outputs, plan, repair))
+        blocks = [module for module, _ in find_slots(replay.architecture, replay.outputs, plan, repair)]
+        missing = {block: names for block, names in silent.items() if form is Form.CUSTOM}
+        numbers = {replay.architecture.blocks[block]: block for block in missing}
+        notes = Notes(
+            str(plan),
+            form,
+            {
+                place: {name: _length(replay.outputs.sublayers[module]) for name, module in missing[numbers[b]].items()}
+                for place, b in enumerate(blocks)
+                if b in numbers
+            },
+            {
+                place: {"module": describe(b.module), "returns": _length(b.returns)}
+                for place, b in enumerate(blocks)
+                if isinstance(b, Inserted)
+            },
+        )
+        yield model, notes
+
+
+def materialised(replay: Replay, plan: PrunePlan, repair: Repair, form: Form) -> tuple[Any, Notes]:
+    """A model of its own under a plan and repair; its weights are copies."""
+    with in_form(replay, plan, repair, form) as (model, notes), torch.inference_mode(False):
+        return copy.deepcopy(model), notes
+
+
+def put_in(model: Any, blocks: nn.ModuleList, notes: dict[str, Any], build: Any) -> None:
+    """Give a stock model of the right number of blocks the parts that a custom checkpoint notes."""
+    for place, found in notes["inserted"].items():
+        before = blocks[int(place)]
+        inserted = Inserted(build(found["module"]), _template(found["returns"]), int(place))
+        for name, value in vars(before).items():
+            if isinstance(value, str):
+                setattr(inserted, name, value)
+        blocks[int(place)] = inserted
+    for place, names in notes["silent"].items():
+        for name, length in names.items():
+            index = getattr(getattr(blocks[int(place)], name), "layer_idx", None)
+            setattr(blocks[int(place)], name, Nothing(_template(length), index))
+
+
+def _silent(replay: Replay, plan: PrunePlan) -> dict[int, dict[str, nn.Module]]:
+    """Of each block that is kept in part: what it lacks, by name within the block."""
+    found: dict[int, dict[str, nn.Module]] = {}
+    for block, action in enumerate(plan.actions(replay.num_blocks)):
+        if action not in (Action.KEEP, Action.GONE):
+            removed = replay.architecture.removed_by(block, action)
+            children = replay.architecture.blocks[block].named_children()
+            found[block] = {name: module for name, module in children if module in removed}
+    return found
+
+
+def _with_zeros(replay: Replay, repair: Repair, silent: dict[int, dict[str, nn.Module]]) -> Repair:
+    """The repair with zeros for all weights of silent sublayers.
+
+    That of the output projection alone would do, but a model that is trained further would learn it again.
+    """
+    modules = {module for names in silent.values() for module in names.values()}
+    zeros: dict[str, Tensor] = {}
+    for path, module in replay.model.named_modules():
+        if module in modules:
+            zeros |= {f"{path}.{name}": torch.zeros_like(weight) for name, weight in module.named_parameters()}
+    added = {name: one for name, one in repair.added.items() if name not in zeros}
+    return Repair(added, {**repair.weights, **zeros}, repair.after)
+
+
+@contextmanager
+def _children_replaced(replay: Replay, silent: dict[int, dict[str, nn.Module]]) -> Iterator[None]:
+    try:
+        for block, names in silent.items():
+            for name, module in names.items():
+                nothing = Nothing(replay.outputs.sublayers[module], getattr(module, "layer_idx", None))
+                replay.architecture.blocks[block]._modules[name] = nothing
+        yield
+    finally:
+        for block, names in silent.items():
+            replay.architecture.blocks[block]._modules.update(names)
+
+
+def _length(template: Any) -> int | None:
+    return len(template) if isinstance(template, tuple | list) else None
+
+
+def _template(length: int | None) -> Any:
+    return None if length is None else (None,) * length

@@ -1,0 +1,140 @@
+"""Writing a checkpoint: whole and verified, or not at all."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from searcher.checkpoint.forms import NOTES, Notes
+from searcher.checkpoint.load import MODEL_TYPE
+from searcher.errors import UsageError, first_line
+from searcher.form import Form
+from searcher.pretrained import quietly
+
+PARTIAL = ".searcher-partial-"
+"""What the names of unfinished checkpoints begin with, before the name and the process that writes it."""
+FORMAT = 1
+
+
+def check_target(target: Path, force: bool) -> None:
+    """Refuse a folder that must not be replaced.
+
+    Raises:
+        UsageError: it exists and `force` is not given, or it is no checkpoint.
+    """
+    if not target.exists() and not target.is_symlink():
+        return
+    if not force:
+        raise UsageError(f"{target} exists", "Choose another folder, or replace it with --force")
+    if target.is_symlink() or not (target / "config.json").is_file():
+        raise UsageError(
+            f"{target} is no checkpoint and will not be replaced: it has no config.json", "Choose another folder"
+        )
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, force: bool) -> Iterator[Path]:
+    """A folder beside the target, which takes its place if all goes well and is removed if not.
+
+    Raises:
+        UsageError: see :func:`check_target`; or the disk is full or cannot be written to.
+    """
+    check_target(target, force)
+    target = target.absolute()
+    partial = target.parent / f"{PARTIAL}{target.name}-{os.getpid()}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        partial.mkdir()
+        yield partial
+        check_target(target, force)  # it may have come into being meanwhile
+        _put_in_place(partial, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UsageError(f"The disk of {target.parent} is full", "Make room; nothing was left there") from error
+        raise UsageError(f"{target} cannot be written ({first_line(error)})", "Choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_room(target: Path, needed: int) -> None:
+    """Refuse a disk that has no room for so many bytes.
+
+    Raises:
+        UsageError: it has less.
+    """
+    place = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UsageError(
+            f"The checkpoint takes about {needed / 1e9:.2f} GB, and the disk of {place} has {free / 1e9:.2f} GB free",
+            "Make room, or choose another folder",
+        )
+
+
+def write_model(folder: Path, model: Any, notes: Notes, tokenizer: Any, more: dict[str, Any]) -> None:
+    """Write weights, config, tokenizer, generation config, and the notes.
+
+    Args:
+        folder: an empty one.
+        model: as :func:`searcher.checkpoint.forms.in_form` gives it.
+        notes: what to note with it.
+        tokenizer: of the model.
+        more: JSON values to keep with the notes.
+    """
+    with quietly(), _full_disks_as_such():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    content = {"format": FORMAT, **notes.to_json(), "model_type": config["model_type"], **more}
+    if notes.form is Form.CUSTOM:  # nothing but searcher.load may take it for what it seems to be
+        config |= {"model_type": MODEL_TYPE, "architectures": [MODEL_TYPE]}
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / NOTES).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _full_disks_as_such() -> Iterator[None]:
+    """safetensors tells of a full disk in an error of its own."""
+    try:
+        yield
+    except Exception as error:
+        if "No space left" in str(error):
+            raise OSError(errno.ENOSPC, "No space left on device") from error
+        raise
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    old = partial.with_name(f"{partial.name}-old")
+    if target.exists():
+        target.rename(old)
+    try:
+        partial.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a killed process has left of the same checkpoint; put back what it was about to replace."""
+    for left in target.parent.glob(f"{PARTIAL}{target.name}-*"):
+        process = left.name.removesuffix("-old").rpartition("-")[2]
+        if process.isdigit() and psutil.pid_exists(int(process)):
+            continue
+        if left.name.endswith("-old") and not target.exists():
+            left.rename(target)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+Check = Callable[[Path], str]
+"""Given the folder, what was verified; raises UsageError if it is not as it should be."""

@@ -1,0 +1,198 @@
+"""Corrections where gaps of a plan end: fitted to the dense model's hidden states, shared by plans that start alike."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from searcher.healing.moments import Moments
+from searcher.healing.patient import PADDING, Patient
+from searcher.plan import Action, PrunePlan
+from searcher.repair import Place, Repair, StandIn
+from searcher.trie import Path, last_step, path_of
+
+TINY = 1e-12
+"""Keeps a relative error finite."""
+MATRICES = 0.5
+"""Share of the memory that fitted matrices may take; each saves the fit that it came from, and is small."""
+
+Candidates = Callable[[Moments], Iterator[nn.Module]]
+"""The maps to choose from, given the moments of the windows to fit on."""
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Recent(Generic[Key, Value]):
+    """What was used last, within a limit.
+
+    Args:
+        limit: bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+        self._kept: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._kept
+
+    def __getitem__(self, key: Key) -> Value:
+        self._kept.move_to_end(key)
+        return self._kept[key][0]
+
+    def offer(self, key: Key, value: Value, size: int) -> None:
+        """Keep this in place of what was not used for longest, if it fits at all."""
+        if key in self._kept or size > self.limit:
+            return
+        self._kept[key] = value, size
+        self.bytes += size
+        while self.bytes > self.limit:
+            _, (_, freed) = self._kept.popitem(last=False)
+            self.bytes -= freed
+
+
+class GapFits:
+    """The corrections of one patient's plans, each depending only on what the plan does up to where the gap ends.
+
+    A gap is a run of consecutive blocks of which a plan removes something. Where it ends, a map is fitted that takes
+    the hidden states of the pruned model, corrected so far, to those of the dense model. Of several maps that one is
+    taken which errs least on the held-out windows, and none if none is better than to correct nothing.
+
+    Plans that share a prefix share its corrections and the hidden states after it, as far as these are kept; those of
+    the dense model are the states after a prefix that removes nothing. What is kept changes no bit of the result.
+
+    For use by one thread at a time, under `torch.inference_mode()`.
+
+    Args:
+        patient: whose model and windows.
+        candidates: the maps to choose from.
+        limit: bytes for hidden states and matrices; with 0 everything is run again each time.
+    """
+
+    def __init__(self, patient: Patient, candidates: Candidates, limit: int) -> None:
+        self._patient, self._candidates = patient, candidates
+        self._width = int(patient.replay.model.config.get_text_config(decoder=True).hidden_size)
+        self._corrections: Recent[Path, StandIn | None] = Recent(int(limit * MATRICES))
+        self._states: Recent[tuple[str, int, Path], Tensor] = Recent(limit - int(limit * MATRICES))
+        self._texts = {"fit": patient.fit, "held-out": patient.held_out}
+        whole = sum(ids.numel() for ids in self._texts.values()) * self._width * patient.replay.model.dtype.itemsize
+        self._depths = self._states.limit // 2 // whole  # so many states of a path can be kept, and of the dense one
+
+    @property
+    def bytes(self) -> int:
+        """Kept now."""
+        return self._states.bytes + self._corrections.bytes
+
+    def correction(self, prefix: Path) -> StandIn | None:
+        """What stands at the end of a prefix whose last block ends a gap; None where nothing would be better."""
+        return self._corrections[prefix] if prefix in self._corrections else self._resolve(prefix)[len(prefix)]
+
+    def repair(self, plan: PrunePlan) -> Repair:
+        """All corrections of a plan."""
+        path = path_of(plan.actions(self._patient.replay.num_blocks))
+        after: dict[Place, StandIn] = {}
+        for end, correction in self._resolve(path).items():
+            if correction is not None:
+                after[last_step(path[:end])] = correction
+        return Repair(after=after)
+
+    def _resolve(self, path: Path) -> dict[int, StandIn | None]:
+        """The corrections at the ends of a path's gaps, by the length of the prefix."""
+        found: dict[int, StandIn | None] = {}
+        for end in gap_ends(path):
+            prefix = path[:end]
+            if prefix in self._corrections:
+                found[end] = self._corrections[prefix]
+                continue
+            found[end] = correction = self._fit(prefix, found)
+            self._corrections.offer(prefix, correction, len(prefix) + _bytes(correction))
+        return found
+
+    def _fit(self, prefix: Path, earlier: dict[int, StandIn | None]) -> StandIn | None:
+        """The correction at the end of a prefix, given those before."""
+        moments = Moments.zeros(self._width, self._patient.replay.model.device)
+        for pruned, dense in self._pairs("fit", prefix, earlier):
+            moments.add(pruned, dense.double() - pruned.double())
+        if not moments.finite:
+            return None  # what leaves here is no number, and no map can change that
+        maps = list(self._candidates(moments))
+        pairs = self._pairs("held-out", prefix, earlier)
+        best = choose(([pruned, *(one(pruned) for one in maps)], dense) for pruned, dense in pairs)
+        return StandIn(maps[best - 1]) if best else None
+
+    def _pairs(
+        self, text: str, prefix: Path, corrections: dict[int, StandIn | None]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(tokens, hidden size) states after a prefix and those of the dense model after the same block, in batches."""
+        dense = bytes(len(prefix))
+        for number, ids in enumerate(self._patient.batches(self._texts[text])):
+            real = ids != PADDING
+            wanted = self._state(text, number, ids, dense, {})
+            yield self._state(text, number, ids, prefix, corrections)[real], wanted[real]
+
+    def _state(
+        self, text: str, number: int, ids: Tensor, prefix: Path, corrections: dict[int, StandIn | None]
+    ) -> Tensor:
+        """(rows, tokens, hidden size): a batch's states after a prefix, before what corrects them there."""
+        patient = self._patient
+        prefix = prefix.rstrip(bytes([Action.GONE]))  # blocks that are gone leave the states as they are
+        start, hidden = self._deepest(text, number, prefix)
+        if hidden is None:
+            hidden = patient.replay.embed(ids.clamp(min=0))
+        for end in range(start + 1, len(prefix) + 1):
+            block, action = last_step(prefix[:end])
+            if action is Action.KEEP and (correction := corrections.get(end - 1)) is not None:
+                hidden = patient.replay.run_stand_in(hidden, correction)
+            hidden = patient.run_block(hidden, block, action)
+            if end > len(prefix) - self._depths:
+                self._states.offer((text, number, prefix[:end]), hidden, hidden.nbytes)
+        return hidden
+
+    def _deepest(self, text: str, number: int, prefix: Path) -> tuple[int, Tensor | None]:
+        """The longest prefix of this one whose states are kept: its length, and they.
+
+        Those on the way there are as good as used: more plans begin like them.
+        """
+        found: tuple[int, Tensor | None] = (0, None)
+        for length in range(len(prefix), 0, -1):
+            key = (text, number, prefix[:length])
+            if key in self._states:
+                state = self._states[key]
+                if found[1] is None:
+                    found = length, state
+        return found
+
+
+def _bytes(stand_in: StandIn | None) -> int:
+    return 0 if stand_in is None else sum(parameter.nbytes for parameter in stand_in.module.parameters())
+
+
+def gap_ends(path: Path) -> Iterator[int]:
+    """The lengths of the prefixes whose last block ends a gap: the next one is whole, or there is none."""
+    for end in range(1, len(path) + 1):
+        if path[end - 1] != Action.KEEP and (end == len(path) or path[end] == Action.KEEP):
+            yield end
+
+
+def choose(choices: Iterator[tuple[Sequence[Tensor], Tensor]]) -> int:
+    """Which choice comes nearest to the states wanted, by the mean of :func:`relative_errors`; the first of equals.
+
+    Args:
+        choices: in batches, the (tokens, hidden size) states that each choice gives, and those wanted.
+    """
+    sums = [
+        torch.stack([relative_errors(states, wanted).double().sum() for states in given]) for given, wanted in choices
+    ]
+    return int(torch.stack(sums).sum(dim=0).nan_to_num(nan=torch.inf).argmin())
+
+
+def relative_errors(states: Tensor, wanted: Tensor) -> Tensor:
+    """float32 (tokens,): squared distances, relative to the squared norms of what they should be.
+
+    Later blocks see normed states; and a first token, whose norm is often a hundred times that of others, counts as
+    one.
+    """
+    wanted = wanted.float()
+    return (states.float() - wanted).square().sum(dim=-1) / wanted.square().sum(dim=-1).clamp(min=TINY)

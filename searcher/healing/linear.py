@@ -1,0 +1,74 @@
+"""Every gap is followed by a linear map, fitted in closed form."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from searcher.healing.contract import Healing, Scope
+from searcher.healing.gaps import GapFits
+from searcher.healing.moments import RIDGES, Moments
+from searcher.healing.patient import Patient
+from searcher.plan import PrunePlan
+from searcher.repair import Repair
+from searcher.standins import LinearMap, LowRankMap
+
+KEPT = 1 << 30
+"""Bytes that are kept while one plan is healed."""
+
+
+@dataclass(frozen=True)
+class Linear(Healing):
+    """Follow every gap with a linear map that takes its hidden states to the dense model's, in closed form.
+
+    When to use it: in a search, for scores nearer to what a trained healing will give; the map costs one product with
+    a square matrix of the hidden size in each gap, and needs a checkpoint of our own.
+
+    Source: ReplaceMe (Shopkhoev et al. 2025, arXiv:2505.02819); the low rank as in Siddiqui et al. 2024,
+    arXiv:2407.16286. With h the states entering the map and y those of the dense model:
+    min |h W - y|² + ridge * tr(hᵀh) / d * |W - I|².
+
+    Args:
+        ridge: the penalty; None chooses it for each gap by the error on the held-out windows, where no map at all is
+            one of the choices.
+        rank: of W - I at most; None for any.
+    """
+
+    ridge: Annotated[float, Field(gt=0)] | None = None
+    rank: Annotated[int, Field(ge=1)] | None = None
+
+    scope: ClassVar[Scope] = "gap"
+
+    def heal(self, patient: Patient, plan: PrunePlan) -> Repair:
+        """See :class:`Healing`."""
+        return self.gaps(patient, KEPT).repair(plan)
+
+    def gaps(self, patient: Patient, limit: int) -> GapFits:
+        """See :class:`Healing`."""
+        dtype = patient.replay.model.dtype
+        return GapFits(patient, lambda moments: self._maps(moments, dtype), limit)
+
+    def _maps(self, moments: Moments, dtype: torch.dtype) -> Iterator[nn.Module]:
+        for ridge in RIDGES if self.ridge is None else (self.ridge,):
+            if self.rank is None or self.rank >= len(moments.gram):
+                yield _linear_map(moments.ridge_map(ridge), dtype)
+            else:
+                yield _low_rank_map(*moments.low_rank_map(ridge, self.rank), dtype)
+
+
+def _linear_map(change: Tensor, dtype: torch.dtype) -> LinearMap:
+    with torch.inference_mode(False):  # parameters like any other, whoever uses them
+        module = LinearMap(len(change)).requires_grad_(False).to(change.device, torch.float64)
+        module.weight.add_(change)
+        return module.to(dtype)
+
+
+def _low_rank_map(down: Tensor, up: Tensor, dtype: torch.dtype) -> LowRankMap:
+    with torch.inference_mode(False):
+        module = LowRankMap(*down.shape).requires_grad_(False).to(down.device, torch.float64)
+        module.down.copy_(down)
+        module.up.copy_(up)
+        return module.to(dtype)

@@ -1,0 +1,78 @@
+"""Linear maps in closed form, from second moments that are summed up batch by batch in float64."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+"""Penalties to choose from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over tokens of x xᵀ and x eᵀ, where a token's row x should have e added to it.
+
+    Attributes:
+        gram: float64 (width, width), the sum of x xᵀ.
+        cross: float64 (width, width), the sum of x eᵀ.
+    """
+
+    gram: Tensor
+    cross: Tensor
+
+    @classmethod
+    def zeros(cls, width: int, device: torch.device) -> "Moments":
+        """Of no tokens."""
+        gram, cross = torch.zeros(2, width, width, dtype=torch.float64, device=device)
+        return cls(gram, cross)
+
+    def add(self, rows: Tensor, missing: Tensor) -> None:
+        """Count these tokens in.
+
+        Args:
+            rows: (tokens, width), any dtype: what a map will be given.
+            missing: float64 (tokens, width): what it should add to that.
+        """
+        rows = rows.double()
+        self.gram.addmm_(rows.t(), rows)
+        self.cross.addmm_(rows.t(), missing)
+
+    @property
+    def finite(self) -> bool:
+        """Whether no state was infinite or no number."""
+        return bool(self.gram.isfinite().all() and self.cross.isfinite().all())
+
+    def ridge_map(self, ridge: float) -> Tensor:
+        """The change D of the identity that minimises sum |x D - e|² + ridge * tr(sum x xᵀ) / width * |D|².
+
+        This is ridge regression towards the identity: with W = I + D and y = x + e the first term is |x W - y|². The
+        penalty is relative to the mean squared size of x, so that the same number suits every depth of a model.
+
+        Args:
+            ridge: above 0.
+
+        Returns:
+            float64 (width, width).
+        """
+        return torch.cholesky_solve(self.cross, torch.linalg.cholesky(self._penalised(ridge)))
+
+    def low_rank_map(self, ridge: float, rank: int) -> tuple[Tensor, Tensor]:
+        """The same with D of at most this rank.
+
+        With G the penalised gram matrix, the objective is |G^½ (D - D*)|² and a constant, D* the best of full rank. So
+        its best of rank r is D* V Vᵀ, where V holds the r leading right singular vectors of G^½ D*: those of the
+        product in the metric of the data, not of D* itself. (Reduced-rank regression; Izenman 1975,
+        doi:10.1016/0047-259X(75)90042-1.)
+
+        Returns:
+            float64 (width, rank) and (rank, width), whose product is D.
+        """
+        best = self.ridge_map(ridge)
+        _, vectors = torch.linalg.eigh(self.cross.t() @ best)  # D*ᵀ G D*, ascending
+        leading = vectors[:, -rank:].flip(1)
+        return best @ leading, leading.t()
+
+    def _penalised(self, ridge: float) -> Tensor:
+        penalty = ridge * self.gram.trace() / len(self.gram)
+        return self.gram + penalty * torch.eye(len(self.gram), dtype=torch.float64, device=self.gram.device)
