@@ -12,6 +12,11 @@ from searcher.recording import Outputs, without
 from searcher.repair import Repair, StandIn, weights_replaced
 from searcher.standins import Inserted
 
+BLOCK_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
+"""Fields of configs that list numbers of blocks."""
+BLOCK_COUNTS = ("first_k_dense_replace", "num_dense_layers")
+"""Fields of configs that say how many of the first blocks are of a kind."""
+
 Slot = tuple[nn.Module, int]
 """A module in the list of blocks, and the number of the block in whose place, or like which, it is."""
 
@@ -96,7 +101,10 @@ def _renumbered(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _config_of(config: Any, num_blocks: int, sources: Sequence[int]) -> Iterator[None]:
-    """Per-layer lists are found by their length; the modules hold the same config object, and so see the change."""
+    """Lists with an entry for each block are found by their length, fields that name blocks by number by their names.
+
+    The modules hold the same config object, and so see the change.
+    """
     configs = {id(c): c for c in (config, config.get_text_config(decoder=True))}.values()
     before = [(c, dict(vars(c))) for c in configs]
     try:
@@ -104,7 +112,11 @@ def _config_of(config: Any, num_blocks: int, sources: Sequence[int]) -> Iterator
             if getattr(changed, "num_hidden_layers", None) == num_blocks:
                 changed.num_hidden_layers = len(sources)
             for name, value in fields.items():
-                if isinstance(value, list | tuple) and len(value) == num_blocks:
+                if name in BLOCK_NUMBERS and isinstance(value, list | tuple):
+                    setattr(changed, name, [place for place, source in enumerate(sources) if source in value])
+                elif name in BLOCK_COUNTS and isinstance(value, int):
+                    setattr(changed, name, sum(source < value for source in sources))
+                elif isinstance(value, list | tuple) and len(value) == num_blocks:
                     setattr(changed, name, type(value)(value[i] for i in sources))
         yield
     finally:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from searcher.errors import UsageError
 from searcher.form import Form
 from searcher.plan import Action, PrunePlan
-from searcher.pruned import find_slots, pruned
+from searcher.pruned import pruned
 from searcher.repair import Repair
 from searcher.replay import Replay
 from searcher.standins import Inserted, Nothing, describe
@@ -74,30 +74,27 @@ def in_form(replay: Replay, plan: PrunePlan, repair: Repair, form: Form) -> Iter
         The model, and what is to be noted with it.
     """
     silent = _silent(replay, plan) if form is not Form.STOCK else {}
+    lacking = {replay.architecture.blocks[block]: names for block, names in silent.items()}
     with ExitStack() as stack:
         if form is Form.ZEROED:
-            repair = _with_zeros(replay, repair, silent)
+            repair, lacking = _with_zeros(replay, repair, silent), {}
         elif form is Form.CUSTOM:
             stack.enter_context(_children_replaced(replay, silent))
         model = stack.enter_context(pruned(replay.model, replay.architecture, replay.outputs, plan, repair))
-        blocks = [module for module, _ in find_slots(replay.architecture, replay.outputs, plan, repair)]
-        missing = {block: names for block, names in silent.items() if form is Form.CUSTOM}
-        numbers = {replay.architecture.blocks[block]: block for block in missing}
-        notes = Notes(
-            str(plan),
-            form,
-            {
-                place: {name: _length(replay.outputs.sublayers[module]) for name, module in missing[numbers[b]].items()}
-                for place, b in enumerate(blocks)
-                if b in numbers
-            },
-            {
-                place: {"module": describe(b.module), "returns": _length(b.returns)}
-                for place, b in enumerate(blocks)
-                if isinstance(b, Inserted)
-            },
-        )
-        yield model, notes
+        yield model, Notes(str(plan), form, *_noted(replay, lacking))
+
+
+def _noted(
+    replay: Replay, lacking: dict[nn.Module, dict[str, nn.Module]]
+) -> tuple[dict[int, dict[str, int | None]], dict[int, dict[str, Any]]]:
+    """What the blocks that the model now has lack, and what is in their list but no block, by place."""
+    silent, inserted = {}, {}
+    for place, block in enumerate(replay.architecture.blocks):
+        if block in lacking:
+            silent[place] = {name: _length(replay.outputs.sublayers[m]) for name, m in lacking[block].items()}
+        if isinstance(block, Inserted):
+            inserted[place] = {"module": describe(block.module), "returns": _length(block.returns)}
+    return silent, inserted
 
 
 def materialised(replay: Replay, plan: PrunePlan, repair: Repair, form: Form) -> tuple[Any, Notes]:

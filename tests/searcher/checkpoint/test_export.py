@@ -31,9 +31,12 @@ BLOCKS = 6
 CARD = Card("tiny", "searcher export --plan 1 -o there")
 
 
-def opened(family, plan, repair=None, dtype=torch.float32):
-    """A tiny model with a plan; None where the family does not support its units."""
-    model = tiny_model(family, num_blocks=BLOCKS).to(dtype)
+def opened(family, plan, repair=None, dtype=torch.float32, through=None):
+    """A tiny model with a plan, perhaps saved and loaded; None where the family does not support its units."""
+    model = tiny_model(family, num_blocks=BLOCKS)
+    if through is not None:  # then buffers keep their own precision
+        model.save_pretrained(through)
+        model = AutoModelForCausalLM.from_pretrained(through, dtype=dtype).eval().requires_grad_(False)
     loaded = LoadedModel(model, tiny_tokenizer(), "tiny", "fingerprint", torch.device("cpu"), dtype)
     plan = PrunePlan.parse(plan)
     with torch.inference_mode():
@@ -65,7 +68,7 @@ def test_whole_blocks_give_an_ordinary_checkpoint(family, plan, tmp_path, in_pro
     config = AutoConfig.from_pretrained(tmp_path / "out").get_text_config(decoder=True)
     assert config.num_hidden_layers == BLOCKS - 2
     dense = FAMILIES[family](BLOCKS)
-    kept = [block for block in range(BLOCKS) if block not in map(int, plan.split(","))]
+    kept = [block for block in range(BLOCKS) if str(block) not in plan.split(",")]
     for name, value in vars(dense).items():
         if isinstance(value, list | tuple) and len(value) == BLOCKS:
             assert list(getattr(config, name)) == [value[block] for block in kept], name
@@ -114,8 +117,9 @@ STAND_INS = {
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "qwen3_moe"])
 def test_modules_that_healing_put_in(family, kind, tmp_path, in_process):
     def repair(model):
-        module = shifted(STAND_INS[kind](model))
-        return Repair(after={(1, Action.GONE): StandIn(module), (5, Action.GONE): StandIn(module)})
+        return Repair(
+            after={(block, Action.GONE): StandIn(shifted(STAND_INS[kind](model), 0.01 * block)) for block in (1, 5)}
+        )
 
     done = write(opened(family, "0-1,3,5", repair), tmp_path / "out")
     assert done.form is Form.CUSTOM
@@ -151,7 +155,7 @@ def test_weights_that_healing_changed_and_a_block_it_put_in(family, tmp_path, in
 
 
 def test_half_precision_is_kept(tmp_path, in_process):
-    one = opened("llama", "1", dtype=torch.bfloat16)
+    one = opened("llama", "1", dtype=torch.bfloat16, through=tmp_path / "dense")
     write(one, tmp_path / "out")
     assert searcher.load(tmp_path / "out").dtype == torch.bfloat16
     assert searcher.load(tmp_path / "out", dtype="float32").dtype == torch.float32
@@ -189,15 +193,15 @@ def test_forms_that_do_not_fit(form, plan, tmp_path, in_process):
     else:  # no sublayer is removed: an ordinary checkpoint is all that is needed
         assert write(opened("llama", plan), tmp_path / "out", form).form is Form.STOCK
     shift = opened("llama", "1", lambda model: Repair(after={(1, Action.GONE): StandIn(Shift(width(model)))}))
-    with pytest.raises(UsageError, match="puts a module after block 1.*--form custom"):
-        write(shift, tmp_path / "out", form)
+    with pytest.raises(UsageError, match=r"puts a module after block 1.*--form custom"):
+        write(shift, tmp_path / "other", form)
 
 
 def test_a_folder_that_exists(tmp_path, in_process):
     target = tmp_path / "out"
     write(opened("llama", "1"), target)
     kept = (target / "model.safetensors").read_bytes()
-    with pytest.raises(UsageError, match="exists.*--force"):
+    with pytest.raises(UsageError, match=r"exists.*--force"):
         write(opened("llama", "2"), target)
     assert (target / "model.safetensors").read_bytes() == kept
     write(opened("llama", "2"), target, force=True)
@@ -219,7 +223,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, in_process, monkeypatch):
     one = opened("llama", "2")
     monkeypatch.setattr(type(one.loaded.tokenizer), "save_pretrained", full)  # when the weights are there already
     for target in ("out", "new"):
-        with pytest.raises(UsageError, match="The disk of .* is full"):
+        with pytest.raises(UsageError, match=r"The disk of .* is full"):
             write(one, tmp_path / target, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out/model.safetensors").read_bytes() == kept
