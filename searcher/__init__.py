@@ -28,6 +28,7 @@ __all__ = [
     "PrunePlan",
     "Unit",
     "UsageError",
+    "best_model",
     "compare",
     "evaluate",
     "export",
@@ -247,6 +248,38 @@ def export(
     with Progress(quiet) as progress:
         opened, card = _opened_plan(run, plan, size, heal, runs_dir, options, Path(folder), progress)
         return write(opened, Path(folder), card, None if form is None else Form(form), force, check, progress)
+
+
+def best_model(
+    run: "str | Path | Run | None" = None,
+    *,
+    plan: str | None = None,
+    size: int | None = None,
+    heal: str | None = None,
+    runs_dir: str | Path | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Any:
+    """The pruned model of a run, or under a plan by hand, healed if asked: a transformers model, in memory.
+
+    Args:
+        run: a finished run or its folder; None with `plan`.
+        plan: a plan by hand, such as `"3-5,9"`.
+        size: which of the run's chosen plans; by default that of the full size.
+        heal: how to heal it first, such as `"lora:steps=200"`; by default as the run did, if it did.
+        runs_dir: where repairs are kept; by default beside the run, or in `runs`.
+        quiet: show no progress on stderr.
+        options: model, data and the like, as for :func:`run`.
+
+    Raises:
+        UsageError: a plan, healing or option does not fit.
+    """
+    from searcher.exporter import pruned_model
+    from searcher.progress import Progress
+
+    with Progress(quiet) as progress:
+        opened, _ = _opened_plan(run, plan, size, heal, runs_dir, options, Path(), progress)
+        return pruned_model(opened)
 
 
 def load(folder: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False) -> Any:

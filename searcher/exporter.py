@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from searcher.amounts import Amounts
 from searcher.checkpoint.card import Card, license_of, write_card
-from searcher.checkpoint.forms import Notes, choose_form, in_form
+from searcher.checkpoint.forms import Notes, choose_form, in_form, materialised
 from searcher.checkpoint.write import check_room, check_target, new_folder, write_model
 from searcher.config import MeasurementConfig
 from searcher.crew import one_core
@@ -151,6 +151,14 @@ def _heal(
     if not healed.repair:
         progress.warn(f"{heal} did not help on held-out text, so that the plan is exported as it is")
     return healed.repair
+
+
+def pruned_model(opened: Opened) -> Any:
+    """The pruned and healed model itself, with weights of its own, in eval mode."""
+    with torch.inference_mode():
+        form = choose_form(opened.plan, opened.repair, None)
+        model, _ = materialised(opened.replay, opened.plan, opened.repair.merged(opened.replay.model), form)
+    return model
 
 
 def export(

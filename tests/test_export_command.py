@@ -1,0 +1,139 @@
+"""`searcher export` as a user runs it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_checkpoint import command
+from transformers import AutoModelForCausalLM
+
+import searcher
+
+MODEL_OPTIONS = ("--dtype", "float32", "--device", "cpu")
+GUIDE = (Path(__file__).parent.parent / "docs" / "checkpoints.md").read_text()
+
+
+@pytest.fixture
+def model(tiny):
+    return ("--model", tiny / "model", "--data", tiny / "text.jsonl", "--window-tokens", 16, *MODEL_OPTIONS)
+
+
+def document(done):
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_a_run_is_exported_and_loads(searcher_command, tmp_path):
+    found = document(
+        searcher_command("run", "--budget", "1-2", "--strategy", "greedy", "--name", "one", "--format", "json")
+    )
+    done = searcher_command("export", "runs/one", "-o", "small", defaults=False)
+    assert done.code == 0, done.err
+    told = " ".join(done.out.split())
+    assert f"Plan {found['best']['plan']} in small (form stock" in told
+    assert "Loaded again in float32 by a fresh process" in told
+    card = (tmp_path / "small/README.md").read_text()
+    value = found["best"]["report"]["perplexity"]["value"]
+    assert f"{value:.4g}"[:5] in card.replace(",", "")
+    assert "searcher export runs/one -o small" in card
+    assert "strategy `greedy`" in card
+    loaded = AutoModelForCausalLM.from_pretrained("small")
+    assert loaded.config.num_hidden_layers == 4
+    again = searcher_command("export", "runs/one", "-o", "small", defaults=False)
+    assert again.code == 2
+    assert "small exists" in again.err
+    other = document(
+        searcher_command(
+            "export", "runs/one", "-o", "small", "--force", "--size", 1, "--format", "json", defaults=False
+        )
+    )
+    assert other["parameters"]["left"] > sum(p.numel() for p in loaded.parameters())
+
+
+def test_a_healed_run_is_exported_healed(searcher_command, tmp_path):
+    arguments = ("--budget", "2", "--strategy", "greedy", "--name", "one", "--heal-windows", "12")
+    found = document(searcher_command("run", *arguments, "--heal", "linear", "--format", "json"))
+    done = document(searcher_command("export", "runs/one", "-o", "small", "--format", "json", defaults=False))
+    assert done["form"] == "custom"
+    loaded = searcher.load("small")
+    again = searcher.best_model("runs/one", quiet=True)
+    ids = torch.arange(3, 20)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(ids).logits, again(ids).logits)
+    assert "healed afterwards by `linear`" in (tmp_path / "small/README.md").read_text()
+    assert found["best"]["plan"] == done["plan"]
+
+
+@pytest.mark.parametrize("recipe", ["lora:steps=3,rank=2", "linear-folded", "layer:steps=3"])
+def test_a_healed_plan_is_an_ordinary_checkpoint(recipe, searcher_command, model):
+    arguments = ("--plan", "1-2", "--heal", recipe, "--heal-windows", 12, "-o", "small", "--format", "json")
+    assert document(searcher_command("export", *arguments, *model, defaults=False))["form"] == "stock"
+    AutoModelForCausalLM.from_pretrained("small")
+
+
+def test_the_cache_of_a_custom_checkpoint_is_as_small_as_promised(searcher_command, model):
+    arguments = ("--plan", "0.attn,2.attn,3", "-o", "small", "--format", "json")
+    done = document(searcher_command("export", *arguments, *model, defaults=False))
+    loaded = searcher.load("small")
+    with torch.inference_mode():
+        cache = loaded(torch.arange(3, 33)[None], use_cache=True).past_key_values
+    used = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) / 30
+    assert used == done["kv_cache"]["left"] + 2 * 8  # float32; two layers that only count
+    assert done["kv_cache"]["left"] == done["kv_cache"]["dense"] / 2
+    weights = Path("small/model.safetensors").stat().st_size
+    assert weights == pytest.approx(4 * done["parameters"]["left"], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--plan", "99", "-o", "small"), "99"),
+        (("-o", "small"), "a run folder or a plan"),
+        (("nowhere", "-o", "small"), "nowhere"),
+        (("--plan", "1", "-o", "small", "--heal", "lore"), "Did you mean 'lora'"),
+        (("--plan", "1.attn", "-o", "small", "--form", "stock"), "--form zeroed"),
+        (("--plan", "1.attn", "-o", "small", "--heal", "layer"), "fills gaps of whole blocks"),
+        (("--plan", "1", "-o", "text.txt/small"), "cannot be written"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, told, searcher_command, model, tmp_path):
+    (tmp_path / "text.txt").write_text("a file")
+    done = searcher_command("export", *arguments, *model, defaults=False)
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert [path.name for path in tmp_path.iterdir() if path.name != "runs"] == ["text.txt"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_export_leaves_nothing(sent, tiny, tmp_path):
+    arguments = ["export", "--plan", "1", "-o", str(tmp_path / "small"), *command(tiny)[:4], *MODEL_OPTIONS]
+    process = subprocess.Popen([sys.executable, "-m", "searcher", *arguments], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Loading it again" in line:
+            break
+    process.send_signal(sent)
+    assert process.wait(timeout=60) == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+    assert not (tmp_path / "small").exists()
+    if sent == signal.SIGINT:
+        assert not list(tmp_path.iterdir())
+    done = subprocess.run([sys.executable, "-m", "searcher", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_the_guide_loads_what_it_says(searcher_command, model, capsys):
+    assert searcher_command("export", "--plan", "1-2", "-o", "smol-22", *model, defaults=False).code == 0
+    assert searcher_command("export", "--plan", "1.attn", "-o", "smol-custom", *model, defaults=False).code == 0
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+    exec(blocks[0], {})
+    assert len(capsys.readouterr().out) > 0
+    names = {}
+    exec(blocks[1], names)
+    assert names["model"].generate(torch.arange(3, 8)[None], max_new_tokens=4).shape == (1, 9)
