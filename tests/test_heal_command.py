@@ -125,3 +125,16 @@ def test_all_healings_are_listed(searcher_command):
     listed = searcher_command("list", "healings", defaults=False).out
     assert all(name in listed for name in ("lora", "bias", "linear", "linear-folded", "layer", "ffn", "swiglu"))
     assert "steps" in searcher_command("list", "healings", "--verbose", defaults=False).out
+
+
+def test_compare_says_what_was_chosen_after_healing(searcher_command):
+    arguments = ("run", "--budget", "2", "--heal-windows", "12", "--heal", LORA, "--heal-top", "2")
+    for strategy in ("greedy", "exhaustive"):
+        assert searcher_command(*arguments, "--strategy", strategy, "--name", strategy).code == 0
+    done = searcher_command("compare", "runs/greedy", "runs/exhaustive", defaults=False)
+    assert done.code == 0, done.err
+    assert "greedy chose among its best plans by what lora" in " ".join(done.out.split())
+    searcher_command("run", "--budget", "2", "--strategy", "greedy", "--name", "plain")
+    refused = searcher_command("compare", "runs/greedy", "runs/plain", defaults=False)
+    assert refused.code == 2
+    assert "heal is lora" in refused.err
