@@ -118,7 +118,7 @@ class LinearFolded(Healing):
         for ids, entering, wanted in zip(pruned.texts[0], pruned.states[0], dense.states[0], strict=True):
             real = ids != PADDING
             added, leaving = run_with_ffn(patient, entering, projection.block)
-            moments.add(added[real], wanted[real].double() - leaving[real].double())
+            moments.add(added[real], wanted[real].double() - leaving[real].double(), wanted[real])
         if not moments.finite:
             return {}
         ridges = RIDGES if self.ridge is None else (self.ridge,)

@@ -7,14 +7,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from searcher.healing.moments import Moments
+from searcher.healing.moments import TINY, Moments
 from searcher.healing.patient import PADDING, Patient
 from searcher.plan import Action, PrunePlan
 from searcher.repair import Place, Repair, StandIn
 from searcher.trie import Path, last_step, path_of
 
-TINY = 1e-12
-"""Keeps a relative error finite."""
 MATRICES = 0.5
 """Share of the memory that fitted matrices may take; each saves the fit that it came from, and is small."""
 
@@ -114,7 +112,7 @@ class GapFits:
         """The correction at the end of a prefix, given those before."""
         moments = Moments.zeros(self._width, self._patient.replay.model.device)
         for pruned, dense in self._pairs("fit", prefix, earlier):
-            moments.add(pruned, dense.double() - pruned.double())
+            moments.add(pruned, dense.double() - pruned.double(), dense)
         if not moments.finite:
             return None  # what leaves here is no number, and no map can change that
         maps = list(self._candidates(moments))

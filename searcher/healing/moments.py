@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+TINY = 1e-12
+"""Keeps a relative error finite."""
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Penalties to choose from."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over tokens of x xᵀ and x eᵀ, where a token's row x should have e added to it.
+    """Weighted sums over tokens of x xᵀ and x eᵀ, where a token's row x should have e added to it.
 
     Attributes:
         gram: float64 (width, width), the sum of x xᵀ.
@@ -27,14 +29,22 @@ class Moments:
         gram, cross = torch.zeros(2, width, width, dtype=torch.float64, device=device)
         return cls(gram, cross)
 
-    def add(self, rows: Tensor, missing: Tensor) -> None:
-        """Count these tokens in.
+    def add(self, rows: Tensor, missing: Tensor, wanted: Tensor | None = None) -> None:
+        """Count these tokens in, each by its error relative to the states that are wanted, if they are given.
+
+        In most models the first token's states are hundreds of times as large as all others: of plain errors it would
+        have nearly all the weight. On SmolLM2-135M without blocks 11-18 (held-out loss 7.49) no map fitted by those
+        helps; one fitted by relative errors heals to 3.83.
 
         Args:
             rows: (tokens, width), any dtype: what a map will be given.
             missing: float64 (tokens, width): what it should add to that.
+            wanted: (tokens, width): the states that should come out in the end; None for plain errors.
         """
         rows = rows.double()
+        if wanted is not None:
+            weight = 1 / wanted.double().norm(dim=-1, keepdim=True).clamp(min=TINY)
+            rows, missing = rows * weight, missing * weight
         self.gram.addmm_(rows.t(), rows)
         self.cross.addmm_(rows.t(), missing)
 

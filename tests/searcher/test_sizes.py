@@ -43,7 +43,9 @@ def test_equal_those_of_a_materialised_model(opened):
             if "kv-cache" in amounts:
                 cache = model(input_ids=ids, use_cache=True).past_key_values
                 held = sum(map(cache_bytes, cache.layers))
-                assert amounts["kv-cache"].left(plan) * TOKENS == pytest.approx(held)
+                left = amounts["kv-cache"].left(plan) * TOKENS
+                counting = sum(unit.part == "attn" for unit in plan.removed)  # one number for keys and one for values
+                assert left - 1e-3 <= held <= left + counting * 2 * 4 * TOKENS + 1e-3
             with FlopCounterMode(display=False) as counter, sdpa_kernel([SDPBackend.MATH]):
                 model(input_ids=ids, use_cache=False)
             assert amounts["flops"].left(plan) * TOKENS == pytest.approx(counter.get_total_flops())

@@ -46,7 +46,9 @@ def around_ffn(patient, block, ids, plan="dense", repair=None):
         return [states.flatten(0, 1).double() for states in states_after(model, modules, ids)]
 
 
-def by_least_squares(added, missing, ridge):
+def by_least_squares(added, missing, wanted, ridge):
+    size = wanted.norm(dim=1, keepdim=True)
+    added, missing = added / size, missing / size
     width = added.shape[1]
     penalty = np.sqrt(ridge * float(added.square().sum()) / width) * np.eye(width)
     stacked = np.vstack([added.numpy(), penalty]), np.vstack([missing.numpy(), 0 * penalty])
@@ -67,7 +69,7 @@ def test_the_folded_weights_do_what_the_map_does_to_hidden_states(family):
         half = len(weights) // 2
         done, now = (Repair(weights=dict(list(weights.items())[:end])) for end in (number * half, (number + 1) * half))
         added, leaving = around_ffn(patient, block, ids, plan, done)
-        change = by_least_squares(added, dense[last] - leaving, ridge)
+        change = by_least_squares(added, dense[last] - leaving, dense[last], ridge)
         mapped, left = around_ffn(patient, block, ids, plan, now)
         scale = float(leaving.abs().max())
         torch.testing.assert_close(mapped, added + added @ change, rtol=1e-3, atol=1e-4 * scale)

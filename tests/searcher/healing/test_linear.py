@@ -91,6 +91,8 @@ def test_two_gaps_are_what_least_squares_on_all_states_gives(family, small_batch
 
 def by_least_squares(before, wanted, ridge):
     before, wanted = (states.flatten(0, 1).double().numpy() for states in (before, wanted))
+    size = np.linalg.norm(wanted, axis=1, keepdims=True)
+    before, wanted = before / size, wanted / size
     width = before.shape[1]
     penalty = np.sqrt(ridge * (before**2).sum() / width) * np.eye(width)
     stacked = np.vstack([before, penalty]), np.vstack([wanted, penalty])
