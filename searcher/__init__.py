@@ -28,6 +28,7 @@ __all__ = [
     "PrunePlan",
     "Unit",
     "UsageError",
+    "analyze",
     "best_model",
     "compare",
     "evaluate",
@@ -248,6 +249,49 @@ def export(
     with Progress(quiet) as progress:
         opened, card = _opened_plan(run, plan, size, heal, runs_dir, options, Path(folder), progress)
         return write(opened, Path(folder), card, None if form is None else Form(form), force, check, progress)
+
+
+def analyze(
+    *,
+    parts: Sequence[str] | None = None,
+    granularity: Granularity | str = Granularity.BLOCK,
+    budget: int = 4096,
+    index: str = "k-SII",
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    quiet: bool = False,
+    **options: Any,
+) -> Path:
+    """Measure what the blocks of a model do, and keep it as arrays and JSON; goes on where it was left.
+
+    Args:
+        parts: some of `searcher.parts.PARTS`; by default all but `shapley`.
+        granularity: units that are compared with each other.
+        budget: plans that Shapley interactions may measure.
+        index: `k-SII` or `FSII`.
+        name: of the folder; by default made from the options.
+        runs_dir: where the folder is.
+        quiet: show no progress on stderr.
+        options: model, data, windows and the like, as for :func:`run`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: a part or option does not fit.
+    """
+    check_own_packages()
+
+    from searcher.analysis import Wanted
+    from searcher.analysis import analyze as measure
+    from searcher.config import MeasurementConfig, make_config
+    from searcher.parts import PARTS
+    from searcher.progress import Progress
+
+    wanted = Wanted(Granularity(granularity), tuple(parts or PARTS[:-1]), budget, index)
+    config = make_config(MeasurementConfig, options)
+    with Progress(quiet) as progress:
+        return measure(config, wanted, Path(runs_dir), name, progress)
 
 
 def best_model(

@@ -16,6 +16,7 @@ from searcher.errors import UsageError
 from searcher.flags import combined, takes
 from searcher.form import Form
 from searcher.own_packages import check_own_packages
+from searcher.parts import PARTS
 from searcher.plan import Granularity
 
 app = typer.Typer(
@@ -186,6 +187,44 @@ def export(
         from results.table import export_lines, show
 
         show(*export_lines(exported))
+
+
+@app.command()
+@takes(
+    MeasurementConfig,
+    without=("heal", "heal_windows", "objective", "objective_args", "report_windows", "workers", "ray_address"),
+)
+def analyze(
+    options: dict[str, Any],
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Part to measure: {', '.join(PARTS)}; may be repeated. Default: all but the last."),
+    ] = None,
+    granularity: Annotated[Granularity, typer.Option(help="Units that are compared.")] = Granularity.BLOCK,
+    budget: Annotated[int, typer.Option(help="Plans that Shapley interactions may measure.", min=1)] = 4096,
+    index: Annotated[str, typer.Option(help="Which Shapley interactions: k-SII or FSII.")] = "k-SII",
+    name: Annotated[str | None, typer.Option(help="Name of the folder. Default: made from the options.")] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where its folder is.")] = Path("runs"),
+) -> None:
+    """Show what the blocks of a model do: influence, updates, heads, similarity, replacement and interactions.
+
+    What each part costs is said before it starts. Each is kept in files as soon as it is measured, so that the same
+    command goes on where it was interrupted: PART.npz holds the arrays, PART.json what is to be said about them.
+
+    Example: [b]searcher analyze --part interactions --part replacement[/b]
+    """
+    folder = searcher.analyze(
+        parts=part,
+        granularity=granularity,
+        budget=budget,
+        index=index,
+        name=name,
+        runs_dir=runs_dir,
+        **combined({}, options),
+    )
+    from results.table import show
+
+    show(f"Kept in {folder}")
 
 
 @app.command()

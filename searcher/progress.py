@@ -1,7 +1,8 @@
 """What a user sees while a run goes on, on stderr: what is being done, best so far, cost spent, time left."""
 
+import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -117,6 +118,22 @@ class Progress:
         if not self._console.is_terminal and time.monotonic() - self._logged >= LOG_EVERY:
             self._logged = time.monotonic()
             self._print(f"heal: {status}")
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[Callable[[float], None]]:
+        """A part of an analysis begins; gives what is told of each share of it that is done."""
+        self._begin(name, 100, None)
+        shares = [0.0]
+
+        def done(share: float) -> None:
+            shares[0] += share
+            self._done = round(100 * shares[0])
+            self._bar.update(self._task, completed=self._done)
+            if not self._console.is_terminal and time.monotonic() - self._logged >= LOG_EVERY:
+                self._logged = time.monotonic()
+                self._print(f"{name}: {shares[0]:.0%}")
+
+        yield done
 
     def counted(self, lines: Iterable[Measurement], plans: int) -> Iterator[Measurement]:
         """Pass measurements through, counting plans as they come."""

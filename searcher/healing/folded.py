@@ -75,7 +75,8 @@ class LinearFolded(Healing):
     When to use it: where nothing can be trained and the checkpoint must load everywhere.
 
     Source: ReplaceMe (Shopkhoev et al. 2025, arXiv:2505.02819). With m what the FFN adds, r the rest of the hidden
-    states before the gap and y the dense model's after it: min |m T - (y - r)|² + ridge * tr(mᵀm) / d * |T - I|².
+    states before the gap and y the dense model's after it: min |m T - (y - r)|² + ridge * tr(mᵀm) / d * |T - I|²;
+    here, as not in the paper, each token's terms are divided by |y|.
 
     Args:
         ridge: the penalty; None chooses it for each gap by the error on the held-out windows, where no change at all

@@ -175,22 +175,18 @@ def gap_ends(path: Path) -> Iterator[int]:
 
 
 def choose(choices: Iterator[tuple[Sequence[Tensor], Tensor]]) -> int:
-    """Which choice comes nearest to the states wanted, by the mean of :func:`relative_errors`; the first of equals.
+    """Which choice comes nearest to the states wanted, by the mean of :func:`weighted_errors`; the first of equals.
 
     Args:
         choices: in batches, the (tokens, hidden size) states that each choice gives, and those wanted.
     """
     sums = [
-        torch.stack([relative_errors(states, wanted).double().sum() for states in given]) for given, wanted in choices
+        torch.stack([weighted_errors(states, wanted).double().sum() for states in given]) for given, wanted in choices
     ]
     return int(torch.stack(sums).sum(dim=0).nan_to_num(nan=torch.inf).argmin())
 
 
-def relative_errors(states: Tensor, wanted: Tensor) -> Tensor:
-    """float32 (tokens,): squared distances, relative to the squared norms of what they should be.
-
-    Later blocks see normed states; and a first token, whose norm is often a hundred times that of others, counts as
-    one.
-    """
-    wanted = wanted.float()
-    return (states.float() - wanted).square().sum(dim=-1) / wanted.square().sum(dim=-1).clamp(min=TINY)
+def weighted_errors(states: Tensor, wanted: Tensor) -> Tensor:
+    """float32 (tokens,): squared distances divided by the norm of what is wanted; see :meth:`Moments.add`."""
+    norms: Tensor = wanted.float().norm(dim=-1).clamp(min=TINY)
+    return (states.float() - wanted.float()).square().sum(dim=-1) / norms

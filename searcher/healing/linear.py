@@ -28,8 +28,8 @@ class Linear(Healing):
     a square matrix of the hidden size in each gap, and needs a checkpoint of our own.
 
     Source: ReplaceMe (Shopkhoev et al. 2025, arXiv:2505.02819); the low rank as in Siddiqui et al. 2024,
-    arXiv:2407.16286. With h the states entering the map and y those of the dense model, each token divided by |y|,
-    which the paper does not do: min |h W - y|² + ridge * tr(hᵀh) / d * |W - I|².
+    arXiv:2407.16286. With h the states entering the map and y those of the dense model:
+    min |h W - y|² + ridge * tr(hᵀh) / d * |W - I|². Here, as not in the paper, each token's terms are divided by |y|.
 
     Args:
         ridge: the penalty; None chooses it for each gap by the error on the held-out windows, where no map at all is

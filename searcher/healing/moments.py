@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 TINY = 1e-12
-"""Keeps a relative error finite."""
+"""Keeps an error that is divided by a norm finite."""
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Penalties to choose from."""
 
@@ -30,11 +30,13 @@ class Moments:
         return cls(gram, cross)
 
     def add(self, rows: Tensor, missing: Tensor, wanted: Tensor | None = None) -> None:
-        """Count these tokens in, each by its error relative to the states that are wanted, if they are given.
+        """Count these tokens in, each squared error divided by the norm of the state that is wanted, if it is given.
 
-        In most models the first token's states are hundreds of times as large as all others: of plain errors it would
-        have nearly all the weight. On SmolLM2-135M without blocks 11-18 (held-out loss 7.49) no map fitted by those
-        helps; one fitted by relative errors heals to 3.83.
+        In most models the first token's states are a hundred times as large as all others, and later blocks attend to
+        it for that. Of plain errors it would have all the weight; of errors divided by the squared norm almost none,
+        and its size is not restored. On SmolLM2-135M without blocks 9-16 (held-out loss 5.15) `linear` comes to 5.15,
+        3.54 and 4.25 by plain errors, these, and relative ones; without 1-2 (10.57) to 3.08 by these and 6.72 by the
+        last; where the first token is not touched, as without 4, 13-18 and 26 (3.88), to 3.20, 3.19 and 3.20.
 
         Args:
             rows: (tokens, width), any dtype: what a map will be given.
@@ -43,8 +45,8 @@ class Moments:
         """
         rows = rows.double()
         if wanted is not None:
-            weight = 1 / wanted.double().norm(dim=-1, keepdim=True).clamp(min=TINY)
-            rows, missing = rows * weight, missing * weight
+            root = wanted.double().norm(dim=-1, keepdim=True).clamp(min=TINY).rsqrt()
+            rows, missing = rows * root, missing * root
         self.gram.addmm_(rows.t(), rows)
         self.cross.addmm_(rows.t(), missing)
 

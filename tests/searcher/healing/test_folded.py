@@ -10,7 +10,7 @@ from patients import final_states, heal, left_as_it_was, padded, patient_of, sam
 
 from searcher.errors import UsageError
 from searcher.healing.folded import LinearFolded, find_projection
-from searcher.healing.gaps import relative_errors
+from searcher.healing.gaps import weighted_errors
 from searcher.healing.patient import PADDING, Meter
 from searcher.plan import PrunePlan
 from searcher.pruned import pruned
@@ -33,9 +33,9 @@ def fitted_on_all(family, **options):
 
 
 def error(patient, plan, repair):
-    """The mean relative error of what leaves the last block."""
+    """The mean weighted error of what leaves the last block."""
     wanted = final_states(patient, "dense", Repair(), patient.held_out)
-    return float(relative_errors(final_states(patient, plan, repair, patient.held_out), wanted).mean())
+    return float(weighted_errors(final_states(patient, plan, repair, patient.held_out), wanted).mean())
 
 
 def around_ffn(patient, block, ids, plan="dense", repair=None):
@@ -47,8 +47,8 @@ def around_ffn(patient, block, ids, plan="dense", repair=None):
 
 
 def by_least_squares(added, missing, wanted, ridge):
-    size = wanted.norm(dim=1, keepdim=True)
-    added, missing = added / size, missing / size
+    root = wanted.norm(dim=1, keepdim=True).sqrt()
+    added, missing = added / root, missing / root
     width = added.shape[1]
     penalty = np.sqrt(ridge * float(added.square().sum()) / width) * np.eye(width)
     stacked = np.vstack([added.numpy(), penalty]), np.vstack([missing.numpy(), 0 * penalty])

@@ -11,7 +11,7 @@ from patients import TOKENS, final_states, heal, left_as_it_was, padded, patient
 
 from searcher.errors import UsageError
 from searcher.healing import patient as patients
-from searcher.healing.gaps import gap_ends, relative_errors
+from searcher.healing.gaps import gap_ends, weighted_errors
 from searcher.healing.linear import Linear
 from searcher.healing.moments import RIDGES
 from searcher.healing.patient import PADDING, Meter
@@ -26,7 +26,7 @@ HUGE = 1 << 40
 PLANS = [
     PrunePlan.of(units)
     for size in (0, 1, 2, 3)
-    for units in list(combinations(all_units(5, Granularity.SUBLAYER), size))[::3]
+    for units in list(combinations(all_units(5, Granularity.SUBLAYER), size))[::9]
 ]
 
 
@@ -43,9 +43,9 @@ def fitted_on_all(family, **options):
 
 
 def error(patient, plan, repair):
-    """The mean relative error of what leaves the last block."""
+    """The mean weighted error of what leaves the last block."""
     wanted = final_states(patient, "dense", Repair(), patient.held_out)
-    return float(relative_errors(final_states(patient, plan, repair, patient.held_out), wanted).mean())
+    return float(weighted_errors(final_states(patient, plan, repair, patient.held_out), wanted).mean())
 
 
 class Multiply(torch.nn.Module):
@@ -91,8 +91,8 @@ def test_two_gaps_are_what_least_squares_on_all_states_gives(family, small_batch
 
 def by_least_squares(before, wanted, ridge):
     before, wanted = (states.flatten(0, 1).double().numpy() for states in (before, wanted))
-    size = np.linalg.norm(wanted, axis=1, keepdims=True)
-    before, wanted = before / size, wanted / size
+    root = np.linalg.norm(wanted, axis=1, keepdims=True) ** 0.5
+    before, wanted = before / root, wanted / root
     width = before.shape[1]
     penalty = np.sqrt(ridge * (before**2).sum() / width) * np.eye(width)
     stacked = np.vstack([before, penalty]), np.vstack([wanted, penalty])
@@ -120,17 +120,20 @@ def test_where_gaps_end():
     assert ends == {"0,2-3,4.attn": [1, 5], "5": [6], "dense": []}
 
 
-@pytest.mark.parametrize("options", [{}, {"ridge": 1e-2}, {"rank": 4}], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [(torch.float32, {}), (torch.float32, {"rank": 4}), (torch.bfloat16, {"ridge": 1e-2})],
+    ids=["float32", "rank", "bfloat16"],
+)
 def test_what_is_kept_changes_no_bit(dtype, options, small_batches):
     """With nothing kept, little, and everything; plans in the order of the trie and in another."""
     healing, patient = Linear(**options), fitted_on_all("llama", dtype=dtype, num_blocks=5)
     state = patient.fit.numel() * 2 * 32 * dtype.itemsize
     with torch.inference_mode():
         plans = sorted(PLANS, key=lambda plan: path_of(plan.actions(5)))
-        alone = {plan: healing.gaps(patient, 0).repair(plan) for plan in plans[::5]}
+        alone = {plan: healing.gaps(patient, 0).repair(plan) for plan in plans[::3]}
         assert sum(len(repair.after) for repair in alone.values()) > len(alone)
-        for limit in (3 * state, 9 * state, HUGE):
+        for limit in (5 * state, HUGE):
             for order in (plans, plans[::-1]):
                 fits = healing.gaps(patient, limit)
                 for plan in order:

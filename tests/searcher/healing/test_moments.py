@@ -84,3 +84,28 @@ def test_states_that_are_no_numbers_are_noticed():
         assert not moments_of(rows, MISSING).finite
         missing[3, 3] = value
         assert not moments_of(ROWS, missing).finite
+
+
+def test_errors_are_divided_by_the_norm_of_what_is_wanted():
+    wanted = ROWS + MISSING.float()
+    moments, root = Moments.zeros(WIDTH, ROWS.device), wanted.double().norm(dim=1, keepdim=True).sqrt()
+    moments.add(ROWS, MISSING, wanted)
+    expected = moments_of(ROWS / root, MISSING / root, batch=TOKENS)
+    torch.testing.assert_close(moments.gram, expected.gram)
+    torch.testing.assert_close(moments.cross, expected.cross)
+    moments.add(ROWS, MISSING, torch.zeros_like(wanted))
+    assert moments.finite
+
+
+def test_a_token_of_huge_norm_does_not_have_all_the_weight():
+    """A first token like those of real models, in every window: the others must not pay for it."""
+    generator = torch.Generator().manual_seed(0)
+    rows, wanted = torch.randn(2, 256, WIDTH, generator=generator)
+    wanted = rows + 0.1 * wanted
+    wanted[::64] = 1000 * torch.eye(WIDTH)[0]
+    moments = Moments.zeros(WIDTH, rows.device)
+    moments.add(rows, wanted.double() - rows.double(), wanted)
+    plain = moments_of(rows, wanted.double() - rows.double(), batch=256)
+    others = torch.arange(256) % 64 != 0
+    errors = [(rows + rows @ m.ridge_map(0.1).float() - wanted)[others].square().sum() for m in (moments, plain)]
+    assert errors[0] < 0.01 * errors[1]

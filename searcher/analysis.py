@@ -1,0 +1,251 @@
+"""`searcher analyze`: the parts of an analysis, each kept in files as soon as it is there; the same command goes on."""
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from searcher.anatomy import contiguous, heads, influence, interactions, replacement, shapley, updates
+from searcher.anatomy.losses import Losses
+from searcher.config import MeasurementConfig
+from searcher.cost import Cost
+from searcher.errors import UsageError
+from searcher.journal import Journal, read_json, write_json
+from searcher.measurement import Measurement, Measurements
+from searcher.parts import PARTS
+from searcher.plan import Granularity, Unit, all_units
+from searcher.preparation import Prepared, make_objectives, prepare
+from searcher.progress import Progress
+from searcher.selfcheck import open_replay
+from searcher.versions import versions
+
+ANALYSIS_FILE = "analysis.json"
+FORMAT = 1
+Done = Callable[[float], None]
+
+
+class Result(Protocol):
+    """What a part has found."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By name, for files."""
+
+    def facts(self) -> dict[str, Any]:
+        """What is said about them, as JSON."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to analyze.
+
+    Attributes:
+        granularity: which units are compared with each other.
+        parts: some of `PARTS`, in order.
+        budget: plans that Shapley interactions may measure.
+        index: `k-SII` or `FSII`.
+    """
+
+    granularity: Granularity = Granularity.BLOCK
+    parts: tuple[str, ...] = PARTS[:-1]
+    budget: int = 4096
+    index: str = "k-SII"
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What the parts are measured on.
+
+    Attributes:
+        prepared: model, windows and crew.
+        units: of the granularity.
+        sublayers: attention and FFN of every block; the blocks where these cannot be told apart.
+        losses: of plans on the search windows.
+        journal: keeps what was measured.
+        wanted: the options.
+    """
+
+    prepared: Prepared
+    units: tuple[Unit, ...]
+    sublayers: tuple[Unit, ...]
+    losses: Losses
+    journal: Journal
+    wanted: Wanted
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """int64 (windows, tokens)."""
+        return self.prepared.windows["search"]
+
+    def keep(self, lines: Iterator[Measurement]) -> None:
+        """Measure, and keep each line as soon as it is there."""
+        for line in lines:
+            self.journal.append(line)
+
+
+def analyze(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str | None, progress: Progress) -> Path:
+    """See `searcher.analyze`, which this is.
+
+    Returns:
+        The folder: `analysis.json`, and for each part its arrays (`.npz`) and what is said about them (`.json`).
+    """
+    for part in wanted.parts:
+        if part not in PARTS:
+            raise UsageError(f"Part '{part}' is not known", f"Choose some of {', '.join(PARTS)}")
+    config = config.model_copy(update={"objective": ("loss",), "objective_args": {}, "heal": None, "workers": 0})
+    prepared = prepare(config, make_objectives(config), wanted.granularity, progress.say)
+    identity = _identity(prepared, wanted)
+    folder = runs_dir / (name or f"analysis-{wanted.granularity}-{_digest(identity)}")
+    with Journal(folder) as journal, contextlib.closing(prepared.crew):
+        record = _open_record(folder, prepared, wanted, identity)
+        known = Measurements(prepared.crew.layout)
+        for line in journal.read():
+            known.add(line)
+        losses = Losses(prepared.crew, known, prepared.model.num_blocks, prepared.prices)
+        units = all_units(prepared.model.num_blocks, wanted.granularity)
+        bench = Bench(prepared, units, _sublayers(prepared), losses, journal, wanted)
+        todo = [part for part in wanted.parts if not (folder / f"{part}.json").exists()]
+        _say_costs(bench, todo, progress)
+        for part in todo:
+            _measure(bench, part, folder, record, progress)
+    return folder
+
+
+def _measure(bench: Bench, part: str, folder: Path, record: dict[str, Any], progress: Progress) -> None:
+    """Measure a part and write its files; its facts come last, and say that it is whole."""
+    started, cost = time.monotonic(), COSTS[part](bench)
+    with progress.part(part) as done:
+        result = MEASURES[part](bench, done)
+    np.savez(folder / f"{part}.npz", **result.arrays())  # type: ignore[arg-type]
+    work = {"layer_forwards": cost.layer_forwards, "heads": cost.heads, "seconds": time.monotonic() - started}
+    record["cost"][part] = work
+    record["parts"] = [one for one in PARTS if one in record["cost"]]
+    write_json(folder / ANALYSIS_FILE, record)
+    write_json(folder / f"{part}.json", result.facts())
+
+
+def _influence(bench: Bench, done: Done) -> Result:
+    bench.keep(influence.measure_removals(bench.losses, bench.units, lambda share: done(share / 2)))
+    replay = bench.prepared.replay
+    return influence.measure_influence(replay, bench.ids, bench.units, bench.losses, done=lambda share: done(share / 2))
+
+
+def _replacement(bench: Bench, done: Done) -> Result:
+    """Row by row, each kept: it takes minutes."""
+    replay, folder = bench.prepared.replay, bench.journal.folder / "replacement-rows"
+    folder.mkdir(exist_ok=True)
+    rows = {int(path.stem): np.load(path) for path in folder.glob("*.npy")}
+    misfits = replacement.find_misfits(replay, bench.ids)
+    places = [place for place in range(replay.num_blocks) if place not in rows]
+    for place, row in replacement.measure_rows(replay, bench.ids, misfits, places, done):
+        rows[place] = row
+        partial = folder / f"{place}.partial"
+        with partial.open("wb") as file:
+            np.save(file, row)
+        partial.replace(folder / f"{place}.npy")
+    return replacement.assemble(rows, misfits)
+
+
+def _interactions(bench: Bench, done: Done) -> Result:
+    bench.keep(interactions.measure_pairs(bench.losses, bench.units, done))
+    return interactions.find_interactions(bench.losses, bench.units, bench.prepared.documents["search"])
+
+
+def _shapley(bench: Bench, done: Done) -> Result:
+    sampling = _sampling(bench)
+    bench.keep(shapley.measure_coalitions(bench.losses, sampling, done))
+    return shapley.find_shapley(bench.losses, sampling)
+
+
+def _sampling(bench: Bench) -> shapley.Sampling:
+    index: Any = bench.wanted.index
+    return shapley.Sampling(bench.units, index, bench.wanted.budget)
+
+
+MEASURES: dict[str, Callable[[Bench, Done], Result]] = {
+    "influence": _influence,
+    "updates": lambda b, done: updates.measure_updates(b.prepared.replay, b.ids, b.sublayers, done),
+    "heads": lambda b, done: heads.measure_heads(b.prepared.replay, b.ids, done),
+    "contiguous": lambda b, done: contiguous.measure_contiguous(b.prepared.replay, b.ids, done),
+    "replacement": _replacement,
+    "interactions": _interactions,
+    "shapley": _shapley,
+}
+COSTS: dict[str, Callable[[Bench], Cost]] = {
+    "influence": lambda b: influence.cost(b.losses, len(b.ids), b.units),
+    "updates": lambda b: updates.cost(b.losses.num_blocks, len(b.ids), b.sublayers, b.prepared.prices),
+    "heads": lambda b: heads.cost(b.losses.num_blocks, len(b.ids)),
+    "contiguous": lambda b: contiguous.cost(b.losses.num_blocks, len(b.ids)),
+    "replacement": lambda b: replacement.cost(b.losses.num_blocks, len(b.ids)),
+    "interactions": lambda b: interactions.cost(b.losses, b.units),
+    "shapley": lambda b: shapley.cost(b.losses, _sampling(b)),
+}
+
+
+def _say_costs(bench: Bench, parts: Sequence[str], progress: Progress) -> None:
+    """What each part will run, before anything of it is."""
+    for part in parts:
+        cost = COSTS[part](bench)
+        progress.say(f"{part}: {cost.layer_forwards:,.0f} layer-forwards and {cost.heads:,.0f} heads over a window")
+
+
+def _sublayers(prepared: Prepared) -> tuple[Unit, ...]:
+    blocks = prepared.model.num_blocks
+    try:
+        with torch.inference_mode():
+            open_replay(prepared.model.model, Granularity.SUBLAYER)
+    except UsageError:
+        return all_units(blocks, Granularity.BLOCK)
+    return all_units(blocks, Granularity.SUBLAYER)
+
+
+def _identity(prepared: Prepared, wanted: Wanted) -> dict[str, Any]:
+    names = ("dtype", "device_type", "windows", "window_tokens", "data_seed")
+    return {
+        **{name: prepared.resolved[name] for name in names},
+        "model_fingerprint": prepared.model.fingerprint,
+        "text_fingerprint": prepared.text.fingerprint,
+        "granularity": str(wanted.granularity),
+        "shapley": [wanted.budget, wanted.index],
+    }
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _open_record(folder: Path, prepared: Prepared, wanted: Wanted, identity: dict[str, Any]) -> dict[str, Any]:
+    """The record of an analysis that was begun, or a new one.
+
+    Raises:
+        UsageError: the folder holds an analysis of something else.
+    """
+    path = folder / ANALYSIS_FILE
+    if path.exists():
+        before = read_json(path)
+        for field, value in identity.items():
+            if before.get("identity", {}).get(field) != value:
+                raise UsageError(f"{folder} holds an analysis of another {field}", "Use another --name")
+        return before
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "identity": identity,
+        "model": prepared.model.name,
+        "text": prepared.text.name,
+        "num_blocks": prepared.model.num_blocks,
+        "windows": len(prepared.windows["search"]),
+        "window_tokens": prepared.resolved["window_tokens"],
+        "granularity": str(wanted.granularity),
+        "parts": [],
+        "cost": {},
+        "versions": versions(),
+    }
+    write_json(path, record)
+    return record
