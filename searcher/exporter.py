@@ -169,7 +169,7 @@ def export(
     Raises:
         UsageError: the folder or the form does not fit, the disk is full, or the checkpoint is not what it should be.
     """
-    check_target(target, force)
+    check_target(target, force, Path(opened.replay.model.name_or_path or "."))
     chosen = choose_form(opened.plan, opened.repair, form)
     repair = opened.repair.merged(opened.replay.model)
     facts = _facts(opened, chosen)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,22 +21,43 @@ from searcher.pretrained import quietly
 PARTIAL = ".searcher-partial-"
 """What the names of unfinished checkpoints begin with, before the name and the process that writes it."""
 FORMAT = 1
+FOLDERS = ("additional_chat_templates", "__pycache__", ".cache")
+"""Folders that transformers, Python and the hub's client leave in a checkpoint."""
 
 
-def check_target(target: Path, force: bool) -> None:
+def check_target(target: Path, force: bool, source: Path | None = None) -> None:
     """Refuse a folder that must not be replaced.
 
+    Args:
+        target: where a checkpoint is to be.
+        force: whether a checkpoint may be replaced.
+        source: folder of the model that is pruned, if it is in one.
+
     Raises:
-        UsageError: it exists and `force` is not given, or it is no checkpoint.
+        UsageError: it exists and `force` is not given, it is that of the model, or it is no checkpoint.
     """
     if not target.exists() and not target.is_symlink():
         return
     if not force:
         raise UsageError(f"{target} exists", "Choose another folder, or replace it with --force")
-    if target.is_symlink() or not (target / "config.json").is_file():
-        raise UsageError(
-            f"{target} is no checkpoint and will not be replaced: it has no config.json", "Choose another folder"
-        )
+    if source is not None and source.resolve() == target.resolve():
+        raise UsageError(f"{target} is the model that is pruned and will not be replaced", "Choose another folder")
+    if reason := _no_checkpoint(target):
+        raise UsageError(f"{target} is no checkpoint and will not be replaced: {reason}", "Choose another folder")
+
+
+def _no_checkpoint(target: Path) -> str:
+    """Why a folder may hold more than a checkpoint; empty if it does not: all that is in it will be lost."""
+    if target.is_symlink():
+        return "it is a link"
+    try:
+        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "it has no config.json of a model"
+    if not isinstance(config, dict) or "model_type" not in config:
+        return "its config.json is not that of a model"
+    others = sorted(path.name for path in target.iterdir() if path.is_dir() and path.name not in FOLDERS)
+    return f"it holds the folder {others[0]}" if others else ""
 
 
 @contextlib.contextmanager
@@ -51,6 +73,7 @@ def new_folder(target: Path, force: bool) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
+        check_target(target, force)  # what a killed process was about to replace may be there again
         partial.mkdir()
         yield partial
         check_target(target, force)  # it may have come into being meanwhile
@@ -117,8 +140,8 @@ def _put_in_place(partial: Path, target: Path) -> None:
         target.rename(old)
     try:
         partial.rename(target)
-    except OSError:
-        if old.exists():
+    except BaseException:  # Ctrl-C too
+        if old.exists() and not target.exists():
             old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
@@ -126,11 +149,12 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 def _sweep(target: Path) -> None:
     """Remove what a killed process has left of the same checkpoint; put back what it was about to replace."""
-    for left in target.parent.glob(f"{PARTIAL}{target.name}-*"):
-        process = left.name.removesuffix("-old").rpartition("-")[2]
-        if process.isdigit() and psutil.pid_exists(int(process)):
+    ours = re.compile(re.escape(f"{PARTIAL}{target.name}-") + r"(\d+)(-old)?")
+    for left in list(target.parent.iterdir()):
+        found = ours.fullmatch(left.name)  # and not what was left of `small-2` where `small` is written
+        if found is None or psutil.pid_exists(int(found[1])):
             continue
-        if left.name.endswith("-old") and not target.exists():
+        if found[2] and not target.exists():
             left.rename(target)
         else:
             shutil.rmtree(left, ignore_errors=True)

@@ -263,3 +263,52 @@ def test_folders_that_hold_no_checkpoint(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be loaded"):
         searcher.load(tmp_path)
+
+
+def test_what_was_left_of_another_checkpoint_is_left_alone(tmp_path, in_process):
+    other = tmp_path / ".searcher-partial-out-2-999999999-old"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    write(opened("llama", "1"), tmp_path / "out")
+    assert (other / "config.json").exists()
+    own = tmp_path / ".searcher-partial-new-999999999-old"  # a killed export was about to replace it
+    (tmp_path / "out").rename(own)
+    with pytest.raises(UsageError, match="exists"):
+        write(opened("llama", "1"), tmp_path / "new")
+    assert (tmp_path / "new/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", ["project", "trainer", "source", "link"])
+def test_force_replaces_nothing_but_checkpoints(kind, tmp_path, in_process):
+    target = tmp_path / "out"
+    one = opened("llama", "1", through=target)
+    if kind == "project":
+        (target / "config.json").write_text('{"name": "a web page"}')
+    if kind == "trainer":
+        (target / "checkpoint-500").mkdir()
+    if kind == "link":
+        target.rename(tmp_path / "real")
+        target.symlink_to(tmp_path / "real")
+    if kind != "source":
+        one.replay.model.name_or_path = ""
+    before = sorted(path.name for path in target.iterdir())
+    with pytest.raises(UsageError, match="will not be replaced"):
+        write(one, target, force=True)
+    assert sorted(path.name for path in target.iterdir()) == before
+
+
+def test_ctrl_c_between_the_renames_puts_the_old_checkpoint_back(tmp_path, in_process, monkeypatch):
+    target = tmp_path / "out"
+    write(opened("llama", "1"), target)
+    kept, real = (target / "model.safetensors").read_bytes(), Path.rename
+
+    def interrupted(path, to):
+        if Path(to) == target and not path.name.endswith("-old"):
+            raise KeyboardInterrupt
+        return real(path, to)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(opened("llama", "2"), target, force=True)
+    assert (target / "model.safetensors").read_bytes() == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
