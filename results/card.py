@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from results.run import Run, Values
+from results.run import Run
 from results.table import estimate
 from searcher.checkpoint.card import Card, Numbers
 from searcher.config import MeasurementConfig
@@ -22,14 +22,13 @@ def card_of(
         f"The plan was chosen by the strategy `{run.config.strategy}` (granularity {run.config.granularity}, budget "
         f"{run.config.budget}), on other text than it is judged on."
     )
-    columns, found = ["original", "pruned"], [Values(run.dense.search, run.dense.report)]
-    found.append(Values(evaluation.search, evaluation.report))
+    columns, found = ["original", "pruned"], [run.dense.report, evaluation.report]
     if evaluation.healed and run.config.heal == healing:
         columns.append("pruned and healed")
-        found.append(evaluation.healed)
+        found.append(evaluation.healed.report)
     elif healing and run.config.heal == healing:
         columns[1] = "pruned and healed"
-    rows = [[name, *(estimate(values.report[name]) for values in found)] for name in run.objectives]
+    rows = [[name, *(estimate(report[name]) for report in found)] for name in run.objectives]
     size = [] if plan == run.best.plan else ["--size", str(evaluation.size)]
     return Card(
         original,

@@ -47,7 +47,7 @@ def healings_lines(found: "Healings") -> Iterator[Table | str]:
             f"{number(one.plan.before)} to {number(one.plan.after)}",
             *work,
             f"{one.plan.seconds:.0f}",
-            f"{number(_added(one))} parameters" if _added(one) else "",
+            f"{number(one.plan.repair.parameters)} parameters" if one.plan.repair.parameters else "",
         )
     yield table
     yield (
@@ -89,10 +89,5 @@ def _healing_to_json(found: "Healings", one: "HealedPlan") -> dict[str, Any]:
         "layer_forwards": one.plan.work.layer_forwards,
         "heads": one.plan.work.heads,
         "seconds": one.plan.seconds,
-        "parameters_added": _added(one),
+        "parameters_added": one.plan.repair.parameters,
     }
-
-
-def _added(one: "HealedPlan") -> int:
-    """Parameters that the repair adds to the pruned model."""
-    return sum(p.numel() for stand_in in one.plan.repair.after.values() for p in stand_in.module.parameters())

@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from searcher.clusters import PACKED, standard_errors
 from searcher.objective import Objective
 
 LEVEL = 0.95
-PACKED = -1
-"""The document of a window put together from several: such a window is a cluster of its own."""
 
 Ends = tuple[float | None, float | None]
 
@@ -112,28 +111,6 @@ def count_clusters(documents: Sequence[int]) -> int:
 
 def _half_width(items: NDArray[np.float64], documents: Sequence[int] | None) -> float | None:
     """Of the interval of the mean; None where the spread cannot be told."""
-    if len(items) < 2 or not np.isfinite(items).all():
-        return None
-    residuals = items - items.mean()
-    totals, sizes = (residuals, np.ones(len(items))) if documents is None else _clusters(residuals, documents)
-    if len(totals) < 2:
-        return None
-    shares = sizes / len(items)
-    error = np.sqrt(np.sum((totals / len(items)) ** 2 / (1 - shares)))
-    return float(stats.t.ppf((1 + LEVEL) / 2, _degrees_of_freedom(shares)) * error)
-
-
-def _clusters(residuals: NDArray[np.float64], documents: Sequence[int]) -> tuple[NDArray[np.float64], ...]:
-    """The total of each document and how many items it has, and every packed window by itself."""
-    numbers = np.asarray(documents)
-    packed = numbers == PACKED
-    _, cluster = np.unique(numbers[~packed], return_inverse=True)
-    totals = np.bincount(cluster, weights=residuals[~packed]).astype(np.float64)
-    sizes = np.bincount(cluster).astype(np.float64)
-    return np.concatenate([totals, residuals[packed]]), np.concatenate([sizes, np.ones(packed.sum())])
-
-
-def _degrees_of_freedom(shares: NDArray[np.float64]) -> float:
-    """Satterthwaite's, of the variance between clusters with these shares of the items: G - 1 for G equal ones."""
-    weights = shares**2 / (1 - shares)
-    return float(1 / (np.sum(shares**2) + np.sum(weights) ** 2 - np.sum(weights**2)))
+    errors, degrees = standard_errors(items, documents)
+    error = float(errors)
+    return None if np.isnan(error) else float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error

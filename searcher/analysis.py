@@ -1,8 +1,6 @@
 """`searcher analyze`: the parts of an analysis, each kept in files as soon as it is there; the same command goes on."""
 
 import contextlib
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from searcher.anatomy.losses import Losses
 from searcher.config import MeasurementConfig
 from searcher.cost import Cost
 from searcher.errors import UsageError
+from searcher.fingerprint import digest_of
 from searcher.journal import Journal, read_json, write_json
 from searcher.measurement import Measurement, Measurements
 from searcher.parts import PARTS
@@ -102,7 +101,7 @@ def analyze(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str
     config = config.model_copy(update={"objective": ("loss",), "objective_args": {}, "heal": None, "workers": 0})
     prepared = prepare(config, make_objectives(config), wanted.granularity, progress.say)
     identity = _identity(prepared, wanted)
-    folder = runs_dir / (name or f"analysis-{wanted.granularity}-{_digest(identity)}")
+    folder = runs_dir / (name or f"analysis-{wanted.granularity}-{digest_of(identity)[:8]}")
     with Journal(folder) as journal, contextlib.closing(prepared.crew):
         record = _open_record(folder, prepared, wanted, identity)
         known = Measurements(prepared.crew.layout)
@@ -215,10 +214,6 @@ def _identity(prepared: Prepared, wanted: Wanted) -> dict[str, Any]:
         "granularity": str(wanted.granularity),
         "shapley": [wanted.budget, wanted.index],
     }
-
-
-def _digest(identity: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _open_record(folder: Path, prepared: Prepared, wanted: Wanted, identity: dict[str, Any]) -> dict[str, Any]:

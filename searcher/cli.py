@@ -28,6 +28,11 @@ app = typer.Typer(
     epilog="Start with:  searcher run --strategy shapley --budget 8",
 )
 
+PlanByHand = Annotated[str | None, typer.Option("--plan", help="Or a plan by hand, such as 3-5,9.")]
+SizeOfRun = Annotated[int | None, typer.Option("--size", help="Size of the run's chosen plan. Default: the full size.")]
+RepairsDir = Annotated[
+    Path | None, typer.Option("--runs-dir", help="Where repairs are kept. Default: beside the run, or runs.")
+]
 Format = Annotated[Literal["table", "json"], typer.Option("--format", help="How the result is printed.")]
 
 
@@ -84,15 +89,13 @@ def evaluate(
 def heal(
     options: dict[str, Any],
     run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, whose chosen plan is healed.")] = None,
-    plan: Annotated[str | None, typer.Option(help="Or a plan by hand, such as 3-5,9.")] = None,
-    size: Annotated[int | None, typer.Option(help="Size of the run's chosen plan. Default: the full size.")] = None,
+    plan: PlanByHand = None,
+    size: SizeOfRun = None,
     heal: Annotated[
         list[str] | None,
         typer.Option(help="How, such as bias or lora:steps=200; may be repeated. Default: that of the run, or lora."),
     ] = None,
-    runs_dir: Annotated[
-        Path | None, typer.Option(help="Where repairs are kept. Default: the folder of the run's folder, or runs.")
-    ] = None,
+    runs_dir: RepairsDir = None,
     output: Format = "table",
 ) -> None:
     """Heal a plan, and measure it before and after on text that neither search nor healing has seen.
@@ -138,8 +141,8 @@ def export(
     options: dict[str, Any],
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new checkpoint.")],
     run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, whose chosen plan is exported.")] = None,
-    plan: Annotated[str | None, typer.Option(help="Or a plan by hand, such as 3-5,9.")] = None,
-    size: Annotated[int | None, typer.Option(help="Size of the run's chosen plan. Default: the full size.")] = None,
+    plan: PlanByHand = None,
+    size: SizeOfRun = None,
     heal: Annotated[
         str | None, typer.Option(help="Heal it first, such as lora:steps=200. Default: as the run did, if it did.")
     ] = None,
@@ -152,9 +155,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
     check: Annotated[bool, typer.Option(help="Load it again in a fresh process and compare it.")] = True,
-    runs_dir: Annotated[
-        Path | None, typer.Option(help="Where repairs are kept. Default: beside the run, or runs.")
-    ] = None,
+    runs_dir: RepairsDir = None,
     output: Format = "table",
 ) -> None:
     """Write a pruned model as a Hugging Face checkpoint, with its tokenizer, its plan and a model card.

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from searcher.batches import in_groups
 from searcher.candidate import Batch, Facts, Heads, ReplayedCandidate
 from searcher.cost import Prices
 from searcher.errors import UsageError
-from searcher.groups import GROUP_TOKENS, Group, blaming
+from searcher.groups import Group, blaming
 from searcher.healer import Healer, HealingStopped
 from searcher.healing.heal import Healed
 from searcher.healing.patient import Meter
@@ -23,7 +24,7 @@ from searcher.plan import Action, PrunePlan
 from searcher.repair import Repair
 from searcher.replay import Replay, repaired
 from searcher.siblings import Sizes, in_sizes, sibling_sizes
-from searcher.trie import Path, last_step, path_of, walk
+from searcher.trie import Path, last_step, layer_forwards, path_of, walk
 
 Candidates = Iterator[tuple[ReplayedCandidate, Callable[[float], None]]]
 """Plans replayed, each with what to call with its score, so that the states on its way may be kept."""
@@ -112,10 +113,8 @@ class Evaluator:
             heads = None
             if job.group.replayed:
                 heads = Heads(self.replay, batch.ids, batch.scored, [self._replayed(batch.ids, plan, healed)], (1,))
-            yield (
-                ReplayedCandidate(self.replay, plan, batch, heads, repair=partial(_itself, healed.repair)),
-                _keep_nothing,
-            )
+            repair = partial(getattr, healed, "repair")
+            yield ReplayedCandidate(self.replay, plan, batch, heads, repair=repair), _keep_nothing
 
     def _replayed(self, ids: Tensor, plan: PrunePlan, healed: Healed) -> Tensor:
         """(rows, tokens, hidden size): the states of a healed plan after the last block, NaN if its fit ran away."""
@@ -123,19 +122,12 @@ class Evaluator:
             return torch.full_like(self.replay.embed(ids), torch.nan)
         states = []
         with repaired(self.replay, healed.repair):
-            for part in self._parts(ids):
+            for part in in_groups(ids):  # as plans are run that are not healed one by one, so that the numbers compare
                 ((_, hidden),) = self.replay.states(part, [plan])
                 states.append(hidden)
-        self._run_forwards += sum(self.prices.weight[a] for a in plan.actions(self.replay.num_blocks)) * (
-            ids.numel() / self.window_tokens
-        )
+        forwards = layer_forwards([path_of(plan.actions(self.replay.num_blocks))], self.prices.weight)
+        self._run_forwards += forwards * ids.numel() / self.window_tokens
         return torch.cat(states)
-
-    @staticmethod
-    def _parts(ids: Tensor) -> Sequence[Tensor]:
-        """The rows as they are run together where plans are not healed one by one, so that the numbers compare."""
-        tokens = GROUP_TOKENS.get(ids.device.type, GROUP_TOKENS["cpu"])
-        return torch.split(ids, max(1, tokens // ids.shape[1]))
 
     def _candidates(self, job: Job, going: Callable[[], bool] = lambda: True) -> Candidates:
         """Each plan replayed with the others, shared prefixes once."""
@@ -244,10 +236,6 @@ class Evaluator:
 
 def _keep_nothing(score: float) -> None:
     """For candidates whose states nobody can use again."""
-
-
-def _itself(repair: Repair) -> Repair:
-    return repair
 
 
 def _copy(name: str, objective: Objective) -> Objective:

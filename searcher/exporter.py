@@ -23,13 +23,14 @@ from searcher.errors import UsageError
 from searcher.form import Form
 from searcher.granularity import granularity_of
 from searcher.healer import Healer, make_healing
-from searcher.model import LoadedModel, load_model
+from searcher.model import LoadedModel
+from searcher.notation import plain_recipe
 from searcher.plan import Part, PrunePlan
-from searcher.preparation import cut_heal
+from searcher.preparation import cut_heal, load
 from searcher.prices import measure_prices
 from searcher.progress import Progress
 from searcher.repair import Repair, StandIn
-from searcher.repair_store import load_healed, place_for, repair_identity, save_healed
+from searcher.repair_store import RepairStore
 from searcher.replay import Replay, repaired
 from searcher.selfcheck import open_replay, probe_of
 from searcher.sizes import measure_amounts
@@ -108,16 +109,11 @@ def open_plan(
         UsageError: the model, the plan or the healing does not fit; or healing failed.
     """
     if heal is not None:
+        heal = plain_recipe(heal)  # under which it is kept
         make_healing(heal)
     progress.say(f"Loading {config.model or 'the default model'}")
     with one_core():
-        loaded = load_model(
-            config.model,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            dtype=config.dtype,
-            device=config.device,
-        )
+        loaded = load(config)
         plan.check(loaded.num_blocks)
         with torch.inference_mode():
             replay = open_replay(loaded.model, granularity_of([plan]))
@@ -137,15 +133,14 @@ def _heal(
 ) -> Repair:
     text = load_text(config.data)
     windows = cut_heal(config, text, loaded, heal)
-    identity = repair_identity(loaded, text, windows, plan)
-    place = place_for(runs_dir, identity)
-    healed = load_healed(place, replay.architecture)
+    store = RepairStore(runs_dir, loaded, text, windows, replay.architecture)
+    healed = store.find(plan)
     if healed is None:
         progress.say(f"Healing {plan} by {heal}")
         healer = Healer(windows, replay, measure_prices(replay, windows.fit.shape[1]))
         healer.watched_by(progress.healing)
         healed = healer.healed(plan)
-        save_healed(place, healed, identity)
+        store.keep(plan, healed)
     if healed.failure:
         raise UsageError(f"{heal} cannot heal {plan}: {healed.failure}", "Choose another healing")
     if not healed.repair:
@@ -196,15 +191,15 @@ def _facts(opened: Opened, form: Form) -> dict[str, Any]:
     """What the checkpoint is expected to take."""
     amounts, plan = opened.amounts, opened.plan
     left = PrunePlan.of(unit for unit in plan.removed if unit.part is Part.BLOCK or form is not Form.ZEROED)
-    stand_ins = opened.repair.of(plan, opened.replay.num_blocks).after.values()
-    added = sum(p.numel() for one in stand_ins for p in one.module.parameters())
+    repair = opened.repair.of(plan, opened.replay.num_blocks)
     cache = amounts.get("kv-cache")
-    blocks = sum(cache.block[one.like] for one in stand_ins if one.like is not None) if cache else 0.0
+    likes = [stand_in.like for stand_in in repair.after.values() if stand_in.like is not None]
+    blocks = sum(cache.block[like] for like in likes) if cache else 0.0
     return {
         "plan": str(plan),
         "form": str(form),
         "dense_parameters": int(amounts["parameters"].whole),
-        "parameters": int(amounts["parameters"].left(left)) + added,
+        "parameters": int(amounts["parameters"].left(left)) + repair.parameters,
         "dense_cache": cache.whole if cache else None,
         "cache": cache.left(left) + blocks if cache else None,
     }

@@ -1,12 +1,18 @@
-"""A fingerprint of a checkpoint folder that changes with its weights and is cheap for many gigabytes."""
+"""Fingerprints: of JSON values, and of a checkpoint folder, which changes with its weights and is cheap to make."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _PIECES, _PIECE = 16, 4096  # bytes of a tensor that its fingerprint reads: 16 pieces of 4 KiB
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """A sha256 over JSON values, in whatever order they are named."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint_folder(folder: Path) -> str:

@@ -8,13 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from searcher.batches import rows_together
 from searcher.errors import UsageError
 from searcher.measurement import PLAN_GROUP, WINDOWS_GROUP, GroupLayout, on_windows
 from searcher.objective import HEALED, Objective, Split, TokenBatch
-
-GROUP_TOKENS = {"cpu": 512, "cuda": 32768}
-"""Tokens run together: enough to keep one core, or a GPU, busy. Fixed by the kind of device, not by memory or the
-number of cores, so that a run is repeatable: matrix products of another shape round differently."""
 
 SCREENING = "objectives.screening:Screening"
 """The objective that the split `screen` is measured by, and no other split."""
@@ -67,7 +64,7 @@ def make_groups(
     searched = {name: objective for name, objective in objectives.items() if name != SCREENING}
     groups: Groups = {}
     for split, ids in windows.items():
-        rows = max(1, GROUP_TOKENS.get(device_type, GROUP_TOKENS["cpu"]) // ids.shape[1])
+        rows = rows_together(ids.shape[1], device_type)
         if split == "screen":
             groups[split] = tuple(_window_groups(ids, (SCREENING,), rows))
         else:

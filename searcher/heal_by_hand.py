@@ -1,10 +1,9 @@
 """Healing one plan in several ways, side by side, with the dense model healed the same ways."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
 from searcher.preparation import Prepared, cut_heal, make_objectives, prepare
 from searcher.progress import Progress
-from searcher.repair_store import load_healed, place_for, repair_identity, save_healed
+from searcher.repair_store import RepairStore
+from searcher.workers import AnyCrew
 
 DENSE = PrunePlan()
 Rows = dict[str, NDArray[np.float64]]
@@ -78,7 +78,7 @@ class Healings:
 
 
 def heal_plan_by_hand(
-    config: MeasurementConfig, plan: PrunePlan, recipes: Sequence[str], store: Path, progress: Progress
+    config: MeasurementConfig, plan: PrunePlan, recipes: Sequence[str], runs_dir: Path, progress: Progress
 ) -> Healings:
     """See `searcher.heal`, which this is.
 
@@ -86,13 +86,13 @@ def heal_plan_by_hand(
         config: what is measured, on what; its own healing is not looked at.
         plan: what to remove.
         recipes: the healings.
-        store: the folder of runs, in which repairs are kept.
+        runs_dir: the folder of runs, in which repairs are kept.
         progress: is told how it goes.
     """
     recipes = tuple(dict.fromkeys(map(plain_recipe, recipes)))
     for recipe in recipes:
         make_healing(recipe)  # a bad one is refused before the model loads
-    config = config.model_copy(update={"heal": None, "workers": 0})
+    config = config.model_copy(update={"heal": None, "workers": 0, "ray_address": None})
     prepared = prepare(config, make_objectives(config), granularity_of([plan]), progress.say)
     plan.check(prepared.model.num_blocks)
     with contextlib.closing(prepared.crew) as crew:
@@ -101,7 +101,7 @@ def heal_plan_by_hand(
     healed = []
     for recipe in recipes:
         progress.say(f"Healing {plan} and the dense model by {recipe}")
-        healed.append(_heal(config, prepared, replace(heal_text, recipe=recipe), plan, store, progress))
+        healed.append(_heal(config, prepared, replace(heal_text, recipe=recipe), plan, runs_dir, progress))
     return Healings(
         prepared.model.name,
         prepared.text.name,
@@ -117,7 +117,7 @@ def heal_plan_by_hand(
 
 
 def _heal(
-    config: MeasurementConfig, prepared: Prepared, text: HealText, plan: PrunePlan, store: Path, progress: Progress
+    config: MeasurementConfig, prepared: Prepared, text: HealText, plan: PrunePlan, runs_dir: Path, progress: Progress
 ) -> HealedPlan:
     """Heal the plan and the dense model, or take what was kept of it, and measure both."""
     objectives = make_objectives(config)
@@ -129,25 +129,34 @@ def _heal(
         crew = open_crew(prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text)
     healer = crew.evaluator.healer
     assert healer is not None, "the crew was given a healing"
-    identities = {p: repair_identity(prepared.model, prepared.text, text, p) for p in (plan, DENSE)}
-    places = {p: place_for(store, identity) for p, identity in identities.items()}
-    kept = {p: load_healed(place, prepared.replay.architecture) for p, place in places.items()}
-    for one, known in kept.items():
-        if known is not None:
+    store = RepairStore(runs_dir, prepared.model, prepared.text, text, prepared.replay.architecture)
+    for one in (plan, DENSE):
+        if (known := store.find(one)) is not None:
             healer.remember(one, known)
     crew.watch(progress.healing)
-    rows = _measure(crew, "healed-report", plan, progress)
+
+    def keep(one: PrunePlan) -> None:
+        """As soon as it is healed: what comes after may be interrupted."""
+        if store.find(one) is None:
+            store.keep(one, healer.healed(one))
+
+    rows = _measure(crew, "healed-report", plan, progress, keep)
     found = {one: healer.healed(one) for one in (plan, DENSE)}
-    for one, healed in found.items():
-        if kept[one] is None:
-            save_healed(places[one], healed, identities[one])
     return HealedPlan(text.recipe, found[plan], found[DENSE], rows[plan], rows[DENSE])
 
 
-def _measure(crew: Any, split: Split, plan: PrunePlan, progress: Progress) -> dict[PrunePlan, Rows]:
+def _measure(
+    crew: AnyCrew,
+    split: Split,
+    plan: PrunePlan,
+    progress: Progress,
+    done: Callable[[PrunePlan], None] = lambda _: None,
+) -> dict[PrunePlan, Rows]:
+    """The rows of the plan and of the dense model; told of each as soon as something of it has been measured."""
     known = Measurements(crew.layout)
     plans = tuple(dict.fromkeys([plan, DENSE]))
     for line in progress.counted(crew.measure(split, plans, known), len(plans)):
         known.add(line)
+        done(line.plan)
     labels = {name: None for group in crew.layout[split] for name in group.objectives}
     return {one: {label: known.rows(split, one, label) for label in labels} for one in plans}

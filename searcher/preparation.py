@@ -11,7 +11,7 @@ from searcher.actor import Objectives
 from searcher.amounts import Amounts
 from searcher.config import MeasurementConfig
 from searcher.cost import Prices, Tariff
-from searcher.crew import one_core, open_crew
+from searcher.crew import Crew, one_core, open_crew
 from searcher.errors import UsageError
 from searcher.groups import SCREENING
 from searcher.heal_text import HealText, cut_heal_text
@@ -133,7 +133,7 @@ def prepare(
     cores = torch.get_num_threads()
     with one_core():  # nothing here is large enough to be worth the waiting of several for each other
         say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
-        model = _load(config)
+        model = load(config)
         resolved = _resolved(config, model)
         cut = _cut(text, model, resolved)
         windows = {split: found.ids for split, found in cut.items()}
@@ -149,19 +149,14 @@ def prepare(
             replay.head.choose_way(replay.embed(windows["report"][:1].to(model.device)))
             prices = measure_prices(replay, resolved["window_tokens"])
             memory = None if config.memory is None else parse_bytes(config.memory)
+            heal_text = None if config.heal is None else cut_heal(config, text, model, config.heal)
             treatment = None
-            if healing is not None:
-                heal_text = cut_heal(config, text, model, str(resolved["heal"]))
+            if heal_text is not None:
                 resolved["heal_windows"] = heal_text.rows
                 say(f"Healing by {heal_text.recipe}, {len(heal_text.held_out)} of {heal_text.rows} windows held out")
                 treatment = begin_treatment(heal_text, replay, prices, granularity)
-            heal_with = None if treatment is None else treatment.text
-            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_with)
-    crew: AnyCrew = local
-    if workers or config.ray_address:
-        made_of = Objectives({**config.recipes, **{name: (name, {}) for name in screened_by}})
-        limit = memory or default_limit(model.device)
-        crew = WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
+            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text)
+    crew = _with_workers(local, workers, config, screened_by, memory, say)
     documents = {split: found.documents for split, found in cut.items()}
     amounts = local.evaluator.facts.amounts
     return Prepared(
@@ -169,7 +164,24 @@ def prepare(
     )
 
 
-def _load(config: MeasurementConfig) -> LoadedModel:
+def _with_workers(
+    local: Crew,
+    workers: int,
+    config: MeasurementConfig,
+    screened_by: Mapping[str, Objective],
+    memory: int | None,
+    say: Callable[[str], None],
+) -> AnyCrew:
+    """The crew of this process, or with it those of other processes that are wanted."""
+    if not (workers or config.ray_address):
+        return local
+    made_of = Objectives({**config.recipes, **{name: (name, {}) for name in screened_by}})
+    limit = memory or default_limit(local.evaluator.replay.model.device)
+    return WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
+
+
+def load(config: MeasurementConfig) -> LoadedModel:
+    """The model that the configuration names; see :func:`searcher.model.load_model`."""
     return load_model(
         config.model,
         revision=config.revision,

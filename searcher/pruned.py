@@ -68,11 +68,7 @@ def find_slots(architecture: Architecture, outputs: Outputs, plan: PrunePlan, re
 def _slot(stand_in: StandIn, block: int, architecture: Architecture, outputs: Outputs) -> Slot:
     if stand_in.like is not None:
         return stand_in.module, stand_in.like
-    inserted = Inserted(stand_in.module, outputs.blocks[block], layer_idx=0)
-    for name, value in vars(architecture.blocks[block]).items():
-        if isinstance(value, str):  # such as the kind of attention, by which some models choose a block's mask
-            setattr(inserted, name, value)
-    return inserted, block
+    return Inserted.like_block(architecture.blocks[block], stand_in.module, outputs.blocks[block], layer_idx=0), block
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from searcher import registry
 from searcher.config import RunConfig
 from searcher.errors import UsageError
+from searcher.fingerprint import digest_of
 from searcher.journal import RUN_FILE, read_json, write_json
 from searcher.measurement import layout_to_json
 from searcher.notation import parse_recipe, parse_seconds
@@ -55,7 +56,7 @@ def _inputs_fingerprint(prepared: Prepared) -> str:
 
 def default_name(config: RunConfig, identity: dict[str, Any]) -> str:
     """A folder name for a run: what it searches, and a hash of all that must be the same for the same run."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    digest = digest_of(identity)[:8]
     strategy = config.strategy.rpartition(":")[2].lower()
     return re.sub(r"[^\w.-]", "", f"{strategy}-{config.granularity}-{config.budget.replace('%', 'pct')}-{digest}")
 

@@ -64,6 +64,11 @@ class Repair:
     def __bool__(self) -> bool:
         return bool(self.added or self.weights or self.after)
 
+    @property
+    def parameters(self) -> int:
+        """How many the modules have that stand after blocks."""
+        return sum(p.numel() for stand_in in self.after.values() for p in stand_in.module.parameters())
+
     def of(self, plan: PrunePlan, num_blocks: int) -> "Repair":
         """The part of it that this plan meets."""
         actions = plan.actions(num_blocks)

@@ -1,8 +1,6 @@
 """Repairs in a folder, so that a plan that took minutes to heal is healed once."""
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor
 from searcher import registry
 from searcher.architecture import Architecture
 from searcher.errors import UsageError
+from searcher.fingerprint import digest_of
 from searcher.heal_text import HealText
 from searcher.healing.heal import Healed
 from searcher.healing.patient import Meter
@@ -30,26 +29,46 @@ FOLDER = "healed"
 NOTES, TENSORS = "healed.json", "repair.safetensors"
 
 
-def repair_identity(model: LoadedModel, text: Text, windows: HealText, plan: PrunePlan) -> dict[str, Any]:
-    """All that a repair depends on, as JSON values."""
-    return {
-        "model_fingerprint": model.fingerprint,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device_type": model.device.type,
-        "text_fingerprint": text.fingerprint,
-        "heal_windows": windows.rows,
-        "window_tokens": windows.fit.shape[1],
-        "plan": str(plan),
-        "recipe": windows.recipe,
-        "source": registry.source_fingerprint("healing", parse_recipe(windows.recipe)[0]),
-        "versions": versions(),
-    }
+class RepairStore:
+    """The repairs of one model, healed in one way on one text.
 
+    Args:
+        runs_dir: the folder of runs, in which they are kept.
+        model: the model.
+        text: the text.
+        windows: the windows of its heal split, and the recipe.
+        architecture: of the model, for blocks that a repair puts in.
+    """
 
-def place_for(runs_dir: Path, identity: Mapping[str, Any]) -> Path:
-    """The folder of what these values describe, below the folder of runs."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return runs_dir / FOLDER / digest[:16]
+    def __init__(
+        self, runs_dir: Path, model: LoadedModel, text: Text, windows: HealText, architecture: Architecture
+    ) -> None:
+        self._folder, self._architecture = runs_dir / FOLDER, architecture
+        self._identity = {
+            "model_fingerprint": model.fingerprint,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device_type": model.device.type,
+            "text_fingerprint": text.fingerprint,
+            "heal_windows": windows.rows,
+            "window_tokens": windows.fit.shape[1],
+            "recipe": windows.recipe,
+            "source": registry.source_fingerprint("healing", parse_recipe(windows.recipe)[0]),
+            "versions": versions(),
+        }
+
+    def find(self, plan: PrunePlan) -> Healed | None:
+        """What was kept of this plan; None if nothing was."""
+        return load_healed(self._place(plan), self._architecture)
+
+    def keep(self, plan: PrunePlan, healed: Healed) -> None:
+        """Keep a healed plan."""
+        save_healed(self._place(plan), healed, self._identity_of(plan))
+
+    def _identity_of(self, plan: PrunePlan) -> dict[str, Any]:
+        return {**self._identity, "plan": str(plan)}
+
+    def _place(self, plan: PrunePlan) -> Path:
+        return self._folder / digest_of(self._identity_of(plan))[:16]
 
 
 def save_healed(folder: Path, healed: Healed, identity: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from searcher.groups import GROUP_TOKENS
+from searcher.batches import group_tokens
 from searcher.plan import Action
 from searcher.replay import Replay
 
@@ -31,7 +31,7 @@ def sibling_sizes(replay: Replay, ids: Tensor) -> Sizes:
     Returns:
         `(1,)` where nothing is won, and where one plan fills the device.
     """
-    room = GROUP_TOKENS.get(ids.device.type, GROUP_TOKENS["cpu"]) // ids.numel()
+    room = group_tokens(ids.device.type) // ids.numel()
     powers = [1 << power for power in range(1, room.bit_length())]
     return (*(count for count in reversed(powers) if _pays(replay, ids, count)), 1)
 

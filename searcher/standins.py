@@ -149,6 +149,18 @@ class Inserted(nn.Module):
         keep_count(self.layer_idx, hidden, args, kwargs)
         return like(self.returns, self.module(hidden))
 
+    @classmethod
+    def like_block(cls, block: nn.Module, module: nn.Module, returns: Any, layer_idx: int) -> "Inserted":
+        """One that answers as this block when it is asked of what kind it is.
+
+        Some models choose a block's mask by the kind of its attention, which is kept as text.
+        """
+        inserted = cls(module, returns, layer_idx)
+        for name, value in vars(block).items():
+            if isinstance(value, str):
+                setattr(inserted, name, value)
+        return inserted
+
 
 class Nothing(nn.Module):
     """In the place of a sublayer: it adds zero, has no weights, and keeps next to nothing in a key-value cache.

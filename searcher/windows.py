@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from searcher.clusters import PACKED
 from searcher.errors import UsageError
-
-PACKED = -1
-"""Stands for the document of a window that was put together from several."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from searcher.anatomy.work import Done, at_work, ignore, in_groups
+from searcher.anatomy.work import Done, at_work, ignore
+from searcher.batches import in_groups
 from searcher.cost import Cost
 from searcher.plan import Action
 from searcher.replay import Replay

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from searcher.anatomy.clusters import standard_errors
 from searcher.anatomy.losses import Losses
 from searcher.anatomy.work import Done, ignore
+from searcher.clusters import standard_errors
 from searcher.cost import Cost
 from searcher.measurement import Measurement
 from searcher.plan import PrunePlan, Unit

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from searcher.anatomy.replacement_map import Misfits, ReplacementMap
-from searcher.anatomy.work import Done, at_work, ignore, in_groups
+from searcher.anatomy.work import Done, at_work, ignore
 from searcher.architecture import alike
+from searcher.batches import in_groups
 from searcher.cost import Cost
 from searcher.errors import first_line
 from searcher.plan import Action

@@ -15,7 +15,7 @@ from searcher.plan import Action, PrunePlan
 from searcher.pruned import pruned
 from searcher.repair import Repair
 from searcher.replay import Replay
-from searcher.standins import Inserted, Nothing, describe
+from searcher.standins import Inserted, Nothing, build, describe
 
 NOTES = "searcher.json"
 """The file of a checkpoint that says what was removed; in the form `custom` it cannot be loaded without it."""
@@ -103,15 +103,11 @@ def materialised(replay: Replay, plan: PrunePlan, repair: Repair, form: Form) ->
         return copy.deepcopy(model), notes
 
 
-def put_in(model: Any, blocks: nn.ModuleList, notes: dict[str, Any], build: Any) -> None:
-    """Give a stock model of the right number of blocks the parts that a custom checkpoint notes."""
+def put_in(blocks: nn.ModuleList, notes: dict[str, Any]) -> None:
+    """Give a stock model's blocks, as many as there should be, the parts that a custom checkpoint notes."""
     for place, found in notes["inserted"].items():
-        before = blocks[int(place)]
-        inserted = Inserted(build(found["module"]), _template(found["returns"]), int(place))
-        for name, value in vars(before).items():
-            if isinstance(value, str):
-                setattr(inserted, name, value)
-        blocks[int(place)] = inserted
+        module, returns = build(found["module"]), _template(found["returns"])
+        blocks[int(place)] = Inserted.like_block(blocks[int(place)], module, returns, int(place))
     for place, names in notes["silent"].items():
         for name, length in names.items():
             index = getattr(getattr(blocks[int(place)], name), "layer_idx", None)

@@ -15,7 +15,6 @@ from searcher.checkpoint.forms import NOTES, put_in
 from searcher.errors import UsageError, first_line
 from searcher.form import Form
 from searcher.pretrained import BROKEN, quietly, refuse_incomplete
-from searcher.standins import build
 
 MODEL_TYPE = "searcher_custom"
 """What the config of a custom checkpoint calls the model, so that nothing else takes it for an ordinary one."""
@@ -61,7 +60,7 @@ def _load_custom(folder: Path, notes: dict[str, Any], dtype: torch.dtype | str) 
 
     def make(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         stock.__init__(self, config, *args, **kwargs)
-        put_in(self, find_architecture(self).blocks, notes, build)
+        put_in(find_architecture(self).blocks, notes)
 
     custom: Any = type(stock.__name__, (stock,), {"__init__": make, "__module__": stock.__module__})
     model, info = custom.from_pretrained(folder, config=config, dtype=dtype, output_loading_info=True)

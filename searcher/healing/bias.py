@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from searcher.batches import in_groups
 from searcher.healing.contract import Healing, Scope
 from searcher.healing.patient import PADDING, Patient
 from searcher.plan import Action, Granularity, PrunePlan
@@ -78,7 +79,7 @@ def mean_updates(patient: Patient, places: Collection[Place], first: bool) -> di
     """
     sums: dict[Place, Tensor] = {}
     tokens = 0
-    for ids in patient.batches(patient.fit):
+    for ids in in_groups(patient.fit):
         real = ids != PADDING
         real[:, 0] &= first
         tokens += int(real.sum())
@@ -91,7 +92,7 @@ def mean_updates(patient: Patient, places: Collection[Place], first: bool) -> di
 def find_helpful(patient: Patient, after: dict[Place, StandIn], windows: int) -> set[Place]:
     """The places whose stand-in lowers the loss of these held-out windows in the model that only misses that part."""
     without, with_it = (dict.fromkeys(after, 0.0) for _ in range(2))
-    for ids in patient.batches(patient.held_out[:windows]):
+    for ids in in_groups(patient.held_out[:windows]):
         for place, part, _ in _steps(patient, ids, after):
             without[place] += _rest_of_loss(patient, part, place[0], ids)
             with_it[place] += _rest_of_loss(patient, patient.replay.run_stand_in(part, after[place]), place[0], ids)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from searcher.architecture import forwards_replaced
+from searcher.batches import in_groups
 from searcher.errors import UsageError
 from searcher.healing.contract import Healing
 from searcher.healing.gaps import choose, gap_ends
@@ -167,7 +168,7 @@ class _States:
 
     def __init__(self, patient: Patient) -> None:
         self._patient = patient
-        self.texts = [list(patient.batches(ids)) for ids in (patient.fit, patient.held_out)]
+        self.texts = [list(in_groups(ids)) for ids in (patient.fit, patient.held_out)]
         self.states = [[patient.replay.embed(ids.clamp(min=0)) for ids in text] for text in self.texts]
         self.block = 0
         self.width = self.states[0][0].shape[-1]

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from searcher.batches import in_groups
 from searcher.healing.moments import TINY, Moments
 from searcher.healing.patient import PADDING, Patient
 from searcher.plan import Action, PrunePlan
@@ -125,7 +126,7 @@ class GapFits:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """(tokens, hidden size) states after a prefix and those of the dense model after the same block, in batches."""
         dense = bytes(len(prefix))
-        for number, ids in enumerate(self._patient.batches(self._texts[text])):
+        for number, ids in enumerate(in_groups(self._texts[text])):
             real = ids != PADDING
             wanted = self._state(text, number, ids, dense, {})
             yield self._state(text, number, ids, prefix, corrections)[real], wanted[real]

@@ -1,18 +1,18 @@
 """What a healing is given: the model, replayed, and windows of the heal split."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from searcher.batches import in_groups
 from searcher.cost import Prices
 from searcher.plan import Action, PrunePlan
 from searcher.repair import Repair
 from searcher.replay import Replay, repaired
+from searcher.trie import layer_forwards, path_of
 
-BATCH_TOKENS = {"cpu": 512, "cuda": 32768}
-"""Tokens run together where it makes no difference to the result."""
 PADDING = -100
 """Stands for the tokens that are missing at the end of a row; nothing is learnt from it and no loss counts it."""
 
@@ -84,7 +84,7 @@ class Patient:
     def loss(self, plan: PrunePlan, repair: Repair) -> float:
         """Mean next-token loss of a repaired plan on the held-out windows, in nats."""
         with torch.inference_mode(), repaired(self.replay, repair):
-            losses = [self._losses(ids.clamp(min=0), plan) for ids in self.batches(self.held_out)]
+            losses = [self._losses(ids.clamp(min=0), plan) for ids in in_groups(self.held_out)]
         self.count_forward(plan, len(self.held_out), heads=True)
         return float(torch.cat(losses)[self.held_out[:, 1:] != PADDING].double().mean())
 
@@ -92,13 +92,12 @@ class Patient:
         """Hidden states of the dense model after these blocks; (rows, tokens, hidden size) each; -1: the embeddings."""
         found: dict[int, list[Tensor]] = {block: [] for block in blocks}
         last = max(blocks, default=-1)
-        for batch in self.batches(ids.clamp(min=0)):
+        for batch in in_groups(ids.clamp(min=0)):
             hidden = self.replay.embed(batch)
             for block in range(-1, last + 1):
-                hidden = hidden if block < 0 else self.replay.run_block(hidden, block, Action.KEEP)
+                hidden = hidden if block < 0 else self.run_block(hidden, block, Action.KEEP)
                 if block in found:
                     found[block].append(hidden)
-        self.meter.count((last + 1) * len(ids))
         return {block: torch.cat(states) for block, states in found.items()}
 
     def run_block(self, hidden: Tensor, block: int, action: Action) -> Tensor:
@@ -112,15 +111,10 @@ class Patient:
         self.meter.count(self.prices.weight[action] * len(hidden))
         return self.replay.run_block_without(hidden, block, self.replay.architecture.removed_by(block, action))
 
-    def batches(self, ids: Tensor) -> Iterator[Tensor]:
-        """The rows in groups that are run together."""
-        tokens = BATCH_TOKENS.get(self.replay.model.device.type, BATCH_TOKENS["cpu"])
-        return iter(torch.split(ids, max(1, tokens // ids.shape[1])))
-
     def count_forward(self, plan: PrunePlan, rows: int, heads: bool = False, passes: float = 1.0) -> None:
         """Count a forward pass over so many rows under a plan, or several such passes."""
-        weight = sum(self.prices.weight[action] for action in plan.actions(self.replay.num_blocks))
-        self.meter.count(passes * weight * rows, passes * rows if heads else 0.0)
+        forwards = layer_forwards([path_of(plan.actions(self.replay.num_blocks))], self.prices.weight)
+        self.meter.count(passes * forwards * rows, passes * rows if heads else 0.0)
 
     def _losses(self, ids: Tensor, plan: PrunePlan) -> Tensor:
         ((_, hidden),) = self.replay.states(ids, [plan])

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from searcher.batches import in_groups
 from searcher.errors import UsageError
 from searcher.healing.contract import Healing
 from searcher.healing.patient import PADDING, Patient
@@ -42,9 +43,9 @@ class Pairs:
     leaving: Tensor
     real: Tensor
 
-    def batches(self, patient: Patient) -> Iterator["Pairs"]:
+    def batches(self) -> Iterator["Pairs"]:
         """The windows in groups that are run together."""
-        parts = (patient.batches(tensor) for tensor in (self.entering, self.leaving, self.real))
+        parts = (in_groups(tensor) for tensor in (self.entering, self.leaving, self.real))
         return (Pairs(*part) for part in zip(*parts, strict=True))
 
 
@@ -205,7 +206,7 @@ class Filling:
     @torch.no_grad()
     def held_out_error(self) -> float:
         """The mean error on the held-out windows."""
-        errors = [self._errors(pairs) for pairs in self._held_out.batches(self._patient)]
+        errors = [self._errors(pairs) for pairs in self._held_out.batches()]
         self._patient.meter.count(self._price * len(self._held_out.real))
         return float(torch.cat(errors).double().mean())
 
@@ -274,12 +275,11 @@ def walk_gaps(
     """
     replay, texts = patient.replay, (patient.fit, patient.held_out)
     dense = [patient.dense_states(ids, [last for _, last in gaps]) for ids in texts]
-    states = [[replay.embed(batch) for batch in patient.batches(ids.clamp(min=0))] for ids in texts]
+    states = [[replay.embed(batch) for batch in in_groups(ids.clamp(min=0))] for ids in texts]
     block = 0
     for first, last in gaps:
         for kept in range(block, first):
-            states = [[replay.run_block(hidden, kept, Action.KEEP) for hidden in batches] for batches in states]
-        patient.meter.count((first - block) * sum(map(len, texts)))
+            states = [[patient.run_block(hidden, kept, Action.KEEP) for hidden in batches] for batches in states]
         entering = [torch.cat(batches) for batches in states]
         fit, held_out = (
             Pairs(inside, outside[last], ids != PADDING)

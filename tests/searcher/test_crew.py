@@ -9,8 +9,7 @@ import torch
 from families import VOCABULARY, tiny_model
 
 from objectives.loss import Loss, Perplexity
-from searcher import groups as groups_module
-from searcher import siblings
+from searcher import batches
 from searcher.crew import Crew, one_core, open_crew
 from searcher.errors import UsageError
 from searcher.evaluator import Evaluator
@@ -69,8 +68,7 @@ def greedy_asks(blocks=4):
 
 @pytest.fixture(params=[48, 512], ids=["small groups", "one group"])
 def group_tokens(request, monkeypatch):
-    monkeypatch.setattr(groups_module, "GROUP_TOKENS", {"cpu": request.param})
-    monkeypatch.setattr(siblings, "GROUP_TOKENS", {"cpu": request.param})
+    monkeypatch.setattr(batches, "GROUP_TOKENS", {"cpu": request.param})
 
 
 @pytest.mark.usefixtures("group_tokens")

@@ -12,7 +12,7 @@ from families import VOCABULARY, tiny_model
 from oracle import oracle_losses
 
 from objectives.loss import Loss, Perplexity
-from searcher import groups as groups_module
+from searcher import batches
 from searcher.crew import open_crew
 from searcher.errors import UsageError
 from searcher.measurement import Measurement, Measurements
@@ -85,7 +85,7 @@ def measured(crew, plans=PLANS, split="search", windows=None, known=None):
 @pytest.fixture
 def small_groups(monkeypatch):
     """Two windows run together, so that five make three groups."""
-    monkeypatch.setattr(groups_module, "GROUP_TOKENS", {"cpu": 48})
+    monkeypatch.setattr(batches, "GROUP_TOKENS", {"cpu": 48})
 
 
 @pytest.mark.usefixtures("small_groups")

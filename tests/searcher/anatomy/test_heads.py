@@ -110,7 +110,7 @@ def test_pairs_above_a_threshold():
 
 
 def test_the_same_bits_again_no_hook_left_and_told_how_far(monkeypatch):
-    monkeypatch.setattr("searcher.anatomy.work.GROUP_TOKENS", {"cpu": 96})
+    monkeypatch.setattr("searcher.batches.GROUP_TOKENS", {"cpu": 96})
     replay, shares = replayed("llama"), Shares()
     one, other = measure_heads(replay, IDS, shares), measure_heads(replay, IDS)
     assert all(np.array_equal(a, b) for a, b in zip(one.cosines, other.cosines, strict=True))

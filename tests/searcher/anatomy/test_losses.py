@@ -16,8 +16,7 @@ PLANS = interactions.plans_for(all_units(4, Granularity.SUBLAYER))
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
-    for module in ("groups", "siblings", "anatomy.work"):
-        monkeypatch.setattr(f"searcher.{module}.GROUP_TOKENS", {"cpu": 96})
+    monkeypatch.setattr("searcher.batches.GROUP_TOKENS", {"cpu": 96})
 
 
 def test_equals_the_oracle():

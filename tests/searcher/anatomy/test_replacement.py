@@ -66,8 +66,7 @@ def test_the_kinds_of_attention_belong_to_the_place():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3_moe"])
 def test_the_diagonal_is_the_dense_loss_to_the_last_bit(family, dtype, monkeypatch):
-    for module in ("groups", "siblings", "anatomy.work"):
-        monkeypatch.setattr(f"searcher.{module}.GROUP_TOKENS", {"cpu": 96})  # groups of 2, 2, 2 and 1 windows
+    monkeypatch.setattr("searcher.batches.GROUP_TOKENS", {"cpu": 96})  # groups of 2, 2, 2 and 1 windows
     replay = replayed(family, tiny_model(family).to(dtype))
     found = measured_map(replay)
     dense = measured(replay, [PrunePlan()]).of(PrunePlan())

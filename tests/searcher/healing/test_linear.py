@@ -9,8 +9,8 @@ import torch
 from families import FAMILIES, tiny_model
 from patients import TOKENS, final_states, heal, left_as_it_was, padded, patient_of, same_bits, states_after, windows
 
+from searcher import batches
 from searcher.errors import UsageError
-from searcher.healing import patient as patients
 from searcher.healing.gaps import gap_ends, weighted_errors
 from searcher.healing.linear import Linear
 from searcher.healing.moments import RIDGES
@@ -33,7 +33,7 @@ PLANS = [
 @pytest.fixture
 def small_batches(monkeypatch):
     """So that tiny texts come in several batches."""
-    monkeypatch.setattr(patients, "BATCH_TOKENS", {"cpu": 4 * TOKENS})
+    monkeypatch.setattr(batches, "GROUP_TOKENS", {"cpu": 4 * TOKENS})
 
 
 def fitted_on_all(family, **options):

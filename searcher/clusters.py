@@ -16,7 +16,8 @@ def standard_errors(
 
     Windows of one document are not independent: with `documents` the spread is taken between documents, by the
     bias-reduced cluster-robust variance CR2 and Satterthwaite's degrees of freedom (Bell & McCaffrey 2002, Survey
-    Methodology 28). Without, or with a window from each, they are the usual ones.
+    Methodology 28), which are G - 1 for G documents of equal length. Without, or with a window from each, both are the
+    usual ones.
 
     Args:
         items: float64 (…, windows).
@@ -28,7 +29,7 @@ def standard_errors(
     """
     windows = items.shape[-1]
     clusters = np.arange(windows) if documents is None else _numbered(documents)
-    count = int(clusters.max()) + 1
+    count = int(clusters.max(initial=-1)) + 1
     if count < 2:
         return np.full(items.shape[:-1], np.nan), 0.0
     finite = np.asarray(np.isfinite(items).all(axis=-1))

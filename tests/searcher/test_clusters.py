@@ -7,7 +7,7 @@ from scipy import stats
 from objectives.loss import Loss
 from results.intervals import PACKED as THEIRS
 from results.intervals import interval
-from searcher.anatomy.clusters import PACKED, standard_errors
+from searcher.clusters import PACKED, standard_errors
 
 DOCUMENTS = [None, [0, 1, 2, 3, 4, 5, 6, 7], [0, 0, 0, 1, 1, 5, 5, 9], [3, 3, 3, 3, 3, 3, PACKED, PACKED]]
 
