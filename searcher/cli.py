@@ -85,7 +85,7 @@ def evaluate(
 
 
 @app.command()
-@takes(MeasurementConfig, without=("heal",))
+@takes(MeasurementConfig, without=("heal", "workers", "ray_address"))
 def heal(
     options: dict[str, Any],
     run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, whose chosen plan is healed.")] = None,

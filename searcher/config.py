@@ -254,6 +254,14 @@ class RunConfig(MeasurementConfig):
                 raise UsageError(f"--weight {label}={weight} is no weight", "Give a number above 0")
         return self
 
+    @model_validator(mode="after")
+    def _check_healing(self) -> "RunConfig":
+        top = RunConfig.model_fields["heal_top"].default
+        if self.heal is None and (self.heal_windows is not None or self.heal_top != top):
+            option = "--heal-top" if self.heal_top != top else "--heal-windows"
+            raise UsageError(f"{option} is for healing, but nothing is healed", "Add --heal, or leave it out")
+        return self
+
     @property
     def recipes(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Those asked for, then those that are limited."""

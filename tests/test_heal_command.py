@@ -138,3 +138,21 @@ def test_compare_says_what_was_chosen_after_healing(searcher_command):
     refused = searcher_command("compare", "runs/greedy", "runs/plain", defaults=False)
     assert refused.code == 2
     assert "heal is lora" in refused.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--budget", "1", "--heal-windows", "10"),
+        ("run", "--budget", "1", "--heal-top", "2"),
+        ("evaluate", "--plan", "1", "--heal-windows", "10"),
+    ],
+)
+def test_options_of_healing_without_any_are_refused(searcher_command, arguments):
+    done = searcher_command(*arguments)
+    assert done.code == 2
+    assert "nothing is healed" in done.err
+
+
+def test_heal_takes_no_workers(searcher_command):
+    assert searcher_command("heal", "--plan", "1", "--workers", "2").code == 2
