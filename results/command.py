@@ -21,15 +21,19 @@ def command_line(config: RunConfig, between: str = " ") -> str:
         config: of the run.
         between: what separates the options; see :data:`ONE_A_LINE`.
     """
-    options = (option for name in RunConfig.model_fields for option in _options(config, name))
-    return between.join(["searcher run", *map(shlex.join, options)])
+    given = {name: getattr(config, name) for name in RunConfig.model_fields}
+    chosen = {name: value for name, value in given.items() if value != RunConfig.model_fields[name].default}
+    return write_command("run", chosen, between)
 
 
-def _options(config: RunConfig, name: str) -> Iterator[list[str]]:
+def write_command(command: str, options: Mapping[str, Any], between: str = " ") -> str:
+    """`searcher COMMAND …` with these options, by their names in Python, quoted for a POSIX shell."""
+    flags = (flag for name, value in options.items() for flag in _flags(name, value))
+    return between.join([f"searcher {command}", *map(shlex.join, flags)])
+
+
+def _flags(name: str, value: Any) -> Iterator[list[str]]:
     """A flag with its value, as often as it must be given."""
-    value = getattr(config, name)
-    if value == RunConfig.model_fields[name].default:
-        return
     flag = f"--{name.replace('_', '-')}"
     if value is True:
         yield [flag]

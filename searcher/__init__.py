@@ -156,13 +156,13 @@ def evaluate(plans: Sequence[str], *, split: str = "report", quiet: bool = False
         UsageError: a plan or an option does not fit.
     """
     check_own_packages()
-    from searcher.by_hand import evaluate_plans
+    from searcher.by_hand import measure_plans
     from searcher.config import MeasurementConfig, make_config
     from searcher.progress import Progress
 
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
-        return evaluate_plans(config, plans, split, progress)
+        return measure_plans(config, [PrunePlan.parse(plan) for plan in plans], split, progress).to_json()
 
 
 def heal(
@@ -262,7 +262,7 @@ def analyze(
     quiet: bool = False,
     **options: Any,
 ) -> Path:
-    """Measure what the blocks of a model do, and keep it as arrays and JSON; goes on where it was left.
+    """Measure what the blocks of a model do, and keep it as arrays, pictures and a page; goes on where it was left.
 
     Args:
         parts: some of `searcher.parts.PARTS`; by default all but `shapley`.
@@ -275,23 +275,29 @@ def analyze(
         options: model, data, windows and the like, as for :func:`run`.
 
     Returns:
-        The folder.
+        The folder. `analysis.html` in it shows all parts measured so far, `PART.npz`, `PART.png` and `PART.svg` hold
+        the arrays and the picture of one.
 
     Raises:
-        UsageError: a part or option does not fit.
+        UsageError: a part or option does not fit, or a file of the folder is damaged.
     """
     check_own_packages()
-
+    from results.anatomy import write_analysis_page
     from searcher.analysis import Wanted
     from searcher.analysis import analyze as measure
     from searcher.config import MeasurementConfig, make_config
-    from searcher.parts import PARTS
+    from searcher.parts import NOT_TAKEN, PARTS
     from searcher.progress import Progress
 
+    for option in set(NOT_TAKEN) & set(options):
+        raise UsageError(f"An analysis has no option '{option}'", "Leave it out")
     wanted = Wanted(Granularity(granularity), tuple(parts or PARTS[:-1]), budget, index)
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
-        return measure(config, wanted, Path(runs_dir), name, progress)
+        folder = measure(config, wanted, Path(runs_dir), name, progress)
+        progress.say("Drawing")
+        write_analysis_page(folder)
+    return folder
 
 
 def best_model(

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,7 +66,6 @@ class Bench:
     Attributes:
         prepared: model, windows and crew.
         units: of the granularity.
-        sublayers: attention and FFN of every block; the blocks where these cannot be told apart.
         losses: of plans on the search windows.
         journal: keeps what was measured.
         wanted: the options.
@@ -73,7 +73,6 @@ class Bench:
 
     prepared: Prepared
     units: tuple[Unit, ...]
-    sublayers: tuple[Unit, ...]
     losses: Losses
     journal: Journal
     wanted: Wanted
@@ -82,6 +81,17 @@ class Bench:
     def ids(self) -> torch.Tensor:
         """int64 (windows, tokens)."""
         return self.prepared.windows["search"]
+
+    @cached_property
+    def sublayers(self) -> tuple[Unit, ...]:
+        """Attention and FFN of every block; the blocks where these cannot be told apart."""
+        blocks = self.losses.num_blocks
+        try:
+            with torch.inference_mode():
+                open_replay(self.prepared.model.model, Granularity.SUBLAYER)
+        except UsageError:
+            return all_units(blocks, Granularity.BLOCK)
+        return all_units(blocks, Granularity.SUBLAYER)
 
     def keep(self, lines: Iterator[Measurement]) -> None:
         """Measure, and keep each line as soon as it is there."""
@@ -98,18 +108,19 @@ def analyze(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str
     for part in wanted.parts:
         if part not in PARTS:
             raise UsageError(f"Part '{part}' is not known", f"Choose some of {', '.join(PARTS)}")
-    config = config.model_copy(update={"objective": ("loss",), "objective_args": {}, "heal": None, "workers": 0})
+    asked = _asked(config, wanted, runs_dir, name)
+    config = config.model_copy(update={"objective": ("loss",), "workers": 0})
     prepared = prepare(config, make_objectives(config), wanted.granularity, progress.say)
     identity = _identity(prepared, wanted)
     folder = runs_dir / (name or f"analysis-{wanted.granularity}-{digest_of(identity)[:8]}")
     with Journal(folder) as journal, contextlib.closing(prepared.crew):
-        record = _open_record(folder, prepared, wanted, identity)
+        record = _open_record(folder, prepared, asked, identity)
         known = Measurements(prepared.crew.layout)
         for line in journal.read():
             known.add(line)
         losses = Losses(prepared.crew, known, prepared.model.num_blocks, prepared.prices)
         units = all_units(prepared.model.num_blocks, wanted.granularity)
-        bench = Bench(prepared, units, _sublayers(prepared), losses, journal, wanted)
+        bench = Bench(prepared, units, losses, journal, wanted)
         todo = [part for part in wanted.parts if not (folder / f"{part}.json").exists()]
         _say_costs(bench, todo, progress)
         for part in todo:
@@ -195,16 +206,6 @@ def _say_costs(bench: Bench, parts: Sequence[str], progress: Progress) -> None:
         progress.say(f"{part}: {cost.layer_forwards:,.0f} layer-forwards and {cost.heads:,.0f} heads over a window")
 
 
-def _sublayers(prepared: Prepared) -> tuple[Unit, ...]:
-    blocks = prepared.model.num_blocks
-    try:
-        with torch.inference_mode():
-            open_replay(prepared.model.model, Granularity.SUBLAYER)
-    except UsageError:
-        return all_units(blocks, Granularity.BLOCK)
-    return all_units(blocks, Granularity.SUBLAYER)
-
-
 def _identity(prepared: Prepared, wanted: Wanted) -> dict[str, Any]:
     names = ("dtype", "device_type", "windows", "window_tokens", "data_seed")
     return {
@@ -216,30 +217,40 @@ def _identity(prepared: Prepared, wanted: Wanted) -> dict[str, Any]:
     }
 
 
-def _open_record(folder: Path, prepared: Prepared, wanted: Wanted, identity: dict[str, Any]) -> dict[str, Any]:
-    """The record of an analysis that was begun, or a new one.
+def _asked(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str | None) -> dict[str, Any]:
+    """Every option that is not the default, by its name on the command line; parts are recorded when they are there."""
+    given = {**vars(wanted), "name": name, "runs_dir": str(runs_dir)}
+    defaults = {**vars(Wanted()), "name": None, "runs_dir": "runs"}
+    chosen = {option: value for option, value in given.items() if option != "parts" and value != defaults[option]}
+    return config.model_dump(mode="json", exclude_defaults=True) | chosen
+
+
+def _open_record(folder: Path, prepared: Prepared, asked: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """The record of an analysis, with what is known of parts that were measured before.
 
     Raises:
-        UsageError: the folder holds an analysis of something else.
+        UsageError: the folder holds an analysis of something else, or of another format.
     """
     path = folder / ANALYSIS_FILE
-    if path.exists():
-        before = read_json(path)
-        for field, value in identity.items():
-            if before.get("identity", {}).get(field) != value:
-                raise UsageError(f"{folder} holds an analysis of another {field}", "Use another --name")
-        return before
+    before: dict[str, Any] = read_json(path) if path.exists() else {"format": FORMAT, "identity": identity}
+    if before.get("format") != FORMAT:
+        raise UsageError(f"{folder} was written in format {before.get('format')}, not {FORMAT}", "Use another --name")
+    for field, value in identity.items():
+        if before.get("identity", {}).get(field) != value:
+            raise UsageError(f"{folder} holds an analysis of another {field}", "Use another --name")
     record: dict[str, Any] = {
         "format": FORMAT,
+        "config": asked,
         "identity": identity,
         "model": prepared.model.name,
         "text": prepared.text.name,
         "num_blocks": prepared.model.num_blocks,
         "windows": len(prepared.windows["search"]),
         "window_tokens": prepared.resolved["window_tokens"],
-        "granularity": str(wanted.granularity),
-        "parts": [],
-        "cost": {},
+        "documents": list(prepared.documents["search"]),
+        "granularity": identity["granularity"],
+        "parts": before.get("parts", []),
+        "cost": before.get("cost", {}),
         "versions": versions(),
     }
     write_json(path, record)

@@ -2,21 +2,51 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from searcher.config import MeasurementConfig
 from searcher.errors import UsageError
 from searcher.granularity import granularity_of
 from searcher.measurement import Measurements
-from searcher.objective import HEALED, Split
-from searcher.plan import PrunePlan
+from searcher.objective import HEALED, Objective, Split
+from searcher.plan import Granularity, PrunePlan
 from searcher.preparation import make_objectives, prepare
 from searcher.progress import Progress
 
 
-def evaluate_plans(config: MeasurementConfig, texts: Sequence[str], split: str, progress: Progress) -> dict[str, Any]:
-    """See `searcher.evaluate`, which this is."""
-    plans = [PrunePlan.parse(text) for text in texts]
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Plans that were measured by hand.
+
+    Attributes:
+        plans: in the order asked.
+        granularity: of all of them.
+        objectives: by label.
+        rows: by plan and label, float64 (rows,): a number for each window or item.
+        documents: of each window, the document it was cut from.
+    """
+
+    plans: tuple[PrunePlan, ...]
+    granularity: Granularity
+    objectives: dict[str, Objective]
+    rows: dict[PrunePlan, dict[str, NDArray[np.float64]]]
+    documents: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `searcher.evaluate` returns."""
+        return {"evaluations": [self._entry(plan) for plan in self.plans]}
+
+    def _entry(self, plan: PrunePlan) -> dict[str, Any]:
+        values = {name: objective.value(self.rows[plan][name]) for name, objective in self.objectives.items()}
+        return {"plan": str(plan), "size": plan.size(self.granularity), "values": values}
+
+
+def measure_plans(config: MeasurementConfig, plans: Sequence[PrunePlan], split: str, progress: Progress) -> Measured:
+    """Measure plans on a split; see `searcher.evaluate`."""
     splits: dict[str, Split] = {"search": "search", "report": "report"}
     if split not in splits:
         raise UsageError(f"Split '{split}' is not known", "Choose search or report")
@@ -36,16 +66,6 @@ def evaluate_plans(config: MeasurementConfig, texts: Sequence[str], split: str, 
     with contextlib.closing(prepared.crew) as crew:
         for line in progress.counted(crew.measure(measured, distinct, known), len(distinct)):
             known.add(line)
-    return {
-        "evaluations": [
-            {
-                "plan": str(plan),
-                "size": plan.size(granularity),
-                "values": {
-                    name: objective.value(known.rows(measured, plan, name))
-                    for name, objective in prepared.objectives.items()
-                },
-            }
-            for plan in plans
-        ]
-    }
+    rows = {plan: {name: known.rows(measured, plan, name) for name in prepared.objectives} for plan in distinct}
+    documents = prepared.documents[splits[split]]
+    return Measured(tuple(plans), granularity, prepared.objectives, rows, documents)

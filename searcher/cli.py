@@ -16,7 +16,7 @@ from searcher.errors import UsageError
 from searcher.flags import combined, takes
 from searcher.form import Form
 from searcher.own_packages import check_own_packages
-from searcher.parts import PARTS
+from searcher.parts import NOT_TAKEN, PARTS
 from searcher.plan import Granularity
 
 app = typer.Typer(
@@ -191,10 +191,7 @@ def export(
 
 
 @app.command()
-@takes(
-    MeasurementConfig,
-    without=("heal", "heal_windows", "objective", "objective_args", "report_windows", "workers", "ray_address"),
-)
+@takes(MeasurementConfig, without=NOT_TAKEN)
 def analyze(
     options: dict[str, Any],
     part: Annotated[
@@ -210,7 +207,8 @@ def analyze(
     """Show what the blocks of a model do: influence, updates, heads, similarity, replacement and interactions.
 
     What each part costs is said before it starts. Each is kept in files as soon as it is measured, so that the same
-    command goes on where it was interrupted: PART.npz holds the arrays, PART.json what is to be said about them.
+    command goes on where it was interrupted: PART.npz holds the arrays, PART.json what is said about them, PART.png and
+    PART.svg the picture. analysis.html shows all parts measured so far.
 
     Example: [b]searcher analyze --part interactions --part replacement[/b]
     """
@@ -223,9 +221,9 @@ def analyze(
         runs_dir=runs_dir,
         **combined({}, options),
     )
-    from results.table import show
+    from results.anatomy import PAGE_FILE
 
-    show(f"Kept in {folder}")
+    sys.stdout.write(f"{folder / PAGE_FILE}\n")
 
 
 @app.command()

@@ -4,16 +4,19 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_checkpoint import OPTIONS
 
 import searcher
 from searcher import registry
+from searcher.parts import PARTS
 
 DOCS = Path(__file__).parent.parent / "docs"
 GUIDE = (DOCS / "strategies.md").read_text()
 OBJECTIVES = (DOCS / "objectives.md").read_text()
 HEALING = (DOCS / "healing.md").read_text()
+ANATOMY = (DOCS / "anatomy.md").read_text()
 
 
 def block(language, containing, guide=GUIDE):
@@ -148,3 +151,34 @@ def test_searches_that_heal(line, searcher_command):
     done = searcher_command(name, *arguments, *([] if "--heal-windows" in arguments else ["--heal-windows", "12"]))
     assert done.code == 0, done.err
     assert "heal" in done.out
+
+
+@pytest.mark.parametrize("line", block("sh", "--part shapley", ANATOMY).strip().splitlines())
+def test_the_analyses_of_the_guide(line, tiny, searcher_command, tmp_path):
+    _, name, *arguments = line.split()
+    small = ["--windows", "4", "--window-tokens", "16", "--dtype", "float32", "--device", "cpu"]
+    given = ["--model", tiny / "model", "--data", tiny / "text.jsonl"]
+    done = searcher_command(name, *arguments, *given, *small, defaults=False)
+    assert done.code == 0, done.err
+    (page,) = tmp_path.glob("runs/analysis-*/analysis.html")
+    assert done.out.strip() == str(page.relative_to(tmp_path))
+    for path in page.parent.glob("*.npz"):
+        (row,) = [row for row in ANATOMY.splitlines() if row.startswith(f"| `{path.name}` |")]
+        assert set(re.findall(r"`([\w-]+)`", row)) == set(np.load(path).files)
+
+
+def test_every_part_is_in_the_guide():
+    for part in PARTS:
+        assert f"| `{part}` |" in ANATOMY
+
+
+def test_an_analysis_from_python(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = {name: value for name, value in OPTIONS.items() if name != "report_windows"}
+    place = {"model": str(tiny / "model"), "data": str(tiny / "text.jsonl"), **small}
+    analyze = searcher.analyze
+    monkeypatch.setattr(searcher, "analyze", lambda **options: analyze(**options, **place))
+    exec(block("python", "searcher.analyze", ANATOMY), {})
+    one, other, value = capsys.readouterr().out.split()
+    assert {one, other} <= set("012345")
+    assert np.isfinite(float(value))
