@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test test-slow lint format clean
+.PHONY: run test test-slow study lint format clean
 
 run: $(INSTALLED)  ## find which 8 of 30 blocks of SmolLM2-135M to remove
 	$(BIN)/searcher run --strategy shapley --budget 8
@@ -14,6 +14,11 @@ test: lint  ## lint, types, import contract, tests
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/pytest -m slow
+
+# gensim for a text that comes with it; its code and what that needs are not used
+study: $(INSTALLED)  ## where greedy is wrong, and where it holds: writes docs/study.md, in less than an hour
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt gensim
+	$(BIN)/python -m study
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

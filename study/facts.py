@@ -1,0 +1,120 @@
+"""The smaller tables of the study: certificates, healing, other texts, and what is surprising."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from objectives.loss import Perplexity
+from results.intervals import Gap, gap
+from study.claims import Beside
+from study.read import Tables
+from study.records import Found
+from study.tiers import MORE_TEXT
+
+DENSE = "dense"
+AFTER = "loss after "
+
+
+@dataclass(frozen=True)
+class Healed:
+    """A plan before and after healing, in perplexity on the report windows.
+
+    Attributes:
+        found: the search that chose the plan.
+        before: as it is.
+        after: healed.
+        gap_before: to greedy's plan of the same search windows.
+        gap_after: the same, both healed.
+    """
+
+    found: Found
+    before: float
+    after: float
+    gap_before: Gap
+    gap_after: Gap
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A plan chosen on one text, judged on all.
+
+    Attributes:
+        found: the search that chose it.
+        perplexities: on prose, manual and code, in this order.
+        accuracy: share of right items.
+    """
+
+    found: Found
+    perplexities: tuple[float, ...]
+    accuracy: float
+
+
+def perplexity(tables: Tables, text: str, plan: str, measure: str = "loss") -> float:
+    """The exp of the mean loss."""
+    return float(np.exp(tables.mean(text, measure, plan)))
+
+
+def healings(tables: Tables) -> tuple[str, ...]:
+    """Recipes that plans were healed by."""
+    return tuple(dict.fromkeys(m.removeprefix(AFTER) for _, m, _ in tables.rows if m.startswith(AFTER)))
+
+
+def healed(tables: Tables, recipe: str) -> list[Healed]:
+    """The plans that were healed so, each beside greedy's."""
+    found = []
+    for one in tables.of(text="prose"):
+        same = {"granularity": one.granularity, "size": one.size, "data_seed": one.data_seed}
+        (greedy,) = tables.of(text="prose", method="greedy", **same)
+        if ("prose", AFTER + recipe, one.plan) in tables.rows and one.method != MORE_TEXT:
+            found.append(_healed(tables, one, greedy, AFTER + recipe))
+    return found
+
+
+def _healed(tables: Tables, one: Found, greedy: Found, after: str) -> Healed:
+    before, healed = (
+        gap(
+            Perplexity(),
+            tables.values("prose", measure, one.plan),
+            tables.values("prose", measure, greedy.plan),
+            tables.documents,
+        )
+        for measure in ("loss", after)
+    )
+    plain, mended = (perplexity(tables, "prose", one.plan, measure) for measure in ("loss", after))
+    return Healed(one, plain, mended, before, healed)
+
+
+def transferred(tables: Tables) -> list[Transferred]:
+    """Plans of one size, chosen on each text; those of prose by the search of the same granularity, size and seed."""
+    others = [one for one in tables.searches if one.text != "prose"]
+    like = others[0]
+    chosen = tables.of(granularity=like.granularity, size=like.size, data_seed=like.data_seed)
+    return [
+        Transferred(
+            one,
+            tuple(perplexity(tables, text, one.plan) for text in ("prose", "manual", "code")),
+            tables.mean("choices", "accuracy", one.plan),
+        )
+        for one in chosen
+        if one.method != MORE_TEXT
+    ]
+
+
+def dense_transferred(tables: Tables) -> tuple[tuple[float, ...], float]:
+    """The dense model on all texts."""
+    values = tuple(perplexity(tables, text, DENSE) for text in ("prose", "manual", "code"))
+    return values, tables.mean("choices", "accuracy", DENSE)
+
+
+def disagreement(tables: Tables) -> float:
+    """Spearman correlation of report loss and accuracy over all plans chosen on prose."""
+    plans = list(dict.fromkeys(one.plan for one in tables.of(text="prose")))
+    losses = [tables.mean("prose", "loss", plan) for plan in plans]
+    return float(stats.spearmanr(losses, [tables.mean("choices", "accuracy", plan) for plan in plans]).statistic)
+
+
+def turned(found: Sequence[Beside]) -> list[Beside]:
+    """Plans better than greedy's on the search windows, and worse on unseen ones beyond their interval's reach."""
+    return [one for one in found if one.search_gap < 0 and one.report_gap.low is not None and one.report_gap.low > 0]

@@ -1,0 +1,141 @@
+"""`docs/study.md`: the tables of the study as a page, with every figure computed from its CSV files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from results.comparison import show_gap
+from study.claims import LEVEL, Beside, Pooled, besides, pooled
+from study.facts import dense_transferred, disagreement, healed, healings, perplexity, transferred, turned
+from study.pictures import write_pictures
+from study.read import Tables
+from study.tiers import ALLOWANCE, MORE_TEXT
+
+HERE = Path(__file__).parent
+UNITS = {"block": "blocks", "attention": "attentions", "ffn": "FFNs", "sublayer": "sublayers"}
+WON = -0.1
+"""The gap that counts as a clear win over greedy."""
+
+
+def write_page(data: Path, page: Path, readme: Path | None) -> None:
+    """Write the page and its pictures from the tables in a folder, and the answer into the README.
+
+    Args:
+        data: the folder of the CSV files and of `setting.json`; pictures are written there too.
+        page: the Markdown file.
+        readme: a file with a place for the answer, if there is one.
+    """
+    tables = Tables(data)
+    found, chosen = pooled(tables), transferred(tables)
+    write_pictures(tables, found, chosen, data)
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "gap": show_gap,
+        "percent": _percent,
+        "listed": _listed,
+        "units": UNITS.__getitem__,
+        "exp": np.exp,
+    }
+    context = _context(tables, found, chosen, json.loads((data / "setting.json").read_text(encoding="utf-8")))
+    answer = environment.get_template("answer.md.jinja").render(context).strip()
+    context |= {"answer": answer, "folder": data.name}
+    page.write_text(environment.get_template("page.md.jinja").render(context), encoding="utf-8")
+    if readme is not None:
+        _replace(readme, "study", answer)
+
+
+def _context(tables: Tables, found: Sequence[Pooled], chosen: Sequence[Any], setting: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the templates print."""
+    single = besides(tables)
+    recipes = healings(tables)
+    dense_texts, dense_accuracy = dense_transferred(tables)
+    return {
+        "setting": setting,
+        "tables": tables,
+        "allowance": ALLOWANCE,
+        "level": LEVEL,
+        "pooled": found,
+        "by_granularity": {
+            g: [p for p in found if p.granularity == g] for g in dict.fromkeys(p.granularity for p in found)
+        },
+        "besides": single,
+        "greedy": tables.of(text="prose", method="greedy"),
+        "same_cost": [b for b in besides(tables, MORE_TEXT) if b.other.method not in ("greedy", MORE_TEXT)],
+        "more_text": MORE_TEXT,
+        "turned": turned(single),
+        "closest": _closest(tables, single, chosen[0].found.size),
+        "recipe": recipes[0],
+        "healed": healed(tables, recipes[0]),
+        "dense_healed": perplexity(tables, "prose", "dense", f"loss after {recipes[0]}"),
+        "dense": perplexity(tables, "prose", "dense"),
+        "dense_texts": dense_texts,
+        "dense_accuracy": dense_accuracy,
+        "items": len(tables.values("choices", "accuracy", "dense")),
+        "transferred": chosen,
+        "mismatch": _mismatch(chosen),
+        "disagreement": disagreement(tables),
+        "minutes": sum(one.seconds for one in tables.searches) / 60,
+        "documents": len(set(tables.documents)),
+        "distinct": {
+            (f.granularity, f.size): len(
+                {g.plan for g in tables.of(text="prose", method="greedy", granularity=f.granularity, size=f.size)}
+            )
+            for f in tables.of(text="prose", method="greedy")
+        },
+    }
+
+
+def _closest(tables: Tables, found: Sequence[Beside], size: int) -> dict[str, Any]:
+    """The best that was found against greedy when so many blocks are removed, and at what cost."""
+    members = [b for b in found if (b.other.granularity, b.other.size) == ("block", size) and b.search_gap <= 0]
+    best = min(members, key=lambda beside: beside.report_gap.value)
+    searches = tables.of(text="prose", granularity="block", size=size)
+    certified = [one for one in tables.certificates if (one.granularity, one.size) == ("block", size)]
+    return {
+        "size": size,
+        "best": best,
+        "won": best.report_gap.value <= WON,
+        "searches": len(searches) + len(certified),
+        "plans": sum(one.plans_charged for one in searches) + sum(one.plans for one in certified),
+        "cost": sum(one.cost_charged for one in searches) + sum(one.cost for one in certified),
+    }
+
+
+def _mismatch(chosen: Sequence[Any]) -> dict[str, Any]:
+    """The dearest mistake of choosing on one text and using on another, among plans of one method."""
+    texts = ("prose", "manual", "code")
+    own = {one.found.text: one for one in chosen if one.found.method != "greedy"}
+    worst = max(
+        ((a, b) for a in texts for b in texts if a != b),
+        key=lambda pair: (
+            own[pair[0]].perplexities[texts.index(pair[1])] / own[pair[1]].perplexities[texts.index(pair[1])]
+        ),
+    )
+    column = texts.index(worst[1])
+    here, there = own[worst[0]].perplexities[column], own[worst[1]].perplexities[column]
+    return {"chosen": worst[0], "used": worst[1], "here": here, "there": there, "gap": here / there - 1}
+
+
+def _percent(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:+.1%}"
+
+
+def _listed(items: Sequence[Any]) -> str:
+    """Such as `4, 8 and 15`."""
+    texts = [str(item) for item in items]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _replace(path: Path, what: str, text: str) -> None:
+    """Replace what stands between two comments, where a file has them."""
+    content = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- measured: {what} -->", f"<!-- end of {what} -->"
+    if begin in content:
+        before, _, rest = content.partition(begin)
+        path.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
