@@ -30,7 +30,6 @@ from searcher.text import load_text
 from searcher.windows import cut_windows
 
 RESULTS = Path(__file__).parent / "results"
-DOCS = Path(__file__).parent.parent / "docs"
 
 
 @dataclass
@@ -155,12 +154,3 @@ def report(name: str, title: str, rows: Sequence[dict[str, Any]], **more: Any) -
 
 def _shown(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
-
-
-def write_docs(guide: str, what: str, text: str) -> None:
-    """Replace what was measured in a guide, where it has a place for it."""
-    path, begin, end = DOCS / guide, f"<!-- measured: {what} -->", f"<!-- end of {what} -->"
-    content = path.read_text(encoding="utf-8")
-    if begin in content:
-        before, _, rest = content.partition(begin)
-        path.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import searcher
-from benchmarks.common import write_docs
+from benchmarks.documents import DOCS, write_measured
 from results.healings import healings_document
 
 STRATEGIES = ("greedy", "contiguous", "portfolio")
@@ -73,7 +73,7 @@ def main() -> None:
     text = "\n".join([*healings_table(healings), "", *plans_table(documents, asked["plans"])])
     print(text)
     if not given.quick:
-        write_docs("healing.md", "healing", text)
+        write_measured(DOCS / "healing.md", "healing", text)
 
 
 if __name__ == "__main__":

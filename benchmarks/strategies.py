@@ -19,7 +19,8 @@ import typer
 from rich.console import Console
 
 import searcher
-from benchmarks.common import RESULTS, machine, write_docs
+from benchmarks.common import RESULTS, machine
+from benchmarks.documents import DOCS, write_measured
 from results.intervals import interval
 from results.run import Run
 from searcher.registry import BUILT_IN
@@ -172,7 +173,7 @@ def main(tier: Annotated[Literal["a", "b"], typer.Option(help="Which comparison.
     minutes = (time.monotonic() - begun) / 60
     document = {"tier": tier, "minutes_of_last_call": minutes, "machine": machine(), "tables": tables}
     (RESULTS / f"strategies-{tier}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    write_docs("strategies.md", f"tier {tier}", text)
+    write_measured(DOCS / "strategies.md", f"tier {tier}", text)
     console.print(f"Done in {minutes:.0f} minutes")
     print(text)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmarks.documents import write_measured
 from results.comparison import show_gap
 from study.claims import LEVEL, Beside, Pooled, besides, pooled
 from study.facts import dense_transferred, disagreement, healed, healings, perplexity, transferred, turned
@@ -47,7 +48,7 @@ def write_page(data: Path, page: Path, readme: Path | None) -> None:
     context |= {"answer": answer, "folder": data.name}
     page.write_text(environment.get_template("page.md.jinja").render(context), encoding="utf-8")
     if readme is not None:
-        _replace(readme, "study", answer)
+        write_measured(readme, "study", answer)
 
 
 def _context(tables: Tables, found: Sequence[Pooled], chosen: Sequence[Any], setting: dict[str, Any]) -> dict[str, Any]:
@@ -130,12 +131,3 @@ def _listed(items: Sequence[Any]) -> str:
     """Such as `4, 8 and 15`."""
     texts = [str(item) for item in items]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
-
-
-def _replace(path: Path, what: str, text: str) -> None:
-    """Replace what stands between two comments, where a file has them."""
-    content = path.read_text(encoding="utf-8")
-    begin, end = f"<!-- measured: {what} -->", f"<!-- end of {what} -->"
-    if begin in content:
-        before, _, rest = content.partition(begin)
-        path.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")

@@ -45,7 +45,9 @@ def written(tiny, tmp_path_factory):
     options = {key: OPTIONS[key] for key in ("window_tokens", "dtype", "device")} | {"model": str(tiny / "model")}
     setting = Setting(TINY, folder / "runs", Texts(text, text, text, str(choices)), options)
     conduct(setting, folder / "study")
-    (folder / "README.md").write_text("before\n<!-- measured: study -->\nwhat was there\n<!-- end of study -->\nafter\n")
+    (folder / "README.md").write_text(
+        "before\n<!-- measured: study -->\nwhat was there\n<!-- end of study -->\nafter\n"
+    )
     write_page(folder / "study", folder / "study.md", folder / "README.md")
     return folder, setting
 
