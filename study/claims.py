@@ -106,9 +106,9 @@ def _beside(tables: Tables, greedy: Found, other: Found) -> Beside:
         greedy,
         other,
         other.search_value / greedy.search_value - 1 if other.windows == greedy.windows else np.nan,
-        gap(Perplexity(), losses[0], losses[1], tables.documents),
+        gap(Perplexity(), losses[0], losses[1], tables.documents["prose"]),
         (float(divergences[1].mean()), float(divergences[0].mean())),
-        gap(Loss(), divergences[0], divergences[1], tables.documents),
+        gap(Loss(), divergences[0], divergences[1], tables.documents["prose"]),
         (float(items[1].mean()), float(items[0].mean())),
         gap(Loss(), items[0], items[1]),
     )
@@ -133,8 +133,10 @@ def _pool(tables: Tables, granularity: str, size: int, method: str, members: Seq
         for plans in ([one.other.plan for one in members], [one.greedy.plan for one in members])
     )
     searched = float(np.expm1(np.mean([np.log1p(one.search_gap) for one in members])))
-    report = gap(Perplexity(), here, there, tables.documents)
-    return Pooled(granularity, size, method, tuple(members), searched, report, _p(here - there, tables.documents))
+    report = gap(Perplexity(), here, there, tables.documents["prose"])
+    return Pooled(
+        granularity, size, method, tuple(members), searched, report, _p(here - there, tables.documents["prose"])
+    )
 
 
 def _p(differences: NDArray[np.float64], documents: Sequence[int]) -> float:

@@ -14,6 +14,8 @@ from study.records import Found
 from study.tiers import MORE_TEXT
 
 DENSE = "dense"
+TEXTS = ("prose", "manual", "code")
+"""Texts that have a perplexity, in the order of the table."""
 AFTER = "loss after "
 
 
@@ -27,6 +29,7 @@ class Healed:
         after: healed.
         gap_before: to greedy's plan of the same search windows.
         gap_after: the same, both healed.
+        same: whether it is greedy's plan, found by another search.
     """
 
     found: Found
@@ -34,6 +37,7 @@ class Healed:
     after: float
     gap_before: Gap
     gap_after: Gap
+    same: bool
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class Transferred:
         found: the search that chose it.
         perplexities: on prose, manual and code, in this order.
         accuracy: share of right items.
+        own_gap: to greedy's plan, on unseen text of the kind it was chosen on; None for choices.
     """
 
     found: Found
     perplexities: tuple[float, ...]
     accuracy: float
+    own_gap: Gap | None
 
 
 def perplexity(tables: Tables, text: str, plan: str, measure: str = "loss") -> float:
@@ -78,12 +84,12 @@ def _healed(tables: Tables, one: Found, greedy: Found, after: str) -> Healed:
             Perplexity(),
             tables.values("prose", measure, one.plan),
             tables.values("prose", measure, greedy.plan),
-            tables.documents,
+            tables.documents["prose"],
         )
         for measure in ("loss", after)
     )
     plain, mended = (perplexity(tables, "prose", one.plan, measure) for measure in ("loss", after))
-    return Healed(one, plain, mended, before, healed)
+    return Healed(one, plain, mended, before, healed, one != greedy and one.plan == greedy.plan)
 
 
 def transferred(tables: Tables) -> list[Transferred]:
@@ -94,17 +100,26 @@ def transferred(tables: Tables) -> list[Transferred]:
     return [
         Transferred(
             one,
-            tuple(perplexity(tables, text, one.plan) for text in ("prose", "manual", "code")),
+            tuple(perplexity(tables, text, one.plan) for text in TEXTS),
             tables.mean("choices", "accuracy", one.plan),
+            _own_gap(tables, one, chosen),
         )
         for one in chosen
         if one.method != MORE_TEXT
     ]
 
 
+def _own_gap(tables: Tables, one: Found, chosen: Sequence[Found]) -> Gap | None:
+    if one.text not in TEXTS:
+        return None
+    (greedy,) = [other for other in chosen if (other.text, other.method) == (one.text, "greedy")]
+    here, there = (tables.values(one.text, "loss", plan) for plan in (one.plan, greedy.plan))
+    return gap(Perplexity(), here, there, tables.documents[one.text])
+
+
 def dense_transferred(tables: Tables) -> tuple[tuple[float, ...], float]:
     """The dense model on all texts."""
-    values = tuple(perplexity(tables, text, DENSE) for text in ("prose", "manual", "code"))
+    values = tuple(perplexity(tables, text, DENSE) for text in TEXTS)
     return values, tables.mean("choices", "accuracy", DENSE)
 
 

@@ -21,13 +21,13 @@ class Findings:
         searches: all searches, those on other texts last.
         certificates: what was measured whole.
         rows: the numbers of plans on unseen text.
-        documents: of the report windows of prose, the document each was cut from.
+        documents: by text, the document that each of its report windows was cut from.
     """
 
     searches: tuple[Search, ...]
     certificates: tuple[Certificate, ...]
     rows: Rows
-    documents: tuple[int, ...]
+    documents: dict[str, tuple[int, ...]]
 
 
 def count_steps(setting: Setting) -> int:
@@ -59,5 +59,5 @@ def measure(setting: Setting, step: Say) -> Findings:
     for plan in plans_to_heal(setting, searches):
         heal(setting, plan, rows)
         step(f"{plan} healed by {setting.tier.healing}")
-    documents = searches[0].run.record["documents"]["report"]
-    return Findings(tuple(searches), tuple(certificates), rows, tuple(documents))
+    documents = {one.text: tuple(one.run.record["documents"]["report"]) for one in searches if one.text != "choices"}
+    return Findings(tuple(searches), tuple(certificates), rows, documents)

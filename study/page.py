@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmarks.documents import write_measured
 from results.comparison import show_gap
 from study.claims import LEVEL, Beside, Pooled, besides, pooled
-from study.facts import dense_transferred, disagreement, healed, healings, perplexity, transferred, turned
+from study.facts import TEXTS, dense_transferred, disagreement, healed, healings, perplexity, transferred, turned
 from study.pictures import write_pictures
 from study.read import Tables
 from study.tiers import ALLOWANCE, MORE_TEXT
@@ -81,8 +81,9 @@ def _context(tables: Tables, found: Sequence[Pooled], chosen: Sequence[Any], set
         "transferred": chosen,
         "mismatch": _mismatch(chosen),
         "disagreement": disagreement(tables),
+        "exact": [one for one in tables.certificates if one.optimum == one.greedy],
         "minutes": sum(one.seconds for one in tables.searches) / 60,
-        "documents": len(set(tables.documents)),
+        "documents": len(set(tables.documents["prose"])),
         "distinct": {
             (f.granularity, f.size): len(
                 {g.plan for g in tables.of(text="prose", method="greedy", granularity=f.granularity, size=f.size)}
@@ -110,15 +111,14 @@ def _closest(tables: Tables, found: Sequence[Beside], size: int) -> dict[str, An
 
 def _mismatch(chosen: Sequence[Any]) -> dict[str, Any]:
     """The dearest mistake of choosing on one text and using on another, among plans of one method."""
-    texts = ("prose", "manual", "code")
     own = {one.found.text: one for one in chosen if one.found.method != "greedy"}
     worst = max(
-        ((a, b) for a in texts for b in texts if a != b),
+        ((a, b) for a in TEXTS for b in TEXTS if a != b),
         key=lambda pair: (
-            own[pair[0]].perplexities[texts.index(pair[1])] / own[pair[1]].perplexities[texts.index(pair[1])]
+            own[pair[0]].perplexities[TEXTS.index(pair[1])] / own[pair[1]].perplexities[TEXTS.index(pair[1])]
         ),
     )
-    column = texts.index(worst[1])
+    column = TEXTS.index(worst[1])
     here, there = own[worst[0]].perplexities[column], own[worst[1]].perplexities[column]
     return {"chosen": worst[0], "used": worst[1], "here": here, "there": there, "gap": here / there - 1}
 

@@ -10,11 +10,10 @@ from matplotlib.ticker import PercentFormatter
 
 from results.pictures.style import GREY, INK, add_legend, looks, new_figure, scale, set_labels
 from study.claims import Pooled
-from study.facts import Transferred, perplexity
+from study.facts import TEXTS, Transferred, perplexity
 from study.read import Tables
 
 RESOLUTION = 110
-COLUMNS = ("prose", "manual", "code")
 
 
 def write_pictures(tables: Tables, found: Sequence[Pooled], chosen: Sequence[Transferred], folder: Path) -> None:
@@ -105,9 +104,9 @@ def texts(chosen: Sequence[Transferred]) -> Figure:
         told = f"{values[row, column]:.1f} ({worse[row, column]:+.0%})"
         ax.text(column, row, told, ha="center", va="center", color="white" if dark else INK)
     for row, share in enumerate(accuracy):
-        ax.text(len(COLUMNS), row, f"{share:.1%}", ha="center", va="center", color=INK)
-    ax.set_xlim(-0.5, len(COLUMNS) + 0.5)
-    ax.set_xticks(range(len(COLUMNS) + 1), [*COLUMNS, "choices (right)"])
+        ax.text(len(TEXTS), row, f"{share:.1%}", ha="center", va="center", color=INK)
+    ax.set_xlim(-0.5, len(TEXTS) + 0.5)
+    ax.set_xticks(range(len(TEXTS) + 1), [*TEXTS, "choices (right)"])
     ax.set_yticks(range(len(chosen)), [f"{one.found.text}, {one.found.method}" for one in chosen])
     ax.grid(visible=False)
     set_labels(ax, "judged on", "chosen on")

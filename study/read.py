@@ -43,9 +43,12 @@ class Tables:
         }
 
     @cached_property
-    def documents(self) -> tuple[int, ...]:
-        """Of each report window of prose, the document it was cut from."""
-        return tuple(int(row["document"]) for row in _lines(self.folder / WINDOWS))
+    def documents(self) -> dict[str, tuple[int, ...]]:
+        """By text, the document that each report window was cut from."""
+        found: dict[str, list[int]] = {}
+        for row in _lines(self.folder / WINDOWS):
+            found.setdefault(row["text"], []).append(int(row["document"]))
+        return {text: tuple(documents) for text, documents in found.items()}
 
     def of(self, **fields: Any) -> list[Found]:
         """The searches whose fields have these values."""

@@ -18,7 +18,7 @@ def write_tables(findings: Findings, folder: Path) -> None:
       perplexity, or an accuracy on choices), and what it cost;
     - `rows.csv`: the numbers of a plan on unseen text, separated by spaces: mean losses or divergences of windows in
       nats per token, or 1 for each right item and 0 for each wrong one;
-    - `windows.csv`: the document that each report window of prose was cut from;
+    - `windows.csv`: the document that each report window was cut from;
     - `certificates.csv`: spaces of which every plan was measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,12 @@ def write_tables(findings: Findings, folder: Path) -> None:
         for (text, measure, plan), values in sorted(findings.rows)
     ]
     _write(folder / ROWS, rows)
-    _write(folder / WINDOWS, [{"window": i, "document": document} for i, document in enumerate(findings.documents)])
+    windows = [
+        {"text": text, "window": window, "document": document}
+        for text, documents in findings.documents.items()
+        for window, document in enumerate(documents)
+    ]
+    _write(folder / WINDOWS, windows)
     _write(folder / CERTIFICATES, [asdict(one) for one in findings.certificates])
 
 

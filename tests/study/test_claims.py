@@ -55,8 +55,8 @@ def tables(tmp_path):
         {"text": t, "measure": m, "plan": p, "values": " ".join(map(repr, v.tolist()))} for (t, m, p), v in rows.items()
     ]
     write(tmp_path / ROWS, ["text", "measure", "plan", "values"], values)
-    documents = [{"window": i, "document": i // 2} for i in range(WINDOW_COUNT)]
-    write(tmp_path / WINDOWS, ["window", "document"], documents)
+    documents = [{"text": "prose", "window": i, "document": i // 2} for i in range(WINDOW_COUNT)]
+    write(tmp_path / WINDOWS, ["text", "window", "document"], documents)
     return Tables(tmp_path)
 
 

@@ -108,7 +108,7 @@ def test_the_gaps_of_the_page_follow_from_the_files(written):
     """By other means than the study's: the mean over seeds, and the interval of windows that are independent here."""
     folder, _ = written
     values = rows(folder)
-    documents = [row["document"] for row in table(folder, "windows.csv")]
+    documents = [row["document"] for row in table(folder, "windows.csv") if row["text"] == "prose"]
     page = (folder / "study.md").read_text()
     for granularity, size, units in (("block", "2", "blocks"), ("block", "3", "blocks"), ("ffn", "3", "FFNs")):
         differences = [
