@@ -4,18 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.strategies import UNTIL_THE_LIMIT
 from results.run import Run
 from study.setting import Setting
 from study.tiers import ALLOWANCE, MORE_TEXT, Space
-
-UNTIL_THE_LIMIT: dict[str, dict[str, Any]] = {
-    "shapley": {"chains": 2000},
-    "interactions": {"rounds": 2000},
-    "evolutionary": {"generations": 2000},
-    "oscillating": {"swing": 30},
-    "beam": {"width": 2},
-}
-"""Options with which a strategy does not end before the limit, or fits it."""
 
 
 @dataclass(frozen=True)
