@@ -1,7 +1,6 @@
 """What the model card of an exported plan says: the numbers of its run, and the command that makes it again."""
 
 import shlex
-from pathlib import Path
 
 from results.run import Run
 from results.table import estimate
@@ -9,13 +8,16 @@ from searcher.checkpoint.card import Card, Numbers
 from searcher.config import MeasurementConfig
 from searcher.plan import PrunePlan
 
+FLAGS = ("model", "revision", "trust_remote_code", "dtype")
+"""Options of measurement that `searcher export` takes and that matter to it."""
+HEALING_FLAGS = ("data", "window_tokens", "heal_windows")
+"""The same, where it heals."""
 
-def card_of(
-    run: Run | None, plan: PrunePlan, original: str, healing: str, config: MeasurementConfig, folder: Path
-) -> Card:
+
+def card_of(run: Run | None, plan: PrunePlan, original: str, healing: str, config: MeasurementConfig) -> Card:
     """What to say of a plan, with the values of the run that chose it, if one did."""
     if run is None:
-        return Card(original, _command(["--plan", str(plan)], healing, config, folder), healing)
+        return Card(original, _command(["--plan", str(plan)], healing, config, MeasurementConfig()), healing)
     place = str(run.folder)
     evaluation = run.evaluation(plan)
     search = (
@@ -32,17 +34,19 @@ def card_of(
     size = [] if plan == run.best.plan else ["--size", str(evaluation.size)]
     return Card(
         original,
-        _command([place, *size], healing, config, folder),
+        _command([place, *size], healing, config, run.config),
         healing,
         Numbers(columns, rows, f"the report split of {run.record['text']}"),
         search=search,
     )
 
 
-def _command(source: list[str], healing: str, config: MeasurementConfig, folder: Path) -> str:
+def _command(source: list[str], healing: str, config: MeasurementConfig, known: MeasurementConfig) -> str:
+    """The command but for its folder; options are given where they differ from those that it takes from the source."""
     given = ["searcher", "export", *source]
-    if source[0] == "--plan":
-        given += ["--model", config.model] if config.model else []
-        given += ["--data", config.data] if config.data and healing else []
+    for name in FLAGS + (HEALING_FLAGS if healing else ()):
+        value, flag = getattr(config, name), f"--{name.replace('_', '-')}"
+        if value != getattr(known, name):
+            given += [flag] if value is True else [flag, str(value)]
     given += ["--heal", healing] if healing else []
-    return shlex.join([*given, "-o", str(folder)])
+    return shlex.join(given)

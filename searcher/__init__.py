@@ -240,14 +240,16 @@ def export(
     Raises:
         UsageError: a plan, folder, form, healing or option does not fit; or the disk is full.
     """
+    from searcher.checkpoint.write import check_target
     from searcher.exporter import export as write
     from searcher.form import Form
     from searcher.progress import Progress
 
+    check_target(Path(folder), force)  # before a long healing
     if form is not None and form not in tuple(Form):
         raise UsageError(f"Form '{form}' is not known", f"Choose {', '.join(Form)}")
     with Progress(quiet) as progress:
-        opened, card = _opened_plan(run, plan, size, heal, runs_dir, options, Path(folder), progress)
+        opened, card = _opened_plan(run, plan, size, heal, runs_dir, options, progress)
         return write(opened, Path(folder), card, None if form is None else Form(form), force, check, progress)
 
 
@@ -328,7 +330,7 @@ def best_model(
     from searcher.progress import Progress
 
     with Progress(quiet) as progress:
-        opened, _ = _opened_plan(run, plan, size, heal, runs_dir, options, Path(), progress)
+        opened, _ = _opened_plan(run, plan, size, heal, runs_dir, options, progress)
         return pruned_model(opened)
 
 
@@ -357,7 +359,6 @@ def _opened_plan(
     heal: str | None,
     runs_dir: str | Path | None,
     options: dict[str, Any],
-    folder: Path,
     progress: Any,
 ) -> "tuple[Opened, Any]":
     """The plan, its model, healed if it is to be, and what the model card will say."""
@@ -371,7 +372,7 @@ def _opened_plan(
     recipe = heal or config.heal
     opened = open_plan(config, removed, recipe, Path(runs_dir or beside), progress)
     source = None if run is None else _opened([run])[0]
-    return opened, card_of(source, removed, opened.loaded.name, recipe or "", config, folder)
+    return opened, card_of(source, removed, opened.loaded.name, recipe or "", config)
 
 
 def _planned(

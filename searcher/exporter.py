@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,8 +17,8 @@ from safetensors.torch import save_file
 
 from searcher.amounts import Amounts
 from searcher.checkpoint.card import Card, license_of, write_card
-from searcher.checkpoint.forms import Notes, choose_form, in_form, materialised
-from searcher.checkpoint.write import check_room, check_target, new_folder, write_model
+from searcher.checkpoint.forms import Notes, choose_form, has_own_code, in_form, materialised
+from searcher.checkpoint.write import check_room, check_target, copy_terms, new_folder, write_model
 from searcher.config import MeasurementConfig
 from searcher.crew import one_core
 from searcher.errors import UsageError
@@ -164,27 +166,38 @@ def export(
     Raises:
         UsageError: the folder or the form does not fit, the disk is full, or the checkpoint is not what it should be.
     """
-    check_target(target, force, Path(opened.replay.model.name_or_path or "."))
-    chosen = choose_form(opened.plan, opened.repair, form)
+    source = _source(opened)
+    check_target(target, force, source)
+    chosen = choose_form(opened.plan, opened.repair, form, has_own_code(opened.loaded.model))
     repair = opened.repair.merged(opened.replay.model)
     facts = _facts(opened, chosen)
     parameters = sum(p.nbytes for p in opened.replay.model.parameters())
     check_room(target, int(ROOM * parameters * facts["parameters"] / facts["dense_parameters"]))
     with new_folder(target, force) as folder, one_core(), torch.inference_mode():
         progress.say(f"Writing {opened.plan} in the form {chosen}")
-        more = {"original": opened.loaded.name, "healing": opened.healing, "command": card.command}
+        given = [*(["--form", form] if form else []), *([] if check else ["--no-check"]), "-o", str(target)]
+        command = f"{card.command} {shlex.join(given)}"
+        more = {"original": opened.loaded.name, "healing": opened.healing, "command": command}
         with in_form(opened.replay, opened.plan, repair, chosen) as (model, notes):
             write_model(folder, model, notes, opened.loaded.tokenizer, more)
         found = None
         if check:
             progress.say("Loading it again in a fresh process")
             found = _check(opened, repair, notes, folder, facts)
-        told = "it was not compared." if found is None else _told(found)
-        license_ = card.license or license_of(opened.loaded.name)
-        write_card(folder, target.name, replace(card, license=license_), {**facts, "verified": told})
+        license_ = card.license or (license_of(source) if source else None)
+        if source:
+            copy_terms(source, folder)
+        said = replace(card, license=license_, command=command)
+        write_card(folder, target.name, said, {**facts, "verified": _told(found)})
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     cache = (facts["dense_cache"], facts["cache"]) if facts["dense_cache"] else None
     return Exported(target, chosen, opened.plan, (facts["dense_parameters"], facts["parameters"]), cache, size, found)
+
+
+def _source(opened: Opened) -> Path | None:
+    """The folder that the model was loaded from, if it is in one."""
+    name = opened.replay.model.name_or_path
+    return Path(name).resolve() if name and Path(name).is_dir() else None
 
 
 def _facts(opened: Opened, form: Form) -> dict[str, Any]:
@@ -210,7 +223,7 @@ def _check(opened: Opened, repair: Repair, notes: Notes, folder: Path, facts: di
     with tempfile.TemporaryDirectory() as scratch:
         reference = Path(scratch) / "reference.safetensors"
         save_file(_reference(opened, repair), reference)
-        trust = ["--trust-remote-code"] if type(opened.loaded.model).__module__.startswith("transformers_mod") else []
+        trust = ["--trust-remote-code"] if has_own_code(opened.loaded.model) else []
         found = _in_fresh_process(str(folder), str(reference), *trust)
     for wrong in _mistakes(opened, notes, found, facts):
         raise UsageError(f"The checkpoint is not what was measured: {wrong}", "This is an error of searcher: report it")
@@ -218,10 +231,15 @@ def _check(opened: Opened, repair: Repair, notes: Notes, folder: Path, facts: di
 
 
 def _in_fresh_process(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "searcher.checkpoint.verify", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Run `searcher.checkpoint.verify`, which finds the modules that this process finds.
+
+    Without `-P` Python would look for them in the current folder first, and a `statistics.py` there hide its own.
+    """
+    command = [sys.executable, "-P", "-m", "searcher.checkpoint.verify", *arguments]
+    places = os.pathsep.join(os.path.abspath(place) for place in sys.path if place)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": places})
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode} and no message"]
         raise UsageError(f"The checkpoint does not load again: {last[0]}", "This is an error of searcher: report it")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -263,8 +281,12 @@ def _reference(opened: Opened, repair: Repair) -> dict[str, torch.Tensor]:
     return {"ids": ids.clone(), "logits": logits.float().contiguous().clone()}
 
 
-def _told(found: dict[str, Any]) -> str:
+def _told(found: dict[str, Any] | None) -> str:
+    """What was found, for a model card."""
+    if found is None:
+        return "It was not loaded again and compared after it was written."
     return (
-        f"its logits differ from those that were measured by {found['logit_difference']:.1e} of the largest, and it "
-        f"generates the same {found['generated']} tokens with a key-value cache and without."
+        "After it was written, a fresh process loaded it in float32: its logits differ from those of the pruned model "
+        f"by {found['logit_difference']:.1e} of the largest, and it generates the same {found['generated']} tokens "
+        "with a key-value cache and without."
     )

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +55,61 @@ def test_a_run_is_exported_and_loads(searcher_command, tmp_path):
         )
     )
     assert other["parameters"]["left"] > sum(p.numel() for p in loaded.parameters())
+
+
+def test_the_command_on_the_card_makes_the_same_again(searcher_command, model, tmp_path):
+    first = searcher_command(
+        "export", "--plan", "1.attn", "--form", "zeroed", "-o", "a folder", "--format", "json", *model, defaults=False
+    )
+    assert document(first)["form"] == "zeroed"
+    told = re.search(r"```sh\nsearcher (.*)\n```", (tmp_path / "a folder/README.md").read_text())
+    name, *arguments = shlex.split(told[1])
+    weights = (tmp_path / "a folder/model.safetensors").read_bytes()
+    again = document(searcher_command(name, *arguments, "--force", "--format", "json", defaults=False))
+    assert again["form"] == "zeroed"
+    assert again["folder"] == "a folder"
+    assert (tmp_path / "a folder/model.safetensors").read_bytes() == weights
+
+
+def test_modules_in_the_current_folder_hide_nothing(searcher_command, model, tmp_path):
+    for name in ("statistics", "safetensors"):  # Python puts the current folder first for `python -m`
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hidden')")
+    assert searcher_command("export", "--plan", "1", "-o", "small", *model, defaults=False).code == 0
+
+
+def test_a_model_with_code_of_its_own(searcher_command, tiny, tmp_path):
+    folder = tmp_path / "own"
+    shutil.copytree(tiny / "model", folder)
+    (folder / "configuration_own.py").write_text(
+        "from transformers import LlamaConfig\nclass OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+    )
+    (folder / "modeling_own.py").write_text(
+        "from transformers import LlamaForCausalLM\nfrom .configuration_own import OwnConfig\n"
+        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    kinds = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    config |= {"model_type": "own", "architectures": ["OwnForCausalLM"], "auto_map": kinds}
+    (folder / "config.json").write_text(json.dumps(config))
+    options = ("--model", folder, "--trust-remote-code", *MODEL_OPTIONS)
+    for plan, form in (("1", "stock"), ("1.attn", "zeroed")):
+        done = searcher_command(
+            "export", "--plan", plan, "--form", form, "-o", form, "--format", "json", *options, defaults=False
+        )
+        assert document(done)["verified"]["same_text"]
+        assert "--trust-remote-code" in (tmp_path / form / "README.md").read_text()
+    refused = searcher_command("export", "--plan", "1.attn", "-o", "custom", "--no-check", *options, defaults=False)
+    assert refused.code == 2
+    assert "has no form custom Use --form zeroed" in " ".join(refused.err.split())
+    assert not (tmp_path / "custom").exists()
+
+
+def test_an_existing_folder_is_refused_before_anything_is_healed(searcher_command, model, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr("searcher.exporter.open_plan", lambda *_: pytest.fail("it healed first"))
+    done = searcher_command("export", "--plan", "1", "--heal", "lora", "-o", "there", *model, defaults=False)
+    assert done.code == 2
+    assert "there exists" in done.err
 
 
 def test_a_healed_run_is_exported_healed(searcher_command, tmp_path):

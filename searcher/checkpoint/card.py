@@ -31,7 +31,7 @@ class Card:
 
     Attributes:
         original: name of the model that was pruned.
-        command: how to make it again.
+        command: how to make it again; where to is added when it is written.
         healing: how it was healed, empty if it was not.
         numbers: what was measured.
         license: of the original, if it is known.
@@ -66,10 +66,10 @@ def write_card(folder: Path, name: str, card: Card, facts: dict[str, Any]) -> No
     made.save(folder / "README.md")
 
 
-def license_of(model: str | None) -> str | None:
-    """The license that the card of a local model names, if there is one."""
-    path = None if model is None else Path(model).expanduser() / "README.md"
-    if path is None or not path.is_file():
+def license_of(source: Path) -> str | None:
+    """The license that the card of a model in this folder names, if there is one."""
+    path = source / "README.md"
+    if not path.is_file():
         return None
     found = ModelCard.load(path, ignore_metadata_errors=True).data.get("license")
     return str(found) if found else None

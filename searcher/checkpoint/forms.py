@@ -43,8 +43,19 @@ class Notes:
         return {"plan": self.plan, "form": str(self.form), "silent": self.silent, "inserted": self.inserted}
 
 
-def choose_form(plan: PrunePlan, repair: Repair, wanted: Form | None) -> Form:
+def has_own_code(model: Any) -> bool:
+    """Whether the model runs code that came with its checkpoint, which transformers keeps in modules of this name."""
+    return type(model).__module__.startswith("transformers_mod")
+
+
+def choose_form(plan: PrunePlan, repair: Repair, wanted: Form | None, own_code: bool = False) -> Form:
     """The form that was asked for, or else `stock` where it can be and `custom` where not.
+
+    Args:
+        plan: what is removed.
+        repair: what healing changes.
+        wanted: the form that was asked for.
+        own_code: whether the model runs code of its own, which `searcher.load` cannot make a custom class of.
 
     Raises:
         UsageError: this plan or repair cannot be written so.
@@ -63,7 +74,15 @@ def choose_form(plan: PrunePlan, repair: Repair, wanted: Form | None) -> Form:
         )
     if wanted is Form.ZEROED and not sublayers:
         return Form.STOCK  # nothing to write zeros for
-    return wanted or (Form.CUSTOM if sublayers or inserted else Form.STOCK)
+    chosen = wanted or (Form.CUSTOM if sublayers or inserted else Form.STOCK)
+    if chosen is Form.CUSTOM and own_code:
+        raise UsageError(
+            "A model that comes with its own code has no form custom",
+            "Use a healing that puts no module in, such as lora"
+            if inserted
+            else f"Use --form {Form.ZEROED if sublayers else Form.STOCK}",
+        )
+    return chosen
 
 
 @contextmanager

@@ -23,6 +23,8 @@ PARTIAL = ".searcher-partial-"
 FORMAT = 1
 FOLDERS = ("additional_chat_templates", "__pycache__", ".cache")
 """Folders that transformers, Python and the hub's client leave in a checkpoint."""
+TERMS = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
+"""How the names of files begin that must go with a model."""
 
 
 def check_target(target: Path, force: bool, source: Path | None = None) -> None:
@@ -121,6 +123,13 @@ def write_model(folder: Path, model: Any, notes: Notes, tokenizer: Any, more: di
         config |= {"model_type": MODEL_TYPE, "architectures": [MODEL_TYPE]}
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / NOTES).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_terms(source: Path, folder: Path) -> None:
+    """Copy the license and notices of the model that was pruned, if there are any."""
+    for path in source.iterdir():
+        if path.is_file() and path.name.upper().startswith(TERMS):
+            shutil.copy(path, folder / path.name)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from searcher.standins import FFN, LinearMap, LowRankMap, Shift, SwiGLU
 from searcher.testing import tiny_tokenizer
 
 BLOCKS = 6
-CARD = Card("tiny", "searcher export --plan 1 -o there")
+CARD = Card("tiny", "searcher export --plan 1")
 
 
 def opened(family, plan, repair=None, dtype=torch.float32, through=None):
@@ -56,7 +56,7 @@ def in_process(monkeypatch):
 
 def write(one, target, form=None, **options):
     with Progress(quiet=True) as progress:
-        return export(one, target, CARD, form, options.pop("force", False), True, progress)
+        return export(one, target, CARD, form, options.pop("force", False), options.pop("check", True), progress)
 
 
 @pytest.mark.parametrize("plan", ["0,2", "3,5"])
@@ -178,7 +178,7 @@ def test_what_is_in_the_folder(tmp_path, in_process):
     notes = json.loads((tmp_path / "out/searcher.json").read_text())
     assert (notes["plan"], notes["form"], notes["original"]) == ("1,3", "stock", "tiny")
     card = (tmp_path / "out/README.md").read_text()
-    assert CARD.command in card
+    assert f"{CARD.command} -o {tmp_path / 'out'}\n" in card
     assert "Not measured" in card
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("abc")["input_ids"] == tiny_tokenizer()("abc")["input_ids"]
     assert (tmp_path / "out/generation_config.json").exists()
@@ -211,6 +211,27 @@ def test_a_folder_that_exists(tmp_path, in_process):
     with pytest.raises(UsageError, match="is no checkpoint and will not be replaced"):
         write(opened("llama", "2"), tmp_path / "mine", force=True)
     assert (tmp_path / "mine/thesis.txt").read_text() == "all of it"
+
+
+def test_license_and_notices_go_with_it(tmp_path, in_process, monkeypatch):
+    source = tmp_path / "dense"
+    one = opened("llama", "1", through=source)
+    (source / "README.md").write_text("---\nlicense: mit\n---\nThe original.")
+    (source / "LICENSE.txt").write_text("terms")
+    (source / "Notice").write_text("by them")
+    monkeypatch.chdir(tmp_path.parent)  # the folder counts, not what the model is called
+    write(one, tmp_path / "out")
+    assert "license: mit" in (tmp_path / "out/README.md").read_text()
+    assert "The original." not in (tmp_path / "out/README.md").read_text()
+    assert (tmp_path / "out/LICENSE.txt").read_text() == "terms"
+    assert (tmp_path / "out/Notice").read_text() == "by them"
+
+
+def test_a_card_claims_no_check_that_was_not_made(tmp_path, in_process):
+    write(opened("llama", "1"), tmp_path / "out", check=False)
+    assert "It was not loaded again" in (tmp_path / "out/README.md").read_text()
+    write(opened("llama", "1"), tmp_path / "out", force=True)
+    assert "a fresh process loaded it in float32: its logits differ" in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, in_process, monkeypatch):
