@@ -93,10 +93,14 @@ def _healed(tables: Tables, one: Found, greedy: Found, after: str) -> Healed:
 
 
 def transferred(tables: Tables) -> list[Transferred]:
-    """Plans of one size, chosen on each text; those of prose by the search of the same granularity, size and seed."""
-    others = [one for one in tables.searches if one.text != "prose"]
-    like = others[0]
-    chosen = tables.of(granularity=like.granularity, size=like.size, data_seed=like.data_seed)
+    """Plans chosen on each text, those of prose by the searches of the same units, size and data seed."""
+    alike = dict.fromkeys((one.granularity, one.size, one.data_seed) for one in tables.searches if one.text != "prose")
+    chosen = [
+        one
+        for granularity, size, seed in alike
+        for one in tables.of(granularity=granularity, size=size, data_seed=seed)
+        if one.method != MORE_TEXT
+    ]
     return [
         Transferred(
             one,
@@ -105,14 +109,14 @@ def transferred(tables: Tables) -> list[Transferred]:
             _own_gap(tables, one, chosen),
         )
         for one in chosen
-        if one.method != MORE_TEXT
     ]
 
 
 def _own_gap(tables: Tables, one: Found, chosen: Sequence[Found]) -> Gap | None:
     if one.text not in TEXTS:
         return None
-    (greedy,) = [other for other in chosen if (other.text, other.method) == (one.text, "greedy")]
+    same = (one.text, one.granularity, one.size, "greedy")
+    (greedy,) = [other for other in chosen if (other.text, other.granularity, other.size, other.method) == same]
     here, there = (tables.values(one.text, "loss", plan) for plan in (one.plan, greedy.plan))
     return gap(Perplexity(), here, there, tables.documents[one.text])
 

@@ -3,6 +3,7 @@
 from math import comb
 
 from searcher.plan import Granularity
+from study.judging import other_searches
 from study.setting import Setting
 from study.tiers import ALLOWANCE, Space, Tier
 
@@ -10,7 +11,6 @@ BLOCKS = 30
 """Of SmolLM2-135M."""
 LORA_STEP = 1500.0
 """Plans times windows that a step of LoRA takes as long as, on a plan and on the control; measured on 2 cores."""
-OTHER_TEXTS = 3
 
 
 def hours(setting: Setting) -> float:
@@ -30,8 +30,10 @@ def _searches(tier: Tier) -> float:
         each = _greedy(space, max(space.sizes)) + sum(others * _greedy(space, size) for size in space.sizes)
         each += sum(ALLOWANCE * _greedy(space, size) for size in space.more_text)
         total += len(tier.data_seeds) * space.windows * each
-    blocks = tier.spaces[0]
-    return total + OTHER_TEXTS * (1 + others) * blocks.windows * _greedy(blocks, tier.transfer)
+    for _, granularity, size in other_searches(tier):
+        space = next(space for space in tier.spaces if space.granularity is granularity)
+        total += (1 + others) * space.windows * _greedy(space, size)
+    return total
 
 
 def _certificates(tier: Tier) -> float:

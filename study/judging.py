@@ -10,7 +10,7 @@ from searcher.progress import Progress
 from study.rows import Rows
 from study.searches import Search, compare
 from study.setting import Setting
-from study.tiers import MORE_TEXT
+from study.tiers import MORE_TEXT, Tier
 
 DENSE = PrunePlan()
 TEXTS = ("prose", "manual", "code", "choices")
@@ -19,11 +19,16 @@ MEASURES = {"perplexity": "loss", "kl": "kl", "accuracy": "accuracy"}
 
 
 def search_other_texts(setting: Setting) -> Iterator[Search]:
-    """Plans of one size chosen on the manual, on code and by multiple choice; those of prose are there already."""
-    tier = setting.tier
-    space = next(space for space in tier.spaces if space.granularity is Granularity.BLOCK)
-    for text in TEXTS[1:]:
-        yield from compare(setting, space, tier.transfer, tier.data_seeds[0], text)
+    """Plans chosen on the manual, on code and by multiple choice; those of prose are there already."""
+    for text, granularity, size in other_searches(setting.tier):
+        space = next(space for space in setting.tier.spaces if space.granularity is granularity)
+        yield from compare(setting, space, size, setting.tier.data_seeds[0], text)
+
+
+def other_searches(tier: Tier) -> list[tuple[str, Granularity, int]]:
+    """Text, units and size; multiple choice, which is dear, for the first units only."""
+    texts = {transfer: TEXTS[1:] if transfer == tier.transfer[0] else TEXTS[1:-1] for transfer in tier.transfer}
+    return [(text, *transfer) for transfer, chosen_on in texts.items() for text in chosen_on]
 
 
 def take_from_runs(searches: Sequence[Search], rows: Rows) -> None:
@@ -46,12 +51,13 @@ def to_judge(setting: Setting, searches: Sequence[Search]) -> Iterator[tuple[str
 
 
 def transferred(setting: Setting, searches: Sequence[Search]) -> list[Search]:
-    """One search of each method and text: blocks, of one size and data seed."""
-    wanted = (setting.tier.transfer, Granularity.BLOCK, setting.tier.data_seeds[0])
+    """One search of each method and text, of the sizes that were searched for on several texts."""
+    seed = setting.tier.data_seeds[0]
     return [
         search
         for search in searches
-        if (search.size, search.run.config.granularity, search.run.config.data_seed) == wanted
+        if (search.run.config.granularity, search.size) in setting.tier.transfer
+        and search.run.config.data_seed == seed
         and search.method != MORE_TEXT
     ]
 

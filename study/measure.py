@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from study.certificates import certify, count_certificates
-from study.judging import TEXTS, heal, judge, plans_to_heal, search_other_texts, take_from_runs, to_judge
+from study.judging import (
+    TEXTS,
+    heal,
+    judge,
+    other_searches,
+    plans_to_heal,
+    search_other_texts,
+    take_from_runs,
+    to_judge,
+)
 from study.records import Certificate
 from study.rows import Rows
 from study.searches import Search, count_searches, search_prose
@@ -34,7 +43,7 @@ def count_steps(setting: Setting) -> int:
     """How many steps :func:`measure` takes at most; strategies that choose the same plan make the healings fewer."""
     tier = setting.tier
     methods = 1 + len(tier.strategies)
-    searches = count_searches(setting) + (len(TEXTS) - 1) * methods
+    searches = count_searches(setting) + len(other_searches(tier)) * methods
     judgements = len(TEXTS) + 1
     return searches + count_certificates(setting) + judgements + len(tier.healed) * len(tier.healed_seeds) * methods
 

@@ -11,7 +11,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmarks.documents import write_measured
 from results.comparison import show_gap
 from study.claims import LEVEL, Beside, Pooled, besides, pooled
-from study.facts import TEXTS, dense_transferred, disagreement, healed, healings, perplexity, transferred, turned
+from study.facts import (
+    TEXTS,
+    Transferred,
+    dense_transferred,
+    disagreement,
+    healed,
+    healings,
+    perplexity,
+    transferred,
+    turned,
+)
 from study.pictures import write_pictures
 from study.read import Tables
 from study.tiers import ALLOWANCE, MORE_TEXT
@@ -32,7 +42,8 @@ def write_page(data: Path, page: Path, readme: Path | None) -> None:
     """
     tables = Tables(data)
     found, chosen = pooled(tables), transferred(tables)
-    write_pictures(tables, found, chosen, data)
+    first = [one for one in chosen if one.found.granularity == chosen[0].found.granularity]
+    write_pictures(tables, found, first, data)
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -43,7 +54,7 @@ def write_page(data: Path, page: Path, readme: Path | None) -> None:
         "units": UNITS.__getitem__,
         "exp": np.exp,
     }
-    context = _context(tables, found, chosen, json.loads((data / "setting.json").read_text(encoding="utf-8")))
+    context = _context(tables, found, chosen, first, json.loads((data / "setting.json").read_text(encoding="utf-8")))
     answer = environment.get_template("answer.md.jinja").render(context).strip()
     context |= {"answer": answer, "folder": data.name}
     page.write_text(environment.get_template("page.md.jinja").render(context), encoding="utf-8")
@@ -51,7 +62,13 @@ def write_page(data: Path, page: Path, readme: Path | None) -> None:
         write_measured(readme, "study", answer)
 
 
-def _context(tables: Tables, found: Sequence[Pooled], chosen: Sequence[Any], setting: dict[str, Any]) -> dict[str, Any]:
+def _context(
+    tables: Tables,
+    found: Sequence[Pooled],
+    chosen: Sequence[Transferred],
+    first: Sequence[Transferred],
+    setting: dict[str, Any],
+) -> dict[str, Any]:
     """Everything that the templates print."""
     single = besides(tables)
     recipes = healings(tables)
@@ -79,7 +96,7 @@ def _context(tables: Tables, found: Sequence[Pooled], chosen: Sequence[Any], set
         "dense_accuracy": dense_accuracy,
         "items": len(tables.values("choices", "accuracy", "dense")),
         "transferred": chosen,
-        "mismatch": _mismatch(chosen),
+        "mismatch": _mismatch(first),
         "disagreement": disagreement(tables),
         "exact": [one for one in tables.certificates if one.optimum == one.greedy],
         "minutes": sum(one.seconds for one in tables.searches) / 60,
@@ -109,7 +126,7 @@ def _closest(tables: Tables, found: Sequence[Beside], size: int) -> dict[str, An
     }
 
 
-def _mismatch(chosen: Sequence[Any]) -> dict[str, Any]:
+def _mismatch(chosen: Sequence[Transferred]) -> dict[str, Any]:
     """The dearest mistake of choosing on one text and using on another, among plans of one method."""
     own = {one.found.text: one for one in chosen if one.found.method != "greedy"}
     worst = max(

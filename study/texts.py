@@ -19,7 +19,7 @@ from study.grammar import items
 
 LONGEST, SHORTEST = 60_000, 4_000
 """Characters of a module that is taken as code."""
-ITEMS_EACH = 60
+ITEMS_EACH = 48
 """Multiple-choice items of each phenomenon; half of them are for searching, half for the report."""
 
 

@@ -40,7 +40,8 @@ class Tier:
         pairs: granularities of which every pair of units is measured.
         triples: the same for triples.
         narrowed: a plan of this many blocks among the first so many that greedy removes, all of which are measured.
-        transfer: blocks removed by plans chosen on the other texts.
+        transfer: units and how many of them are removed by plans chosen on the other texts; by multiple choice only
+            the first.
         healing: how plans are healed.
         healed: sizes at which they are.
         healed_seeds: data seeds of these plans.
@@ -54,7 +55,7 @@ class Tier:
     pairs: tuple[Granularity, ...]
     triples: tuple[Granularity, ...]
     narrowed: tuple[int, int]
-    transfer: int
+    transfer: tuple[tuple[Granularity, int], ...]
     healing: str
     healed: dict[Granularity, int]
     healed_seeds: tuple[int, ...]
@@ -71,14 +72,14 @@ TIERS = {
         spaces=(
             Space(BLOCK, (4, 8, 15), 8, (8,)),
             Space(ATTENTION, (4, 8, 15), 8, ()),
-            Space(FFN, (4, 8, 15), 8, ()),
-            Space(SUBLAYER, (8, 16, 30), 4, (16,)),
+            Space(FFN, (4, 8, 15), 8, (15,)),
+            Space(SUBLAYER, (8, 16, 30), 4, ()),
         ),
         strategies=("portfolio",),
         pairs=(BLOCK,),
         triples=(),
-        narrowed=(8, 12),
-        transfer=8,
+        narrowed=(8, 11),
+        transfer=((BLOCK, 8), (SUBLAYER, 16)),
         healing="lora:steps=20",
         healed=HEALED,
         healed_seeds=(0,),
@@ -97,7 +98,7 @@ TIERS = {
         pairs=(BLOCK, ATTENTION, FFN, SUBLAYER),
         triples=(BLOCK,),
         narrowed=(8, 14),
-        transfer=8,
+        transfer=((BLOCK, 8), (SUBLAYER, 16)),
         healing="lora:steps=200",
         healed=HEALED,
         healed_seeds=(0, 1, 2, 3, 4),
