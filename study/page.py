@@ -50,7 +50,6 @@ def write_page(data: Path, page: Path, readme: Path | None) -> None:
     environment.filters |= {
         "gap": show_gap,
         "percent": _percent,
-        "listed": _listed,
         "units": UNITS.__getitem__,
         "exp": np.exp,
     }
@@ -142,9 +141,3 @@ def _mismatch(chosen: Sequence[Transferred]) -> dict[str, Any]:
 
 def _percent(value: float) -> str:
     return "" if np.isnan(value) else f"{value:+.1%}"
-
-
-def _listed(items: Sequence[Any]) -> str:
-    """Such as `4, 8 and 15`."""
-    texts = [str(item) for item in items]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
