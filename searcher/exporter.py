@@ -188,7 +188,8 @@ def export(
         if source:
             copy_terms(source, folder)
         said = replace(card, license=license_, command=command)
-        write_card(folder, target.name, said, {**facts, "verified": _told(found)})
+        told = {"verified": _told(found), "own_code": has_own_code(opened.loaded.model)}
+        write_card(folder, target.name, said, {**facts, **told})
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     cache = (facts["dense_cache"], facts["cache"]) if facts["dense_cache"] else None
     return Exported(target, chosen, opened.plan, (facts["dense_parameters"], facts["parameters"]), cache, size, found)

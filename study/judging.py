@@ -26,14 +26,16 @@ def search_other_texts(setting: Setting) -> Iterator[Search]:
 
 
 def other_searches(tier: Tier) -> list[tuple[str, Granularity, int]]:
-    """Text, units and size; multiple choice, which is dear, for the first units only."""
-    texts = {transfer: TEXTS[1:] if transfer == tier.transfer[0] else TEXTS[1:-1] for transfer in tier.transfer}
-    return [(text, *transfer) for transfer, chosen_on in texts.items() for text in chosen_on]
+    """Text, units and size: all texts for the first units, and the manual for the others."""
+    first, *others = tier.transfer
+    return [(text, *first) for text in TEXTS[1:]] + [("manual", *other) for other in others]
 
 
 def take_from_runs(searches: Sequence[Search], rows: Rows) -> None:
     """What the runs have measured of their chosen plans on the report split."""
     for search in searches:
+        if search.text == "choices":  # measured on few items only
+            continue
         for plan in (DENSE, search.run.best.plan):
             for name in search.run.objectives:
                 values = search.run.measurements.rows("report", plan, name)

@@ -10,6 +10,8 @@ from study.texts import Texts
 from study.tiers import Space, Tier
 
 WINDOW_TOKENS = 128
+SEARCH_ITEMS = 60
+"""Multiple-choice items that a search looks at, which cost as much as a dozen windows."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class Setting:
     texts: Texts
     options: dict[str, Any] = field(default_factory=dict)
 
-    def measured_on(self, text: str) -> dict[str, Any]:
-        """Options that say what is measured: on prose, manual or code, or on choices."""
-        choices = {"accuracy": {"file": self.texts.choices, "items": 1000}}  # all there are
+    def measured_on(self, text: str, items: int = 1000) -> dict[str, Any]:
+        """Options that say what is measured: on prose, manual or code, or on so many items of choices at most."""
+        choices = {"accuracy": {"file": self.texts.choices, "items": items}}
         objectives = {"objective": ["accuracy"], "objective_args": choices} if text == "choices" else {}
         return {
             "data": self.texts.prose if text == "choices" else getattr(self.texts, text),
@@ -56,7 +58,7 @@ class Setting:
             more: options that differ from those of the study.
         """
         common = {
-            **self.measured_on(text),
+            **self.measured_on(text, SEARCH_ITEMS),
             "windows": space.windows,
             "data_seed": seed,
             "granularity": space.granularity,

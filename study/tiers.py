@@ -40,8 +40,8 @@ class Tier:
         pairs: granularities of which every pair of units is measured.
         triples: the same for triples.
         narrowed: a plan of this many blocks among the first so many that greedy removes, all of which are measured.
-        transfer: units and how many of them are removed by plans chosen on the other texts; by multiple choice only
-            the first.
+        transfer: units and how many of them are removed by plans chosen on other texts: the first on all, the others on
+            the manual.
         healing: how plans are healed.
         healed: sizes at which they are.
         healed_seeds: data seeds of these plans.
@@ -71,9 +71,9 @@ TIERS = {
         report_windows=64,
         spaces=(
             Space(BLOCK, (4, 8, 15), 8, (8,)),
-            Space(ATTENTION, (4, 8, 15), 8, ()),
-            Space(FFN, (4, 8, 15), 8, (15,)),
-            Space(SUBLAYER, (8, 16, 30), 4, ()),
+            Space(ATTENTION, (4, 8, 15), 4, ()),
+            Space(FFN, (4, 8, 15), 4, (15,)),
+            Space(SUBLAYER, (16, 30), 4, ()),
         ),
         strategies=("portfolio",),
         pairs=(BLOCK,),

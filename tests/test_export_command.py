@@ -77,7 +77,7 @@ def test_modules_in_the_current_folder_hide_nothing(searcher_command, model, tmp
     assert searcher_command("export", "--plan", "1", "-o", "small", *model, defaults=False).code == 0
 
 
-def test_a_model_with_code_of_its_own(searcher_command, tiny, tmp_path):
+def test_a_model_with_code_of_its_own(searcher_command, tiny, tmp_path, capsys):
     folder = tmp_path / "own"
     shutil.copytree(tiny / "model", folder)
     (folder / "configuration_own.py").write_text(
@@ -97,7 +97,10 @@ def test_a_model_with_code_of_its_own(searcher_command, tiny, tmp_path):
             "export", "--plan", plan, "--form", form, "-o", form, "--format", "json", *options, defaults=False
         )
         assert document(done)["verified"]["same_text"]
-        assert "--trust-remote-code" in (tmp_path / form / "README.md").read_text()
+        card = (tmp_path / form / "README.md").read_text()
+        assert "--trust-remote-code" in card
+        exec(re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)[0], {})
+        assert len(capsys.readouterr().out) > 0
     refused = searcher_command("export", "--plan", "1.attn", "-o", "custom", "--no-check", *options, defaults=False)
     assert refused.code == 2
     assert "has no form custom Use --form zeroed" in " ".join(refused.err.split())

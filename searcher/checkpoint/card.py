@@ -53,7 +53,7 @@ def write_card(folder: Path, name: str, card: Card, facts: dict[str, Any]) -> No
         folder: of the checkpoint.
         name: what it will be called.
         card: what to say.
-        facts: plan, form and sizes, for the template.
+        facts: plan, form, sizes, what was verified and whether there is own code, for the template.
     """
     data = ModelCardData(
         library_name="transformers",

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,3 @@ def _sweep(target: Path) -> None:
             left.rename(target)
         else:
             shutil.rmtree(left, ignore_errors=True)
-
-
-Check = Callable[[Path], str]
-"""Given the folder, what was verified; raises UsageError if it is not as it should be."""
