@@ -1,13 +1,18 @@
 """What the study reads."""
 
 import json
+import subprocess
+import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import pytest
 
 from searcher.errors import UsageError
 from study import texts
 from study.grammar import PHENOMENA, items
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_items_are_pairs_that_differ_and_whose_answers_alternate():
@@ -70,3 +75,12 @@ def test_code_is_python():
     assert len(modules) > 20
     for source in modules:
         compile(source, "module", "exec")
+
+
+def test_the_command_says_what_is_missing(tmp_path):
+    command = [sys.executable, "-m", "study", "--draw", "--page", str(tmp_path / "none.md")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "searches.csv cannot be read" in done.stderr
+    assert "make study" in done.stderr
+    assert "Traceback" not in done.stderr
