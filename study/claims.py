@@ -1,5 +1,6 @@
 """What follows from the tables: gaps to greedy, how sure they are, and the sentences of the study."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -73,9 +74,15 @@ class Pooled:
 
     @property
     def verdict(self) -> str:
-        """`holds`, `beaten`, `worse` or `open`: are greedy's plans beaten on unseen text, as far as is known?"""
+        """Are greedy's plans beaten on unseen text, as far as is known?
+
+        `holds` if the plans are the same, `swapped` if they are greedy's for other search windows; `beaten`, `worse` or
+        `open`, which may be chance.
+        """
         if all(beside.same for beside in self.besides):
             return "holds"
+        if Counter(beside.other.plan for beside in self.besides) == Counter(one.greedy.plan for one in self.besides):
+            return "swapped"
         if not self.certain:
             return "open"
         return "beaten" if self.report_gap.value < 0 else "worse"

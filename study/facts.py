@@ -57,6 +57,30 @@ class Transferred:
     own_gap: Gap | None
 
 
+@dataclass(frozen=True)
+class Misuse:
+    """A plan used on a text that it was not chosen on, beside that which the same strategy chose on it.
+
+    Attributes:
+        method: the strategy.
+        chosen: what the plan was chosen on.
+        used: where it is judged, on unseen text.
+        here: its perplexity.
+        there: that of the plan which was chosen on `used`.
+    """
+
+    method: str
+    chosen: str
+    used: str
+    here: float
+    there: float
+
+    @property
+    def gap(self) -> float:
+        """What it costs to have chosen on the other text, relative."""
+        return self.here / self.there - 1
+
+
 def perplexity(tables: Tables, text: str, plan: str, measure: str = "loss") -> float:
     """The exp of the mean loss."""
     return float(np.exp(tables.mean(text, measure, plan)))
@@ -121,17 +145,32 @@ def _own_gap(tables: Tables, one: Found, chosen: Sequence[Found]) -> Gap | None:
     return gap(Perplexity(), here, there, tables.documents[one.text])
 
 
+def misuses(chosen: Sequence[Transferred]) -> list[Misuse]:
+    """Every use of plans on a text that they were not chosen on, the dearest last; for plans of one size."""
+    found = [
+        Misuse(one.found.method, one.found.text, used, *(which.perplexities[column] for which in (one, own)))
+        for column, used in enumerate(TEXTS)
+        for own in chosen
+        for one in chosen
+        if own.found.text == used and one.found.text != used and one.found.method == own.found.method
+    ]
+    return sorted(found, key=lambda misuse: misuse.gap)
+
+
 def dense_transferred(tables: Tables) -> tuple[tuple[float, ...], float]:
     """The dense model on all texts."""
     values = tuple(perplexity(tables, text, DENSE) for text in TEXTS)
     return values, tables.mean("choices", "accuracy", DENSE)
 
 
-def disagreement(tables: Tables) -> float:
-    """Spearman correlation of report loss and accuracy over all plans chosen on prose."""
+def disagreement(tables: Tables) -> float | None:
+    """Spearman correlation of report loss and accuracy over all plans chosen on prose; None if all are alike."""
     plans = list(dict.fromkeys(one.plan for one in tables.of(text="prose")))
     losses = [tables.mean("prose", "loss", plan) for plan in plans]
-    return float(stats.spearmanr(losses, [tables.mean("choices", "accuracy", plan) for plan in plans]).statistic)
+    accuracies = [tables.mean("choices", "accuracy", plan) for plan in plans]
+    if len(set(losses)) == 1 or len(set(accuracies)) == 1:
+        return None
+    return float(stats.spearmanr(losses, accuracies).statistic)
 
 
 def turned(found: Sequence[Beside]) -> list[Beside]:

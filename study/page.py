@@ -12,12 +12,12 @@ from benchmarks.documents import write_measured
 from results.comparison import show_gap
 from study.claims import LEVEL, Beside, Pooled, besides, pooled
 from study.facts import (
-    TEXTS,
     Transferred,
     dense_transferred,
     disagreement,
     healed,
     healings,
+    misuses,
     perplexity,
     transferred,
     turned,
@@ -50,6 +50,7 @@ def write_page(data: Path, page: Path, readme: Path | None) -> None:
     environment.filters |= {
         "gap": show_gap,
         "percent": _percent,
+        "direction": _direction,
         "units": UNITS.__getitem__,
         "exp": np.exp,
     }
@@ -95,7 +96,7 @@ def _context(
         "dense_accuracy": dense_accuracy,
         "items": len(tables.values("choices", "accuracy", "dense")),
         "transferred": chosen,
-        "mismatch": _mismatch(first),
+        "misuses": misuses(first),
         "disagreement": disagreement(tables),
         "exact": [one for one in tables.certificates if one.optimum == one.greedy],
         "minutes": sum(one.seconds for one in tables.searches) / 60,
@@ -125,19 +126,9 @@ def _closest(tables: Tables, found: Sequence[Beside], size: int) -> dict[str, An
     }
 
 
-def _mismatch(chosen: Sequence[Transferred]) -> dict[str, Any]:
-    """The dearest mistake of choosing on one text and using on another, among plans of one method."""
-    own = {one.found.text: one for one in chosen if one.found.method != "greedy"}
-    worst = max(
-        ((a, b) for a in TEXTS for b in TEXTS if a != b),
-        key=lambda pair: (
-            own[pair[0]].perplexities[TEXTS.index(pair[1])] / own[pair[1]].perplexities[TEXTS.index(pair[1])]
-        ),
-    )
-    column = TEXTS.index(worst[1])
-    here, there = own[worst[0]].perplexities[column], own[worst[1]].perplexities[column]
-    return {"chosen": worst[0], "used": worst[1], "here": here, "there": there, "gap": here / there - 1}
-
-
 def _percent(value: float) -> str:
     return "" if np.isnan(value) else f"{value:+.1%}"
+
+
+def _direction(value: float) -> str:
+    return f"{abs(value):.1%} {'lower' if value < 0 else 'higher'}"

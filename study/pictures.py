@@ -91,16 +91,16 @@ def texts(chosen: Sequence[Transferred]) -> Figure:
     worse = values / values.min(axis=0) - 1
     accuracy = [one.accuracy for one in chosen]
     figure, (ax,) = new_figure(
-        "A plan is good for the text it was chosen on",
+        "What plans cost on texts they were not chosen on",
         [
             "Rows: plans of the same size, by the text they were chosen on. Columns: where they are judged, on unseen "
-            "text. Perplexity above that of the best plan of the column, and share of right items."
+            "text. Perplexity above that of the best plan of the column, darkest where doubled; share of right items."
         ],
         panel_height=0.8 + 0.45 * len(chosen),
     )
-    ax.imshow(worse, cmap="Blues", aspect="auto", vmin=0, vmax=max(0.01, float(np.quantile(worse, 0.9))))
+    ax.imshow(worse, cmap="Blues", aspect="auto", vmin=0, vmax=1)
     for row, column in np.ndindex(worse.shape):
-        dark = worse[row, column] > 0.6 * np.quantile(worse, 0.9)
+        dark = worse[row, column] > 0.6
         told = f"{values[row, column]:.1f} ({worse[row, column]:+.0%})"
         ax.text(column, row, told, ha="center", va="center", color="white" if dark else INK)
     for row, share in enumerate(accuracy):

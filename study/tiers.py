@@ -72,7 +72,7 @@ TIERS = {
         spaces=(
             Space(BLOCK, (4, 8, 15), 8, (8,)),
             Space(ATTENTION, (4, 8, 15), 4, ()),
-            Space(FFN, (8, 15), 8, ()),
+            Space(FFN, (8, 15), 8, (15,)),
             Space(SUBLAYER, (16, 30), 4, ()),
         ),
         strategies=("portfolio",),

@@ -1,7 +1,7 @@
 """What is claimed of plans whose losses are known."""
 
 import csv
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from scipy import stats
 
 from searcher.errors import UsageError
 from study.claims import LEVEL, besides, pooled
-from study.facts import disagreement, turned
+from study.facts import Transferred, disagreement, misuses, turned
 from study.read import Tables
 from study.records import ROWS, SEARCHES, WINDOWS, Found
 
@@ -22,9 +22,10 @@ GAPS = {
     3: RNG.normal(+0.2, 0.1, WINDOW_COUNT),
     4: RNG.normal(-0.002, 0.1, WINDOW_COUNT),
     5: np.zeros(WINDOW_COUNT),
+    6: np.zeros(WINDOW_COUNT),
 }
 """By size, how far the other plan's losses are from greedy's."""
-VERDICTS = {2: "beaten", 3: "worse", 4: "open", 5: "holds"}
+VERDICTS = {2: "beaten", 3: "worse", 4: "open", 5: "holds", 6: "swapped"}
 
 
 def found(size, seed, method, plan, value, windows=8):
@@ -44,7 +45,7 @@ def tables(tmp_path):
     for size, gap in GAPS.items():
         for seed in (0, 1):
             theirs = f"{size}-{seed}-greedy"
-            ours = theirs if size == 5 else f"{size}-{seed}-other"
+            ours = {5: theirs, 6: f"6-{1 - seed}-greedy"}.get(size, f"{size}-{seed}-other")
             searches += [found(size, seed, "greedy", theirs, 50.0), found(size, seed, "portfolio", ours, 49.0)]
             for plan, losses in ((theirs, TEXTS), (ours, TEXTS + gap)):
                 rows["prose", "loss", plan] = losses
@@ -98,6 +99,26 @@ def test_search_gaps_are_only_of_the_same_windows(tables):
 
 def test_plans_that_are_better_where_they_were_chosen_only(tables):
     assert {one.other.size for one in turned(besides(tables))} == {3}
+
+
+def test_misuses_are_of_one_strategy_and_the_dearest_last():
+    chosen = [
+        Transferred(replace(found(8, 0, method, method, 50.0), text=text), perplexities, 0.5, None)
+        for text, method, perplexities in (
+            ("prose", "greedy", (10.0, 30.0, 20.0)),
+            ("manual", "greedy", (20.0, 40.0, 60.0)),
+            ("choices", "greedy", (90.0, 60.0, 80.0)),
+            ("prose", "portfolio", (9.0, 20.0, 20.0)),
+        )
+    ]
+    told = {(one.method, one.chosen, one.used): one.gap for one in misuses(chosen)}
+    assert told == {
+        ("greedy", "prose", "manual"): pytest.approx(30 / 40 - 1),
+        ("greedy", "choices", "manual"): pytest.approx(60 / 40 - 1),
+        ("greedy", "manual", "prose"): pytest.approx(20 / 10 - 1),
+        ("greedy", "choices", "prose"): pytest.approx(90 / 10 - 1),
+    }
+    assert list(told.values()) == sorted(told.values())
 
 
 def test_agreement_of_loss_and_accuracy(tables):

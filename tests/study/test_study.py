@@ -124,8 +124,11 @@ def test_the_gaps_of_the_page_follow_from_the_files(written):
         ]
         mean = np.mean(differences, axis=0)
         (line,) = re.findall(rf"^\| {size} {units} \| portfolio \|.*$", page, flags=re.MULTILINE)[:1]
+        if not mean.any():
+            assert "the same plans" in line
+            continue
         assert f"{math.expm1(mean.mean()):+.1%}" in line
-        if len(set(documents)) == len(documents) and mean.any():
+        if len(set(documents)) == len(documents):
             half = stats.t.ppf(0.975, len(mean) - 1) * mean.std(ddof=1) / math.sqrt(len(mean))
             assert f"{math.expm1(mean.mean() - half):+.1%} to {math.expm1(mean.mean() + half):+.1%}" in line
 
@@ -149,8 +152,8 @@ def test_the_answer_is_in_the_readme_and_on_the_page(written):
     assert readme.endswith("after\n")
     assert "what was there" not in readme
     answer = readme.split("<!-- measured: study -->\n")[1].split("\n<!-- end of study -->")[0]
-    assert answer.startswith("**Is greedy wrong?**")
-    assert answer in (folder / "study.md").read_text()
+    assert answer.startswith(("For some removals, yes.", "Not that we could be sure of here."))
+    assert f"**Is greedy wrong?** {answer}" in (folder / "study.md").read_text()
 
 
 def test_again_it_measures_nothing_and_says_the_same(written, monkeypatch):
