@@ -16,7 +16,7 @@ test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
 # gensim for a text that comes with it; its code and what that needs are not used
-study: $(INSTALLED)  ## where greedy is wrong, and where it holds: writes docs/study.md, in less than an hour
+study: $(INSTALLED)  ## where greedy is wrong, and where it holds: writes docs/study.md, in an hour on 2 cores with AMX, over two without
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt gensim
 	$(BIN)/python -m study
 
