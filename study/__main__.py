@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def main(
-    tier: Annotated[Literal["a", "b"], typer.Option(help="a: an hour on 2 cores with AMX, over two without; b: many hours.")] = "a",
+    tier: Annotated[
+        Literal["a", "b"], typer.Option(help="a: an hour on 2 cores with AMX, over two without; b: many hours.")
+    ] = "a",
     prose: Annotated[Path | None, typer.Option(help="Text to search on, in place of the news articles.")] = None,
     choices: Annotated[Path | None, typer.Option(help="Multiple-choice items, in place of the grammar items.")] = None,
     model: Annotated[str | None, typer.Option(help="Another model: hub id, folder or .gguf file.")] = None,
