@@ -60,7 +60,7 @@ class Tier:
     budgets: dict[str, tuple[int, ...]]
 
 
-BUDGETS = {"block": (4, 8, 12), "sublayer": (8, 16, 24)}
+BUDGETS: dict[str, tuple[int, ...]] = {"block": (4, 8, 12), "sublayer": (8, 16, 24)}
 TIERS = {
     "a": Tier(("shapley", "interactions", "evolutionary", "portfolio"), 4, (0,), BUDGETS),
     "b": Tier(tuple(sorted({*BUILT_IN["strategy"]} - {"greedy"} - NOT_COMPARED)), 16, (0, 1, 2), BUDGETS),
