@@ -18,8 +18,11 @@ from strategies.portfolio import Portfolio
 STEPS, ROWS, TOKENS, VOCABULARY = 150, 16, 32, 64
 
 
-def train(num_blocks: int, seed: int) -> LlamaForCausalLM:
-    """A Llama that has learnt some of a language made of three interleaved chains."""
+def train(num_blocks: int, seed: int, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    """A float32 Llama that has learnt some of a language made of three interleaved chains.
+
+    Trained in `dtype`: in float32 the rounding of each processor grows to a model of its own, in float64 it does not.
+    """
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -30,14 +33,14 @@ def train(num_blocks: int, seed: int) -> LlamaForCausalLM:
         num_key_value_heads=2,
         max_position_embeddings=64,
     )
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config).to(dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(STEPS):
         ids = sentences(ROWS, seed=1000 * seed + step)
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return model.eval().requires_grad_(False)
+    return model.float().eval().requires_grad_(False)
 
 
 def sentences(rows: int, seed: int) -> torch.Tensor:
@@ -59,16 +62,19 @@ class Enumerated:
         num_units: how many there are.
         size: of the plans enumerated; smaller ones are measured when they are asked for.
         seed: of the model and its text.
+        dtype: in which the model is trained.
     """
 
-    def __init__(self, granularity: Granularity, num_units: int, size: int, seed: int) -> None:
+    def __init__(
+        self, granularity: Granularity, num_units: int, size: int, seed: int, dtype: torch.dtype = torch.float32
+    ) -> None:
         from objectives.loss import Loss
 
         num_blocks = num_units if granularity is Granularity.BLOCK else num_units // 2
         statistics = Portfolio().statistics  # made up: the warm starts of a portfolio, no better than chance here
         self.space: Space = make_space(num_blocks, size, granularity=granularity, seed=seed, statistics=statistics)
         assert len(all_units(num_blocks, granularity)) == num_units
-        model = train(num_blocks, seed)
+        model = train(num_blocks, seed, dtype)
         with torch.inference_mode():
             replay = open_replay(model, granularity)
             prices = measure_prices(replay, TOKENS)

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from trained import enumerated
 
 from searcher.games import interacting_game, make_space, play
@@ -56,9 +57,9 @@ def synthetic(granularity, units, size, seed):
 
 
 @cache
-def trained(granularity, units, size, seed):
+def trained(granularity, units, size, seed, dtype=torch.float32):
     """The same of a trained model."""
-    game = enumerated(granularity, units, size, seed)
+    game = enumerated(granularity, units, size, seed, dtype)
     return game, game.space, optimum(game.space, game)
 
 
@@ -116,7 +117,7 @@ def test_greedy_misses_the_optimum_of_many_synthetic_games():
 
 
 def test_greedy_misses_the_optimum_of_a_trained_model():
-    """Twelve trained blocks, six to be removed: all 924 plans were measured, and one beats greedy's by 0.17 nats."""
-    game, space, best = trained(BLOCK, 12, 6, 1)
+    """Twelve trained blocks, six to be removed: all 924 plans were measured, and one beats greedy's by 0.055 nats."""
+    game, space, best = trained(BLOCK, 12, 6, 3, torch.float64)  # the same model on every processor
     assert greedy_misses(game, space, best)
     assert score(game, play(Greedy(), space, game).outcome.plans[0]) - score(game, best) > 0.05
