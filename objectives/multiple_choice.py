@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from searcher.errors import UsageError
+from searcher.jsonl import parse_line
 from searcher.objective import Candidate, Split, TokenBatch
 
 DELIMITER = " "
@@ -95,7 +96,7 @@ def read_items(file: str) -> list[Item]:
         UsageError: naming the line and the field that is wrong.
     """
     try:
-        lines = Path(file).expanduser().read_text(encoding="utf-8").split("\n")  # not at other line ends within a text
+        text = Path(file).expanduser().read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"File '{file}' of multiple-choice items cannot be read: {error.strerror}", FORMAT) from error
     except UnicodeDecodeError as error:
@@ -103,7 +104,7 @@ def read_items(file: str) -> list[Item]:
             f"File '{file}' is not UTF-8: {error.reason} at byte {error.start}", "Save it as UTF-8"
         ) from error
     read: dict[str, Item] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # not at other line ends within a text
         if line.strip():
             item = _parse(line, f"{file}, line {number}")
             first = read.setdefault(item.text, item)
@@ -117,10 +118,7 @@ def read_items(file: str) -> list[Item]:
 
 
 def _parse(line: str, place: str) -> Item:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{place}: not JSON ({error})", FORMAT) from error
+    fields = parse_line(line, place, FORMAT)
     if not isinstance(fields, dict):
         raise UsageError(f"{place}: not a JSON object", FORMAT)
     for name in ("context", "choices", "answer"):

@@ -301,7 +301,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise UsageError(
             f"Configuration {path} cannot be read ({' '.join(str(error).split())})", "Give a YAML file of options"
         ) from error

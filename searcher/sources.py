@@ -1,14 +1,17 @@
 """Where text comes from: Python's own documentation, files, folders and the datasets hub."""
 
-import json
+import codecs
+import contextlib
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from searcher.errors import UsageError, first_line
+from searcher.jsonl import kind_of, parse_line
+from searcher.words import count_words, cut_words
 
 MAX_CHARACTERS = 8_000_000
 """Text read at most: thousands of windows, and finding its shared runs stays a matter of seconds."""
@@ -18,6 +21,13 @@ SECTION_WORDS = 1000
 
 SHORT_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1:train", "c4": "allenai/c4:en:train"}
 _ROWS_ARE_LINES = ("Salesforce/wikitext", "wikitext")
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _HEADING = re.compile(r"= [^=].*[^=] =|= [^=] =")
 
 
@@ -52,16 +62,17 @@ def read_documents(data: str | None) -> Source:
         raise UsageError(f"Data '{data}' names no text", "Name a file, a folder or a dataset, or leave --data out")
     path = Path(data).expanduser()
     exists = _exists(path)
-    looks_like_a_path = path.suffix in (*_READERS, ".json") or data.startswith(("/", "./", "../", "~"))
+    suffix = path.suffix.lower()
+    looks_like_a_path = suffix in (*_READERS, ".json") or data.startswith(("/", "./", "../", "~"))
     if not (exists or looks_like_a_path):
         return _limited(data, _from_hub(data))
     if not exists:
         raise UsageError(f"Data '{data}': there is no such file", "Check the path")
     if path.is_dir():
         return _limited(path.name, _from_folder(path))
-    if path.suffix not in _READERS:
+    if suffix not in _READERS:
         raise UsageError(f"Data '{data}': files of type '{path.suffix}' are not read", f"Use {', '.join(_READERS)}")
-    return _limited(path.name, _READERS[path.suffix](path))
+    return _limited(path.name, _READERS[suffix](path))
 
 
 def _exists(path: Path) -> bool:
@@ -90,69 +101,84 @@ def _limited(name: str, documents: Iterable[str]) -> Source:
     return Source(name, tuple(kept))
 
 
-def _read_text(path: Path) -> str:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A text file, in UTF-8 or in what the byte order mark at its beginning says."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            # Sections lose the newline between them, so a little over the limit would not show that there was more.
-            return file.read(2 * MAX_CHARACTERS)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Data '{path}' cannot be read ({first_line(error)})", "Give a readable UTF-8 file") from error
+        with path.open("rb") as file:
+            start = file.read(4)
+        encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
+        with path.open(encoding=encoding) as file:
+            yield file
+    except UnicodeError as error:  # before OSError, which knows more of what is wrong with files
+        raise UsageError(
+            f"Data '{path}' cannot be read ({first_line(error)})",
+            f"Convert it to UTF-8, such as with: iconv -f latin1 -t utf-8 {path.name} > new{path.suffix}",
+        ) from error
+    except OSError as error:
+        raise UsageError(f"Data '{path}' cannot be read ({first_line(error)})", "Give a readable file") from error
+
+
+def _read_text(path: Path) -> str:
+    with _opened(path) as file:
+        # Sections lose the newline between them, so a little over the limit would not show that there was more.
+        text = file.read(2 * MAX_CHARACTERS)
+    if "\0" in text:
+        raise UsageError(
+            f"Data '{path}' is no text: character {text.index(chr(0)) + 1:,} is NUL",
+            "Give a text file; one in UTF-16 needs a byte order mark, or convert it with iconv -f utf-16le -t utf-8",
+        )
+    return text
 
 
 def _from_text(path: Path) -> Iterator[str]:
     return sections(_read_text(path).splitlines())
 
 
-def sections(lines: Iterable[str]) -> Iterator[str]:
+def sections(lines: Iterable[str], words: int = SECTION_WORDS) -> Iterator[str]:
     """Plain text as documents: whole paragraphs, about 1,000 words together; a WikiText title starts a new one.
 
-    Text that goes on for 2,000 words without an empty line is cut at the end of a line, or within a longer one.
+    Text that goes on for twice as long without an empty line is cut at the end of a line, or within a longer one.
+
+    Args:
+        lines: of the text.
+        words: about how long a document is; see :func:`searcher.words.count_words`.
     """
     section: list[str] = []
-    words = 0
-    for line in _short_lines(lines):
+    length = 0.0
+    for line in _short_lines(lines, words):
         title = bool(_HEADING.fullmatch(line.strip()))
-        long = words >= (2 * SECTION_WORDS if line.strip() else SECTION_WORDS)
+        long = length >= (2 * words if line.strip() else words)
         if section and (title or long):
             yield "\n".join(section)
-            section, words = [], 0
+            section, length = [], 0.0
         section.append(line)
-        words += len(line.split())
+        length += count_words(line)
     if section:
         yield "\n".join(section)
 
 
-def _short_lines(lines: Iterable[str]) -> Iterator[str]:
+def _short_lines(lines: Iterable[str], words: int) -> Iterator[str]:
     for line in lines:
-        words = line.split()
-        if len(words) <= SECTION_WORDS:
-            yield line
-        else:
-            yield from (" ".join(words[i : i + SECTION_WORDS]) for i in range(0, len(words), SECTION_WORDS))
+        yield from [line] if count_words(line) <= words else cut_words(line, words)
 
 
 def _from_jsonl(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _text_of(json.loads(line), f"'{path}', line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Data '{path}' cannot be read ({first_line(error)})", "Give a readable UTF-8 file") from error
-    except json.JSONDecodeError as error:
-        hint = "Write one JSON object with a 'text' field on each line"
-        raise UsageError(f"Data '{path}', line {number} is not JSON ({error.msg})", hint) from error
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                place = f"Data '{path}', line {number}"
+                yield _text_of(parse_line(line, place, "Write one JSON object with a 'text' field on each line"), place)
 
 
 def _text_of(row: Any, place: str) -> str:
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        found = f"only {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
-        raise UsageError(f"Data {place} has no 'text' of type string, {found}", "Name the field or column 'text'")
-    text: str = row["text"]
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON can write half a surrogate pair, which no tokenizer takes
-        raise UsageError(f"Data {place} is not Unicode text ({error.reason})", "Mend the text") from error
+    if not isinstance(row, dict) or "text" not in row:
+        found = f"only {', '.join(map(str, row))}" if isinstance(row, dict) and row else f"but is {kind_of(row)}"
+        raise UsageError(f"{place} has no 'text' of type string, {found}", "Name the field or column 'text'")
+    text = row["text"]
+    if not isinstance(text, str):
+        hint = "Leave such rows out" if text is None else "Each 'text' must be one string"
+        raise UsageError(f"{place} has no 'text' of type string, but {kind_of(text)}", hint)
     return text
 
 
@@ -166,8 +192,10 @@ def _from_parquet(path: Path) -> Iterator[str]:
                 raise UsageError(
                     f"Data '{path}' has no 'text' column, only {', '.join(columns)}", "Name the column 'text'"
                 )
-            for batch in file.iter_batches(batch_size=1024, columns=["text"]):
-                yield from (_text_of({"text": value or ""}, f"'{path}'") for value in batch.column(0).to_pylist())
+            batches = file.iter_batches(batch_size=1024, columns=["text"])
+            values = (value for batch in batches for value in batch.column(0).to_pylist())
+            for number, value in enumerate(values, start=1):
+                yield _text_of({"text": value}, f"Data '{path}', row {number}")
     except (OSError, ArrowException) as error:
         raise UsageError(
             f"Data '{path}' is no readable parquet file ({first_line(error)})", "Write it again"
@@ -195,7 +223,7 @@ def _from_folder(path: Path) -> Iterator[str]:
         if not found:
             raise UsageError(f"Data '{path}' is a dataset without splits", "Save at least one, such as 'train'")
         found = found["train"] if "train" in found else next(iter(found.values()))
-    return (_text_of(row, f"'{path}'") for row in found)
+    return (_text_of(row, f"Data '{path}', row {number}") for number, row in enumerate(found, start=1))
 
 
 def _from_hub(data: str) -> Iterator[str]:
@@ -207,7 +235,7 @@ def _from_hub(data: str) -> Iterator[str]:
         from datasets import load_dataset
 
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
-        texts = (_text_of(row, f"'{data}'") for row in rows)
+        texts = (_text_of(row, f"Data '{data}', row {number}") for number, row in enumerate(rows, start=1))
         yield from sections(text.rstrip("\n") for text in texts) if name in _ROWS_ARE_LINES else texts
     except UsageError:
         raise

@@ -2,16 +2,28 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from searcher.sources import read_documents
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from searcher.sources import SECTION_WORDS, read_documents, sections
+from searcher.words import count_words, find_units
 
 RUN_WORDS = 20
-"""Documents that share a run of this many words go to the same part."""
+"""Documents that share a run of this many words go to the same part; 40 characters in scripts without spaces."""
 
 SHARES = {"search": 0.4, "heal": 0.3, "report": 0.3}
 """Characters of each part, as near as whole documents allow."""
+
+FAIR = 0.1
+"""Of its share a part must get at least this much; else documents are cut into shorter ones."""
+
+FINER = tuple(SECTION_WORDS // parts for parts in (2, 4, 8, 16, 32, 64))
+"""Words of these shorter documents: the first with which every part gets enough is taken."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,37 @@ def load_text(data: str | None) -> Text:
     source = read_documents(data)
     documents = drop_repeats(source.documents)
     parts = split_documents(documents)
+    if not _fair(parts):
+        documents, parts = _finer(documents) or (documents, parts)
     return Text(source.name, fingerprint(documents), **parts, truncated=source.truncated)
+
+
+def _fair(parts: Mapping[str, Sequence[str]]) -> bool:
+    sizes = {part: sum(map(len, documents)) for part, documents in parts.items()}
+    return all(sizes[part] >= FAIR * SHARES[part] * sum(sizes.values()) > 0 for part in SHARES)
+
+
+def _finer(documents: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]] | None:
+    """Shorter documents and their parts, for one long line, a few books, or lines that repeat; None if none will do."""
+    lines = list(_without_repeated_lines(documents))
+    for words in FINER:
+        shorter = drop_repeats(section for document in lines for section in sections(document, words))
+        if _fair(parts := split_documents(shorter)):
+            return shorter, parts
+    return None
+
+
+def _without_repeated_lines(documents: Iterable[str]) -> Iterator[list[str]]:
+    """The lines of each document but those that stood before and are so long that they would join documents."""
+    seen: set[str] = set()
+    for document in documents:
+        lines = []
+        for line in document.splitlines():
+            key = " ".join(line.split())
+            if key not in seen or count_words(line) < RUN_WORDS:
+                lines.append(line)
+            seen.add(key)
+        yield lines
 
 
 def fingerprint(documents: Iterable[str]) -> str:
@@ -95,30 +137,20 @@ def split_documents(documents: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 def connected(documents: Sequence[str]) -> list[list[int]]:
     """Groups of the numbers of documents that are joined by common runs of 20 words, directly or through others."""
-    parent = list(range(len(documents)))
-
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
-
-    first_with: dict[int, int] = {}
-    for number, document in enumerate(documents):
-        for run in _runs(document):
-            other = root(first_with.setdefault(run, number))
-            parent[max(other, root(number))] = min(other, root(number))
+    runs = [_runs(document) for document in documents]
+    owners = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
+    hashes = np.concatenate([np.empty(0, np.uint64), *runs])
+    order = np.argsort(hashes, kind="stable")
+    same = np.flatnonzero(np.diff(hashes[order]) == 0)
+    ends = owners[order[same]], owners[order[same + 1]]
+    joined = coo_array((np.ones(len(same), np.int8), ends), shape=(len(runs), len(runs)))
     groups: dict[int, list[int]] = {}
-    for number in range(len(documents)):
-        groups.setdefault(root(number), []).append(number)
+    for number, label in enumerate(connected_components(joined, directed=False)[1].tolist() if runs else ()):
+        groups.setdefault(label, []).append(number)
     return list(groups.values())
 
 
-def _runs(document: str) -> Iterator[int]:
-    """Hashes of the runs of 20 words, with words as typed and as letters only: a run is common if it is so in either.
-
-    The hashes differ between processes, but are only compared with each other.
-    """
-    for words in (document.split(), re.findall(r"\w+", document.lower())):
-        for start in range(len(words) - RUN_WORDS + 1):
-            yield hash(tuple(words[start : start + RUN_WORDS]))
+def _runs(document: str) -> NDArray[np.uint64]:
+    """Hashes of runs of 20 words, with words as typed and as letters only: a run is common if it is so in either."""
+    views = (document, " ".join(re.findall(r"\w+", document.lower())))
+    return np.unique(np.concatenate([find_units(view).runs(RUN_WORDS) for view in views]))

@@ -38,6 +38,9 @@ def read(tmp_path, items):
         (json.dumps(GOOD | {"answer": True}), "'answer' is not an index"),
         (json.dumps(GOOD | {"answer": "1"}), "'answer' is not an index"),
         (json.dumps(GOOD | {"answer": 0}), "line 1 with another 'answer'"),
+        ("[" * 100_000, "nested too deeply"),
+        ("9" * 5000, "is not JSON"),
+        (json.dumps(GOOD | {"context": "\ud800"}), "not Unicode text"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):
@@ -61,6 +64,11 @@ def test_a_bad_file_is_named(tmp_path):
         with pytest.raises(UsageError, match=message) as error:
             mc.read_items(str(path))
         assert str(path) in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_item(tmp_path):
+    (tmp_path / "items.jsonl").write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert [item.context for item in mc.read_items(str(tmp_path / "items.jsonl"))] == ["one"]
 
 
 def test_questions_are_kept_once_and_other_line_ends_are_text(tmp_path):

@@ -71,7 +71,7 @@ def test_rows_of_the_hub_without_the_field_are_refused(monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_args, **_options: [{"question": "q"}])
-    assert "'me/mine' has no 'text' of type string, only question" in refused("me/mine").message
+    assert "'me/mine', row 1 has no 'text' of type string, only question" in refused("me/mine").message
 
 
 def test_the_hub_is_read_no_further_than_the_limit(monkeypatch):
@@ -168,3 +168,86 @@ def test_an_id_of_too_many_parts_is_refused():
 @pytest.mark.parametrize("data", ["", " "])
 def test_an_empty_name_is_refused(data):
     assert "names no text" in refused(data).message
+
+
+@pytest.mark.parametrize("name", ["A.TXT", "a.JsonL", "a.JSONL"])
+def test_suffixes_are_read_in_any_case(tmp_path, name):
+    (tmp_path / name).write_text('{"text": "a"}')
+    expected = '{"text": "a"}' if name.endswith("TXT") else "a"
+    assert read_documents(str(tmp_path / name)).documents == (expected,)
+
+
+def test_parquet_is_read_in_any_case(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_list([{"text": "a"}]).to_parquet(tmp_path / "a.Parquet")
+    assert read_documents(str(tmp_path / "a.Parquet")).documents == ("a",)
+    assert "no such file" in refused(tmp_path / "none.PARQUET").message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_byte_order_mark_tells_the_encoding_and_line_ends_do_not_matter(tmp_path, encoding, line_end):
+    (tmp_path / "a.txt").write_bytes(line_end.join(["naïve", "", "词汇"]).encode(encoding))
+    assert read_documents(str(tmp_path / "a.txt")).documents == ("naïve\n\n词汇",)
+    rows = line_end.join(['{"text": "naïve"}', '{"text": "词汇"}']).encode(encoding)
+    (tmp_path / "a.jsonl").write_bytes(rows)
+    assert read_documents(str(tmp_path / "a.jsonl")).documents == ("naïve", "词汇")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_other_encodings_are_refused_with_the_way_to_convert(tmp_path, name):
+    (tmp_path / name).write_bytes('{"text": "naïve"}'.encode("latin-1"))
+    error = refused(tmp_path / name)
+    assert "'utf-8' codec can't decode byte 0xef" in error.message
+    assert "iconv" in error.hint
+
+
+@pytest.mark.parametrize("content", ["plain".encode("utf-16-le"), b"PK\x03\x04\x00\x00"])
+def test_binary_files_are_no_text(tmp_path, content):
+    (tmp_path / "a.txt").write_bytes(content)
+    assert "is NUL" in refused(tmp_path / "a.txt").message
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+def test_an_empty_file_is_refused(tmp_path, name):
+    (tmp_path / name).touch()
+    assert str(name) in refused(tmp_path / name).message
+
+
+BAD_ROWS = [
+    ("[" * 100_000, "is nested too deeply"),
+    ('{"text": ' * 100_000, "is nested too deeply"),
+    ('{"text": ' + "9" * 5000 + "}", "is not JSON (Exceeds the limit"),
+    ('{"text": 5}', "no 'text' of type string, but an integer (5)"),
+    ('{"text": true}', "but a boolean (True)"),
+    ('{"text": null}', "but null"),
+    ('{"text": 1.5}', "but a number (1.5)"),
+    ('{"text": ["a", "b"]}', "but a list (['a', 'b'])"),
+    ('{"text": {"a": 1}}', "but an object ({'a': 1})"),
+    ("5", "but is an integer (5)"),
+    ("null", "but is null"),
+    ("{}", "but is an object ({})"),
+    ('{"text": "a"', "is not JSON"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS)
+def test_a_bad_row_is_told_with_its_line_and_what_was_found(tmp_path, row, message):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\n' + row)
+    error = refused(tmp_path / "a.jsonl")
+    assert "a.jsonl', line 3 " in error.message
+    assert message in error.message
+    assert len(error.message) < 400
+
+
+@pytest.mark.parametrize(("value", "message"), [(5, "an integer (5)"), (None, "null"), ([1], "a list ([1])")])
+def test_a_column_of_anything_but_strings_is_told_with_its_row(tmp_path, value, message):
+    import pyarrow
+    from pyarrow import parquet
+
+    good = ["a"] if value is None else []
+    parquet.write_table(pyarrow.table({"text": [*good, value]}), tmp_path / "a.parquet")
+    assert f"row {len(good) + 1} has no 'text' of type string, but {message}" in refused(tmp_path / "a.parquet").message
+    saved(tmp_path / "b", {"train": [*({"text": text} for text in good), {"text": value}]})
+    assert f"row {len(good) + 1} has no 'text' of type string, but {message}" in refused(tmp_path / "b").message

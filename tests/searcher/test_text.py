@@ -1,4 +1,5 @@
 import json
+import random
 import re
 import subprocess
 import sys
@@ -147,12 +148,12 @@ def write(path, content):
     [
         ("none.txt", None, "there is no such file"),
         ("./none", None, "there is no such file"),
-        ("a.txt", b"\xff\xfe\x00\x81", "cannot be read"),
+        ("a.txt", b"caf\xe9", "cannot be read ('utf-8' codec"),
         ("a.txt", "  \n", "holds no text"),
         ("a.csv", "x", "'.csv' are not read"),
         ("a.jsonl", '{"text": "a"}\n{"text"', "line 2 is not JSON"),
         ("a.jsonl", '{"content": "a"}', "line 1 has no 'text' of type string, only content"),
-        ("a.jsonl", "[1]", "no 'text' of type string, list"),
+        ("a.jsonl", "[1]", "no 'text' of type string, but is a list ([1])"),
         ("a.parquet", "no parquet", "no readable parquet"),
     ],
 )
@@ -199,3 +200,107 @@ def test_hub_ids_are_split_into_name_config_and_split(monkeypatch):
         ("allenai/c4", "en", "train", True),
         ("me/mine", None, "train", True),
     ]
+
+
+LETTERS = {
+    "Chinese": [chr(c) for c in range(0x4E00, 0x5200)],
+    "Japanese": [chr(c) for c in range(0x3042, 0x3090)] + [chr(c) for c in range(0x4E00, 0x4F00)],
+    "Thai": [chr(c) for c in range(0x0E01, 0x0E2F)],
+    "Arabic": [f"{chr(c)} " for c in range(0x0627, 0x0643)],
+    "mixed": ["词", "汇", "テ", "ス", "ト", "word ", "another ", "ไทย", "\U0001f600"],
+    "emoji": [chr(c) for c in range(0x1F600, 0x1F640)],
+}
+
+
+def lines_of(script, count=900, seed=0):
+    rng = random.Random(seed)
+    return ["".join(rng.choices(LETTERS[script], k=rng.randint(70, 150))) for _ in range(count)]
+
+
+def shared(parts, characters):
+    """Runs of so many characters, spaces left out, that two parts have in common."""
+    found = []
+    for name in PARTS:
+        texts = ["".join(document.split()) for document in parts[name]]
+        found.append({text[i : i + characters] for text in texts for i in range(len(text) - characters + 1)})
+    return [run for i in range(3) for run in found[i] & found[i - 1]]
+
+
+def parts_of(text):
+    return {name: getattr(text, name) for name in PARTS}
+
+
+@pytest.mark.parametrize("between", ["\n", ""], ids=["lines", "one line"])
+@pytest.mark.parametrize("script", LETTERS)
+def test_text_of_every_script_fills_all_three_parts(tmp_path, script, between):
+    lines = lines_of(script)
+    (tmp_path / "a.txt").write_text(between.join(lines), encoding="utf-8")
+    text = load_text(str(tmp_path / "a.txt"))
+    sizes = {name: sum(map(len, documents)) for name, documents in parts_of(text).items()}
+    assert 0.3 < sizes["search"] / sum(sizes.values()) < 0.5
+    assert 0.2 < sizes["report"] / sum(sizes.values()) < 0.4
+    assert_disjoint(parts_of(text))
+    if script not in ("Arabic", "mixed"):  # where words make a run, or longer ones
+        assert not shared(parts_of(text), 40)
+
+
+def test_900_lines_of_chinese_hold_the_windows_of_a_run(tmp_path):
+    from searcher.testing import tiny_tokenizer
+    from searcher.windows import cut_windows
+
+    (tmp_path / "a.txt").write_text("\n".join(lines_of("Chinese")), encoding="utf-8")
+    text = load_text(str(tmp_path / "a.txt"))
+    for split, count in (("search", 8), ("report", 32)):
+        found = cut_windows(getattr(text, split), tiny_tokenizer(), tokens=128, count=count, split=split, seed=None)
+        assert len(set(found.documents)) >= 5
+
+
+@pytest.mark.parametrize("script", ["Chinese", "Japanese", "Thai"])
+def test_a_run_of_40_characters_joins_documents_without_spaces(script):
+    rng = random.Random(1)
+    run, other, first, second = ("".join(rng.choices(LETTERS[script], k=40)) for _ in range(4))
+    assert len(connected([first + run + other, second + run])) == 1
+    assert len(connected([first + run[:39] + other, second + run[:39] + first[::-1]])) == 2
+    spaced = " ".join(run)  # of characters with spaces between them, as others are typed
+    assert len(connected([first + run, f"{second} {spaced}"])) == 1
+
+
+@given(st.lists(st.lists(st.sampled_from([*"词汇テストab", "word ", "ไทย"]), min_size=30, max_size=90), max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_no_40_character_run_is_shared_between_the_parts(pieces):
+    documents = ["".join(piece) for piece in pieces]
+    assert not shared(split_documents(drop_repeats(documents)), 80)  # 20 words are no more characters than these
+
+
+@pytest.mark.parametrize("words", [100, 1500])
+def test_one_english_line_is_cut_into_all_three_parts(tmp_path, words):
+    (tmp_path / "a.txt").write_text(" ".join(f"w{i}" for i in range(words)))
+    parts = parts_of(load_text(str(tmp_path / "a.txt")))
+    assert all(parts.values())
+    assert sorted(w for part in parts.values() for d in part for w in d.split()) == sorted(
+        f"w{i}" for i in range(words)
+    )
+    assert_disjoint(parts)
+
+
+def test_one_book_among_short_rows_is_cut_into_all_three_parts(tmp_path):
+    book = "\n\n".join(" ".join(f"w{i}_{j}" for j in range(100)) for i in range(200))
+    rows = [{"text": "a short one"}, {"text": book}, {"text": "another"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sizes = [sum(map(len, documents)) for documents in parts_of(load_text(str(tmp_path / "a.jsonl"))).values()]
+    assert min(sizes) > 0.2 * sum(sizes)
+
+
+@pytest.mark.parametrize("script", ["Chinese", "Arabic"])
+def test_lines_that_repeat_do_not_join_everything(tmp_path, script):
+    lines = lines_of(script, count=300)
+    (tmp_path / "a.txt").write_text("\n".join(random.Random(0).choices(lines, k=1200)), encoding="utf-8")
+    parts = parts_of(load_text(str(tmp_path / "a.txt")))
+    assert all(parts.values())
+    assert_disjoint(parts)
+
+
+def test_what_can_be_shared_out_as_it_is_stays_as_it_is(tmp_path):
+    rows = [" ".join(f"w{i}_{j}" for j in range(3000)) for i in range(5)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows))
+    assert sorted(d for part in parts_of(load_text(str(tmp_path / "a.jsonl"))).values() for d in part) == sorted(rows)
