@@ -9,6 +9,7 @@ from torch import nn
 
 from searcher.errors import UsageError
 from searcher.plan import Action
+from searcher.standins import Nothing
 
 ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention", "linear_attn", "temporal_block")
 FFN_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "mlp_block")
@@ -88,7 +89,8 @@ def find_architecture(model: nn.Module) -> Architecture:
 
 
 def _child(block: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
-    children = dict(block.named_children())
+    """The sublayer of one of these names; None where a custom checkpoint lacks it."""
+    children = {name: child for name, child in block.named_children() if not isinstance(child, Nothing)}
     return next((children[name] for name in names if name in children), None)
 
 

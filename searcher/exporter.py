@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from searcher.amounts import Amounts
 from searcher.checkpoint.card import Card, license_of, write_card
-from searcher.checkpoint.forms import Notes, choose_form, has_own_code, in_form, materialised
+from searcher.checkpoint.custom import has_own_code
+from searcher.checkpoint.forms import Notes, choose_form, in_form, materialised
 from searcher.checkpoint.write import check_room, check_target, copy_terms, new_folder, write_model
 from searcher.config import MeasurementConfig
 from searcher.crew import one_core
@@ -153,9 +154,10 @@ def _heal(
 def pruned_model(opened: Opened) -> Any:
     """The pruned and healed model itself, with weights of its own, in eval mode."""
     with torch.inference_mode():
-        form = choose_form(opened.plan, opened.repair, None)
-        model, _ = materialised(opened.replay, opened.plan, opened.repair.merged(opened.replay.model), form)
-    return model
+        form = choose_form(opened.plan, opened.repair, None, opened.loaded.model)
+        repair = opened.repair.merged(opened.replay.model)
+        more = {"original": opened.loaded.name, "healing": opened.healing}
+        return materialised(opened.replay, opened.plan, repair, form, more)
 
 
 def export(
@@ -168,7 +170,7 @@ def export(
     """
     source = _source(opened)
     check_target(target, force, source)
-    chosen = choose_form(opened.plan, opened.repair, form, has_own_code(opened.loaded.model))
+    chosen = choose_form(opened.plan, opened.repair, form, opened.loaded.model)
     repair = opened.repair.merged(opened.replay.model)
     facts = _facts(opened, chosen)
     parameters = sum(p.nbytes for p in opened.replay.model.parameters())

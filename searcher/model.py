@@ -1,5 +1,6 @@
 """Loading a causal LM with its tokenizer: the embedded default, a GGUF file, a local folder or a hub id."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from searcher.checkpoint.custom import find_notes, load_custom
+from searcher.checkpoint.dtypes import stored_dtype
 from searcher.embedded import EMBEDDED_NAME, find_embedded
 from searcher.errors import UsageError, first_line
 from searcher.fingerprint import fingerprint_folder
@@ -22,6 +25,9 @@ _DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
+STORED = "stored"
+"""The dtype of a checkpoint's own weights, whatever the device computes in; that of a GGUF file is what its weights
+were dequantised to."""
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # as torch names what x86 and Arm processors can do
 
 
@@ -36,6 +42,8 @@ class LoadedModel:
         fingerprint: changes when the weights or the config change; see :func:`load_model`.
         device: where the weights are.
         dtype: what the weights were loaded as.
+        folder: the checkpoint that it was loaded from: the user's, that of a commit in the hub's cache, or of a
+            dequantised GGUF file in searcher's; None if it was made in memory.
     """
 
     model: PreTrainedModel
@@ -44,6 +52,7 @@ class LoadedModel:
     fingerprint: str
     device: torch.device
     dtype: torch.dtype
+    folder: Path | None = None
 
     @property
     def num_blocks(self) -> int:
@@ -58,6 +67,7 @@ class _Source:
     location: str
     name: str
     fingerprint: str
+    folder: Path
     revision: str | None = None
 
 
@@ -82,25 +92,26 @@ def load_model(
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run modelling code that comes with the checkpoint.
         dtype: `float32`, `bfloat16`, `float16` (or `fp32`, `bf16`, `fp16`); `auto` is bfloat16 where the device
-            computes in it, else float32 on CPU and float16 on CUDA.
+            computes in it, else float32 on CPU and float16 on CUDA; `stored` is that of the checkpoint.
         device: `cpu`, `cuda`, `cuda:1`; `auto` is CUDA if there is any, else CPU.
 
     Raises:
         UsageError: an argument is wrong, or what it names holds no complete causal LM with a tokenizer.
     """
     chosen_device = _choose_device(device)
-    chosen_dtype = _choose_dtype(dtype, chosen_device)
+    chosen_dtype = None if dtype == STORED else _choose_dtype(dtype, chosen_device)
     source = _find(spec, revision)
     options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
     with quietly():
-        model = _load_weights(source, chosen_dtype, chosen_device, options)
+        model = _load_weights(source, chosen_dtype or _stored(source), chosen_device, options)
         tokenizer = _load_tokenizer(source, options)
     model.eval().requires_grad_(False)
     _refuse_bidirectional(model, source)
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if limit:  # a tokenizer read from a GGUF file knows of none
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
-    return LoadedModel(model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype)
+    chosen_dtype = chosen_dtype or model.dtype
+    return LoadedModel(model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype, source.folder)
 
 
 def _choose_device(device: str) -> torch.device:
@@ -132,6 +143,12 @@ def _cpu_has_bf16() -> bool:
     return any(torch.cpu.get_capabilities().get(name) for name in _NATIVE_BF16)
 
 
+def _stored(source: _Source) -> torch.dtype | str:
+    with contextlib.suppress(*BROKEN):  # loading it will tell what is wrong
+        return stored_dtype(source.folder) or "auto"
+    return "auto"
+
+
 def _find(spec: str | None, revision: str | None) -> _Source:
     if spec is None:
         return _converted(find_embedded(), EMBEDDED_NAME)
@@ -151,7 +168,7 @@ def _find(spec: str | None, revision: str | None) -> _Source:
 
 def _converted(path: Path, name: str) -> _Source:
     folder, digest = convert_gguf(path)
-    return _Source(str(folder), name, f"gguf:{digest}")
+    return _Source(str(folder), name, f"gguf:{digest}", folder)
 
 
 def _find_folder(path: Path) -> _Source:
@@ -160,7 +177,7 @@ def _find_folder(path: Path) -> _Source:
             f"Folder '{path}' holds no causal LM: it has no config.json",
             "Pass a folder written by save_pretrained, with config, weights and tokenizer",
         )
-    return _Source(str(path), path.resolve().name, fingerprint_folder(path))
+    return _Source(str(path), path.resolve().name, fingerprint_folder(path), path.resolve())
 
 
 def _find_on_hub(spec: str, revision: str | None) -> _Source:
@@ -174,18 +191,24 @@ def _find_on_hub(spec: str, revision: str | None) -> _Source:
                 "Check the name, the connection and, for gated models, `hf auth login`",
             ) from error
     commit = Path(config).parent.name  # the hub cache keeps each commit in a folder of that name
-    return _Source(spec, spec, f"hub:{spec}@{commit}", commit)
+    return _Source(spec, spec, f"hub:{spec}@{commit}", Path(config).parent, commit)
 
 
 def _load_weights(
-    source: _Source, dtype: torch.dtype, device: torch.device, options: dict[str, Any]
+    source: _Source, dtype: torch.dtype | str, device: torch.device, options: dict[str, Any]
 ) -> PreTrainedModel:
     # weights go to a GPU tensor by tensor; on CPU no device map, which would add hooks for nothing
     placement = {} if device.type == "cpu" else {"device_map": {"": device}}
+    notes = find_notes(source.folder)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, output_loading_info=True, **placement, **options
-        )
+        if notes:
+            model, info = load_custom(source.folder, notes, dtype, **placement)
+        else:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source.location, dtype=dtype, output_loading_info=True, **placement, **options
+            )
+    except UsageError:
+        raise
     except BROKEN as error:
         if "trust_remote_code" in str(error):
             raise UsageError(

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from searcher.checkpoint.custom import CustomModel, become_custom, has_own_code
 from searcher.errors import UsageError
 from searcher.form import Form
 from searcher.plan import Action, PrunePlan
 from searcher.pruned import pruned
 from searcher.repair import Repair
 from searcher.replay import Replay
-from searcher.standins import Inserted, Nothing, build, describe
+from searcher.standins import Inserted, Nothing, describe
 
-NOTES = "searcher.json"
-"""The file of a checkpoint that says what was removed; in the form `custom` it cannot be loaded without it."""
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -31,35 +31,40 @@ class Notes:
         silent: of each block of the checkpoint that lacks sublayers, their names within the block, each with what it
             returned: None for a tensor, else the length of a tuple.
         inserted: modules in the list of blocks that are no blocks: their description and what blocks return.
+        model_type: of the config that the model has in memory, or would have with all of its parts.
     """
 
     plan: str
     form: Form
     silent: dict[int, dict[str, int | None]]
     inserted: dict[int, dict[str, Any]]
+    model_type: str
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"plan": self.plan, "form": str(self.form), "silent": self.silent, "inserted": self.inserted}
+        return {"format": FORMAT, **vars(self), "form": str(self.form)}
 
 
-def has_own_code(model: Any) -> bool:
-    """Whether the model runs code that came with its checkpoint, which transformers keeps in modules of this name."""
-    return type(model).__module__.startswith("transformers_mod")
-
-
-def choose_form(plan: PrunePlan, repair: Repair, wanted: Form | None, own_code: bool = False) -> Form:
+def choose_form(plan: PrunePlan, repair: Repair, wanted: Form | None, model: Any) -> Form:
     """The form that was asked for, or else `stock` where it can be and `custom` where not.
 
     Args:
         plan: what is removed.
         repair: what healing changes.
         wanted: the form that was asked for.
-        own_code: whether the model runs code of its own, which `searcher.load` cannot make a custom class of.
+        model: from which it is removed. One that runs code of its own has no form `custom`, and one that lacks parts
+            already no other.
 
     Raises:
         UsageError: this plan or repair cannot be written so.
     """
+    if isinstance(model, CustomModel):
+        if wanted not in (None, Form.CUSTOM):
+            raise UsageError(
+                f"The model lacks parts of blocks already, or has others put in, for which the form {wanted} has none",
+                "Use --form custom, or prune the original model",
+            )
+        return Form.CUSTOM
     sublayers = [unit for unit in plan.removed if unit.part != "block"]
     inserted = [place for place, stand_in in repair.after.items() if stand_in.like is None]
     if wanted is Form.STOCK and sublayers:
@@ -75,7 +80,7 @@ def choose_form(plan: PrunePlan, repair: Repair, wanted: Form | None, own_code: 
     if wanted is Form.ZEROED and not sublayers:
         return Form.STOCK  # nothing to write zeros for
     chosen = wanted or (Form.CUSTOM if sublayers or inserted else Form.STOCK)
-    if chosen is Form.CUSTOM and own_code:
+    if chosen is Form.CUSTOM and has_own_code(model):
         raise UsageError(
             "A model that comes with its own code has no form custom",
             "Use a healing that puts no module in, such as lora"
@@ -93,44 +98,35 @@ def in_form(replay: Replay, plan: PrunePlan, repair: Repair, form: Form) -> Iter
         The model, and what is to be noted with it.
     """
     silent = _silent(replay, plan) if form is not Form.STOCK else {}
-    lacking = {replay.architecture.blocks[block]: names for block, names in silent.items()}
     with ExitStack() as stack:
         if form is Form.ZEROED:
-            repair, lacking = _with_zeros(replay, repair, silent), {}
+            repair = _with_zeros(replay, repair, silent)
         elif form is Form.CUSTOM:
             stack.enter_context(_children_replaced(replay, silent))
         model = stack.enter_context(pruned(replay.model, replay.architecture, replay.outputs, plan, repair))
-        yield model, Notes(str(plan), form, *_noted(replay, lacking))
+        yield model, Notes(str(plan), form, *_noted(replay.architecture.blocks), model.config.model_type)
 
 
-def _noted(
-    replay: Replay, lacking: dict[nn.Module, dict[str, nn.Module]]
-) -> tuple[dict[int, dict[str, int | None]], dict[int, dict[str, Any]]]:
+def _noted(blocks: nn.ModuleList) -> tuple[dict[int, dict[str, int | None]], dict[int, dict[str, Any]]]:
     """What the blocks that the model now has lack, and what is in their list but no block, by place."""
     silent, inserted = {}, {}
-    for place, block in enumerate(replay.architecture.blocks):
-        if block in lacking:
-            silent[place] = {name: _length(replay.outputs.sublayers[m]) for name, m in lacking[block].items()}
+    for place, block in enumerate(blocks):
+        nothings = {name: _length(m.returns) for name, m in block.named_children() if isinstance(m, Nothing)}
+        if nothings:
+            silent[place] = nothings
         if isinstance(block, Inserted):
             inserted[place] = {"module": describe(block.module), "returns": _length(block.returns)}
     return silent, inserted
 
 
-def materialised(replay: Replay, plan: PrunePlan, repair: Repair, form: Form) -> tuple[Any, Notes]:
-    """A model of its own under a plan and repair; its weights are copies."""
+def materialised(replay: Replay, plan: PrunePlan, repair: Repair, form: Form, more: dict[str, Any]) -> Any:
+    """A model of its own under a plan and repair; its weights are copies.
+
+    In the form `custom` it saves itself with its notes and these values.
+    """
     with in_form(replay, plan, repair, form) as (model, notes), torch.inference_mode(False):
-        return copy.deepcopy(model), notes
-
-
-def put_in(blocks: nn.ModuleList, notes: dict[str, Any]) -> None:
-    """Give a stock model's blocks, as many as there should be, the parts that a custom checkpoint notes."""
-    for place, found in notes["inserted"].items():
-        module, returns = build(found["module"]), _template(found["returns"])
-        blocks[int(place)] = Inserted.like_block(blocks[int(place)], module, returns, int(place))
-    for place, names in notes["silent"].items():
-        for name, length in names.items():
-            index = getattr(getattr(blocks[int(place)], name), "layer_idx", None)
-            setattr(blocks[int(place)], name, Nothing(_template(length), index))
+        made = copy.deepcopy(model)
+    return become_custom(made, {**notes.to_json(), **more}) if form is Form.CUSTOM else made
 
 
 def _silent(replay: Replay, plan: PrunePlan) -> dict[int, dict[str, nn.Module]]:
@@ -173,7 +169,3 @@ def _children_replaced(replay: Replay, silent: dict[int, dict[str, nn.Module]]) 
 
 def _length(template: Any) -> int | None:
     return len(template) if isinstance(template, tuple | list) else None
-
-
-def _template(length: int | None) -> Any:
-    return None if length is None else (None,) * length

@@ -12,15 +12,13 @@ from typing import Any
 
 import psutil
 
-from searcher.checkpoint.forms import NOTES, Notes
-from searcher.checkpoint.load import MODEL_TYPE
+from searcher.checkpoint.custom import write_notes
+from searcher.checkpoint.forms import Notes
 from searcher.errors import UsageError, first_line
-from searcher.form import Form
 from searcher.pretrained import quietly
 
 PARTIAL = ".searcher-partial-"
 """What the names of unfinished checkpoints begin with, before the name and the process that writes it."""
-FORMAT = 1
 FOLDERS = ("additional_chat_templates", "__pycache__", ".cache")
 """Folders that transformers, Python and the hub's client leave in a checkpoint."""
 TERMS = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
@@ -116,13 +114,7 @@ def write_model(folder: Path, model: Any, notes: Notes, tokenizer: Any, more: di
     with quietly(), _full_disks_as_such():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    content = {"format": FORMAT, **notes.to_json(), "model_type": config["model_type"], **more}
-    if notes.form is Form.CUSTOM:  # nothing but searcher.load may take it for what it seems to be
-        config |= {"model_type": MODEL_TYPE, "architectures": [MODEL_TYPE]}
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / NOTES).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_notes(folder, {**notes.to_json(), **more})
 
 
 def copy_terms(source: Path, folder: Path) -> None:
