@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that `searcher --help` answer
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -15,18 +16,22 @@ from searcher.config import MeasurementConfig, RunConfig, read_config_file
 from searcher.errors import UsageError
 from searcher.flags import combined, takes
 from searcher.form import Form
+from searcher.help_text import Command, Commands
 from searcher.own_packages import check_own_packages
 from searcher.parts import NOT_TAKEN, PARTS
 from searcher.plan import Granularity
 
 app = typer.Typer(
     name="searcher",
+    cls=Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Search for [b]prune plans[/b] of large language models: which blocks, attention or FFN sublayers to remove.",
+    rich_markup_mode=None,  # rich would double the time that help takes
+    context_settings={"max_content_width": 120},
+    help="Search for prune plans of large language models: which blocks, attention or FFN sublayers to remove.",
     epilog="Start with:  searcher run --strategy shapley --budget 8",
 )
+command = partial(app.command, cls=Command)
 
 PlanByHand = Annotated[str | None, typer.Option("--plan", help="Or a plan by hand, such as 3-5,9.")]
 SizeOfRun = Annotated[int | None, typer.Option("--size", help="Size of the run's chosen plan. Default: the full size.")]
@@ -36,7 +41,7 @@ RepairsDir = Annotated[
 Format = Annotated[Literal["table", "json"], typer.Option("--format", help="How the result is printed.")]
 
 
-@app.command()
+@command()
 @takes(RunConfig)
 def run(
     options: dict[str, Any],
@@ -50,7 +55,7 @@ def run(
     Everything measured is kept at once in the run folder. The same command resumes an interrupted run, and shows a
     finished one again without measuring anything.
 
-    Example: [b]searcher run --strategy greedy --budget 25% --keep 0,1 --max-evaluations 200[/b]
+    Example: searcher run --strategy greedy --budget 25% --keep 0,1 --max-evaluations 200
     """
     finished = searcher.run(**combined(read_config_file(config) if config else {}, options))
     if output == "json":
@@ -61,7 +66,7 @@ def run(
         show(*run_lines(finished))
 
 
-@app.command()
+@command()
 @takes(MeasurementConfig)
 def evaluate(
     options: dict[str, Any],
@@ -73,7 +78,7 @@ def evaluate(
 ) -> None:
     """Measure plans by hand.
 
-    Example: [b]searcher evaluate --plan dense --plan 3-5,9 --plan 12.attn[/b]
+    Example: searcher evaluate --plan dense --plan 3-5,9 --plan 12.attn
     """
     document = searcher.evaluate(plan, split=split, **combined({}, options))
     if output == "json":
@@ -84,7 +89,7 @@ def evaluate(
         show(evaluations_table(document, split))
 
 
-@app.command()
+@command()
 @takes(MeasurementConfig, without=("heal", "workers", "ray_address"))
 def heal(
     options: dict[str, Any],
@@ -101,14 +106,14 @@ def heal(
     """Heal a plan, and measure it before and after on text that neither search nor healing has seen.
 
     The dense model is healed the same way, as a control: a part of what healing gains is that the model gets used to
-    the text. What was healed is kept, so that the same command, and export, need not do it again. [b]searcher list
-    healings[/b] shows what there is.
+    the text. What was healed is kept, so that the same command, and export, need not do it again. `searcher list
+    healings` shows what there is.
 
     Examples:
 
-    [b]searcher heal runs/greedy --heal bias --heal linear --heal lora:steps=200[/b]
+    searcher heal runs/greedy --heal bias --heal linear --heal lora:steps=200
 
-    [b]searcher heal --plan 4,13-18,26 --heal lora:steps=200,where=after,iterative=true[/b]
+    searcher heal --plan 4,13-18,26 --heal lora:steps=200,where=after,iterative=true
     """
     options = combined({}, options)
     found = searcher.heal(run, plan=plan, size=size, heal=heal or (), runs_dir=runs_dir, **options)
@@ -122,7 +127,7 @@ def heal(
         show(*healings_lines(found))
 
 
-@app.command()
+@command()
 @takes(
     MeasurementConfig,
     without=(
@@ -161,14 +166,14 @@ def export(
     """Write a pruned model as a Hugging Face checkpoint, with its tokenizer, its plan and a model card.
 
     A fresh process loads it, and compares logits and generation with what was measured, before the folder gets its
-    name: it is there whole, or not at all. What healing needs is said by [b]searcher heal --help[/b]; what was healed
+    name: it is there whole, or not at all. What healing needs is said by `searcher heal --help`; what was healed
     before is taken from there.
 
     Examples:
 
-    [b]searcher export runs/greedy -o smol-22[/b]
+    searcher export runs/greedy -o smol-22
 
-    [b]searcher export --plan 4,13-18,26 --heal lora:steps=200 -o smol-22-healed[/b]
+    searcher export --plan 4,13-18,26 --heal lora:steps=200 -o smol-22-healed
     """
     exported = searcher.export(
         run,
@@ -190,7 +195,7 @@ def export(
         show(*export_lines(exported))
 
 
-@app.command()
+@command()
 @takes(MeasurementConfig, without=NOT_TAKEN)
 def analyze(
     options: dict[str, Any],
@@ -210,7 +215,7 @@ def analyze(
     command goes on where it was interrupted: PART.npz holds the arrays, PART.json what is said about them, PART.png and
     PART.svg the picture. analysis.html shows all parts measured so far.
 
-    Example: [b]searcher analyze --part interactions --part replacement[/b]
+    Example: searcher analyze --part interactions --part replacement
     """
     folder = searcher.analyze(
         parts=part,
@@ -226,7 +231,7 @@ def analyze(
     sys.stdout.write(f"{folder / PAGE_FILE}\n")
 
 
-@app.command()
+@command()
 def convert(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
     output: Annotated[
@@ -252,12 +257,15 @@ def convert(
 
     Examples:
 
-    [b]searcher convert runs/greedy runs/shapley -o evaluations.parquet[/b]
+    searcher convert runs/greedy runs/shapley -o evaluations.parquet
 
-    [b]searcher convert runs/greedy -o plan.yaml --size 8[/b]
+    searcher convert runs/greedy -o plan.yaml --size 8
 
-    [b]searcher convert runs/greedy --optuna sqlite:///study.db[/b], then look at it with
-    [b]optuna-dashboard sqlite:///study.db[/b]
+    searcher convert runs/greedy --optuna sqlite:///study.db
+
+    and then look at it:
+
+    optuna-dashboard sqlite:///study.db
     """
     check_own_packages()
     from rich.markup import escape
@@ -269,7 +277,7 @@ def convert(
     show(*map(escape, converted(loaded, output, size, model_name, optuna, _say)))
 
 
-@app.command()
+@command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one model and text.")],
     objective: Annotated[str | None, typer.Option(help="Objective to compare by. Default: the first.")] = None,
@@ -283,7 +291,7 @@ def compare(
     The gap on the search windows is exact: one better plan shows that greedy's is not the best. The gap on the report
     windows, which no plan was chosen by, comes with an interval.
 
-    Example: [b]searcher compare runs/greedy runs/portfolio runs/shapley[/b]
+    Example: searcher compare runs/greedy runs/portfolio runs/shapley
     """
     found = searcher.compare(*runs, objective=objective, reference=reference)
     if output == "json":
@@ -292,7 +300,7 @@ def compare(
         found.table()
 
 
-@app.command()
+@command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one model and text.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write; an old one is replaced.")] = Path(
@@ -307,13 +315,13 @@ def report(
 ) -> None:
     """Write pictures and tables of runs into one HTML file that needs nothing else.
 
-    Example: [b]searcher report runs/greedy runs/shapley -o report.html --axes kv-cache,perplexity[/b]
+    Example: searcher report runs/greedy runs/shapley -o report.html --axes kv-cache,perplexity
     """
     for path in searcher.report(runs, output, objective=objective, axes=axes, pictures=pictures):
         sys.stdout.write(f"{path}\n")
 
 
-@app.command("list")
+@command("list")
 def list_(
     what: Annotated[Literal["strategies", "objectives", "healings", "runs"], typer.Argument(help="What to list.")],
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what each does, and every option.")] = False,
@@ -326,7 +334,7 @@ def list_(
 ) -> None:
     """List the strategies, objectives and healings there are, or the runs you have made.
 
-    Example: [b]searcher list strategies --verbose --budget 25% --granularity sublayer --blocks 32[/b]
+    Example: searcher list strategies --verbose --budget 25% --granularity sublayer --blocks 32
     """
     check_own_packages()
     if budget is not None and what != "strategies":

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from searcher.errors import UsageError, did_you_mean
@@ -33,7 +32,7 @@ _limit, _execution = partial(_field, "limit"), partial(_field, "execution")
 class MeasurementConfig(BaseModel):
     """What is measured, on what. Make one with :func:`make_config`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # --help needs the fields alone
 
     model: str | None = _measurement(
         None, "Hub id, local folder or .gguf file. Default: SmolLM2-135M-Instruct, fetched once."
@@ -299,6 +298,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, unreadable, or no YAML mapping.
     """
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

@@ -1,7 +1,13 @@
 """Fixtures shared by the end-to-end tests."""
 
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
+
+# Threads that wait for one another burn ten times the processor time on matrices as small as ours. Read by numpy and
+# torch when they are first imported, here and in the processes that tests start.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import pytest
 from tiny_checkpoint import command, save_tiny_checkpoint, write_text
@@ -32,3 +38,11 @@ def searcher_command(tiny, tmp_path, monkeypatch, capsys):
         return SimpleNamespace(code=stop.value.code, out=out, err=err)
 
     return call
+
+
+@pytest.fixture
+def children_heed_ctrl_c():
+    """Where the tests run in the background, SIGINT may be ignored, and processes started by them inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

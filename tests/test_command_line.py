@@ -276,27 +276,6 @@ def test_the_python_interface(tiny, tmp_path):
         searcher.run(budgt=2)
 
 
-def test_help_answers_at_once_and_lists_import_no_torch():
-    seconds = []
-    for _ in range(3):  # of this process's children, so that it does not matter what else the machine does
-        before = os.times()
-        subprocess.run([sys.executable, "-m", "searcher", "--help"], check=True, capture_output=True)
-        after = os.times()
-        seconds.append(after.children_user - before.children_user + after.children_system - before.children_system)
-    assert min(seconds) < 0.5
-    code = """
-import sys
-sys.argv = ["searcher", "list", "strategies", "--verbose"]
-from searcher.cli import main
-try:
-    main()
-except SystemExit:
-    pass
-assert "torch" not in sys.modules and "transformers" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
 def write_plugins(folder):
     (folder / "mine.py").write_text(
         '''

@@ -184,6 +184,7 @@ def test_an_unfinished_run_cannot_be_read_as_a_finished_one(tiny, tmp_path):
         searcher.load_run(tmp_path / "none")
 
 
+@pytest.mark.usefixtures("children_heed_ctrl_c")
 def test_interrupted_it_exits_130_and_goes_on(searcher_command, tiny, tmp_path):
     prepared(tmp_path)
     arguments = [
