@@ -5,8 +5,10 @@ import copy
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from searcher.objective import Candidate, Objective, Split
 SEED = 1234
 """Of few-shot examples and of answers that are sampled; the harness takes the same."""
 BATCH_ROWS = 8
+_SPLITS: tuple[Split, ...] = ("search", "report")
 
 _ONE_AT_A_TIME = threading.Lock()
 """Held by what changes something that all threads share."""
@@ -82,6 +85,16 @@ class LmEval(Objective):
             "_tasks": {},
             "_chosen": {},
         }  # tasks keep what they are asked: each thread loads its own
+
+    def depends_on(self) -> dict[str, str]:
+        """The definition of each task with its few-shot examples, and the documents that are taken of it."""
+        chosen = {split: self._documents(split) for split in _SPLITS}
+        found: dict[str, str] = {}
+        for name, task in self._tasks.items():
+            own = {split: [d.digest for d in documents if d.task == name] for split, documents in chosen.items()}
+            examples = list(task.fewshot_docs() or ()) if task.get_config("num_fewshot") else []
+            found |= {f"task {name}": _definition(task), f"the data of task {name}": _digest([own, examples])}
+        return found
 
     def numbers(self, split: Split) -> int:
         """How many documents are taken."""
@@ -176,6 +189,21 @@ class LmEval(Objective):
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _definition(task: Any) -> str:
+    """A digest of a task's configuration, with the files that functions in it are from."""
+    sources = [_source_file(value) for value in vars(task.config).values() if callable(value)]
+    told = json.dumps([task.dump_config(), sources], sort_keys=True, default=str)
+    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", told).encode()).hexdigest()  # where an object lies is nothing
+
+
+def _source_file(function: Any) -> str | None:
+    try:
+        file = inspect.getsourcefile(function)
+        return None if file is None else Path(file).read_text(encoding="utf-8")
+    except (TypeError, OSError):  # it is of no file
+        return None
 
 
 def _samples(task: Any) -> bool:

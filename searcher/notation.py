@@ -1,13 +1,17 @@
 """How options are written: labels of objectives, bounds, durations, amounts of memory, databases."""
 
 import re
+from collections.abc import Mapping
 
 from searcher.errors import UsageError
 
 
 def split_label(text: str) -> tuple[str, str]:
-    """Label and name of an objective written `LABEL=NAME`, or `NAME`, which is then its own label."""
-    match = re.fullmatch(r"([\w-]+)=(.+)", text)
+    """Label and name of an objective written `LABEL=NAME`, or `NAME`, which is then its own label.
+
+    A label is a word, or `path/to/file.py:Class` where that was the name before its path was written in full.
+    """
+    match = re.fullmatch(r"([\w-]+|[^=]+\.py:\w+)=(.+)", text)
     return (match[1], match[2]) if match else (text, text)
 
 
@@ -36,7 +40,11 @@ def parse_recipe(text: str) -> tuple[str, dict[str, str]]:
 
 def plain_recipe(text: str) -> str:
     """The same healing with its options in alphabetical order: equal ones are then equal texts."""
-    name, options = parse_recipe(text)
+    return write_recipe(*parse_recipe(text))
+
+
+def write_recipe(name: str, options: Mapping[str, str]) -> str:
+    """The inverse of :func:`parse_recipe`."""
     return f"{name}:{','.join(f'{option}={options[option]}' for option in sorted(options))}" if options else name
 
 

@@ -171,6 +171,14 @@ class Objective(ABC):
         """
         return ()
 
+    def depends_on(self) -> Mapping[str, str]:
+        """What else decides the numbers, by name, each with a version or digest: of data that is fetched, say.
+
+        Options, files that options name, the source and its imports are known without. A run whose objective depends on
+        something else by now is not gone on with.
+        """
+        return {}
+
     def numbers(self, split: Split) -> int:
         """How many numbers `measure` gives, if the objective `reads` the plan."""
         return 1

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import torch
 
 from searcher import registry
 from searcher.config import RunConfig
+from searcher.dependencies import dependencies_of
+from searcher.environment import environment
 from searcher.errors import UsageError
 from searcher.fingerprint import digest_of
+from searcher.groups import Group
+from searcher.identity import environment_changes, identity_change, unrecorded
 from searcher.journal import RUN_FILE, read_json, write_json
-from searcher.measurement import layout_to_json
+from searcher.measurement import layout_to_json, on_windows
 from searcher.notation import parse_recipe, parse_seconds
-from searcher.objective import HEALED
+from searcher.objective import HEALED, Split
+from searcher.places import absolute, by_name
 from searcher.preparation import Prepared
 from searcher.versions import versions
 
@@ -26,12 +32,16 @@ FORMAT = 1
 
 
 def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
-    """Everything that must be the same for two runs to be the same run."""
-    fingerprints = {
+    """Everything that must be the same for two runs to be the same run, as plain JSON values.
+
+    Files count by what they hold, wherever they are.
+    """
+    sources = [registry.source_fingerprint("objective", name) for name, _ in config.recipes.values()]
+    fingerprints: dict[str, Any] = {
         "model_fingerprint": prepared.model.fingerprint,
         "text_fingerprint": prepared.text.fingerprint,
         "inputs_fingerprint": _inputs_fingerprint(prepared),
-        "objective_sources": [registry.source_fingerprint("objective", name) for name, _ in config.recipes.values()],
+        "objective_sources": sources,
         "strategy_source": registry.source_fingerprint("strategy", config.strategy),
     }
     searched = config.of_kind("search")
@@ -39,19 +49,58 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         del searched["heal_top"]
     else:
         fingerprints["healing_source"] = registry.source_fingerprint("healing", parse_recipe(config.heal)[0])
-    return prepared.resolved | searched | fingerprints
+    beside = {"extra_fingerprint": _extra_fingerprint(prepared), **_reads(config, prepared)}
+    known = {name: value for name, value in beside.items() if value}  # most runs have none of it
+    identity: dict[str, Any] = json.loads(json.dumps(by_name(prepared.resolved | searched) | fingerprints | known))
+    return identity
+
+
+def _reads(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """What the plug-ins of the run read and import."""
+    objectives = {
+        label: dependencies_of("objective", name, options) | dict(prepared.objectives[label].depends_on())
+        for label, (name, options) in config.recipes.items()
+    }
+    healing = {} if config.heal is None else dependencies_of("healing", *parse_recipe(config.heal))
+    return {
+        "objective_reads": {label: found for label, found in objectives.items() if found},
+        "strategy_reads": dependencies_of("strategy", config.strategy, config.strategy_args),
+        "healing_reads": healing,
+    }
 
 
 def _inputs_fingerprint(prepared: Prepared) -> str:
     """Of every token that is measured on, in the order and groups it is run."""
     digest = hashlib.sha256()
-    for split, groups in sorted(prepared.crew.groups.items()):
-        if split == "screen" or split in HEALED:  # the windows of other splits once more
-            continue
-        for group in groups:
-            digest.update(f"{split}/{group.layout}".encode())
-            digest.update(group.ids.cpu().numpy().tobytes() + group.scored.cpu().numpy().tobytes())
+    for split, group in _measured_on(prepared):
+        digest.update(f"{split}/{group.layout}".encode())
+        digest.update(group.ids.cpu().numpy().tobytes() + group.scored.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _extra_fingerprint(prepared: Prepared) -> str | None:
+    """Of what objectives have put beside their tokens, such as right answers; None if there is nothing.
+
+    Where no objective reads the windows, they are here: they show that the tokenizer is the same.
+    """
+    measured = list(_measured_on(prepared))
+    extras = [
+        (f"{split}/{group.layout.name}/{name}/{tensor.dtype}/{tuple(tensor.shape)}", tensor)
+        for split, group in measured
+        for name, tensor in sorted(group.extra.items())
+    ]
+    if not any(on_windows(group.layout.name) for _, group in measured):
+        extras += [(f"{split}/{tuple(ids.shape)}", ids) for split, ids in sorted(prepared.windows.items())]
+    digest = hashlib.sha256()
+    for place, tensor in extras:
+        digest.update(place.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest() if extras else None
+
+
+def _measured_on(prepared: Prepared) -> Iterator[tuple[Split, Group]]:
+    for split, groups in sorted(prepared.crew.groups.items()):
+        if split != "screen" and split not in HEALED:  # those have the windows of other splits once more
+            yield from ((split, group) for group in groups)
 
 
 def default_name(config: RunConfig, identity: dict[str, Any]) -> str:
@@ -61,27 +110,14 @@ def default_name(config: RunConfig, identity: dict[str, Any]) -> str:
     return re.sub(r"[^\w.-]", "", f"{strategy}-{config.granularity}-{config.budget.replace('%', 'pct')}-{digest}")
 
 
-def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: dict[str, Any]) -> dict[str, Any]:
-    """Write a new `run.json`, or check the one there against this configuration and take over its grown limits.
-
-    Raises:
-        UsageError: the folder holds a run of another configuration, or one with higher limits.
-    """
-    path = folder / RUN_FILE
-    limits = config.of_kind("limit")
-    kept: dict[str, Any] = {}
-    if path.exists():
-        before = read_json(path)
-        _check_identity(folder, before, identity)
-        _check_limits(folder, before, limits)
-        kept = {name: before[name] for name in ("statistics",) if name in before}
-        if before["limits"] == limits and "outcome" in before:  # stays finished, whatever happens now
-            kept["outcome"] = before["outcome"]
-    record: dict[str, Any] = {
+def make_record(config: RunConfig, prepared: Prepared, identity: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` holds of a run that begins."""
+    return {
         "format": FORMAT,
-        "config": config.model_dump(mode="json"),
+        "config": absolute(config).model_dump(mode="json"),
         "identity": identity,
-        "limits": limits,
+        "environment": environment(prepared.model.device),
+        "limits": config.of_kind("limit"),
         "model": prepared.model.name,
         "text": prepared.text.name,
         "num_blocks": prepared.model.num_blocks,
@@ -91,22 +127,57 @@ def open_record(folder: Path, config: RunConfig, prepared: Prepared, identity: d
         "layout": layout_to_json(prepared.crew.layout),
         "versions": versions(),
         "hardware": _hardware(prepared),
-        **kept,
     }
+
+
+def open_record(folder: Path, record: dict[str, Any]) -> list[str]:
+    """Write a new `run.json`, or check the one there against this record and take over its grown limits.
+
+    Args:
+        folder: of the run.
+        record: from :func:`make_record`; is given what is kept of the one there.
+
+    Returns:
+        Why the run, which is finished, can be shown but not gone on with; nothing if it can.
+
+    Raises:
+        UsageError: the folder holds a run of another configuration, or one with higher limits, or one that is not
+            finished and was begun with other versions or on another processor.
+    """
+    path = folder / RUN_FILE
+    if path.exists():
+        before = read_json(path)
+        _check_identity(folder, before, record["identity"])
+        _check_limits(folder, before, record["limits"])
+        finished = before["limits"] == record["limits"] and "outcome" in before
+        if reasons := _reasons_to_stop(before, record):
+            if finished:
+                return reasons
+            raise UsageError(
+                f"{folder} cannot be gone on with: {'; '.join(reasons)}",
+                "Its numbers and new ones would not be the same: use another --name, or go on as it was begun",
+            )
+        kept = ("statistics", "outcome") if finished else ("statistics",)  # stays finished, whatever happens now
+        record |= {name: before[name] for name in kept if name in before}
     write_json(path, record)
-    return record
+    return []
 
 
 def _check_identity(folder: Path, before: dict[str, Any], identity: dict[str, Any]) -> None:
     if before.get("format") != FORMAT:
         raise UsageError(f"{folder} was written in format {before.get('format')}, not {FORMAT}", "Use another --name")
-    for field in dict.fromkeys([*identity, *before["identity"]]):  # fingerprints, which follow from the rest, come last
-        old, new = before["identity"].get(field), json.loads(json.dumps(identity.get(field)))
-        if old != new:
-            raise UsageError(
-                f"{folder} holds a run of another configuration: {field} was {_short(old)}, now {_short(new)}",
-                "Use another --name, or the old value to resume that run",
-            )
+    if change := identity_change({**before, "identity": by_name(before["identity"])}, identity):
+        raise UsageError(
+            f"{folder} holds a run of another configuration: {change}",
+            "Use another --name, or the old value to resume that run",
+        )
+
+
+def _reasons_to_stop(before: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """Why nothing more may be measured in the folder of a run that is otherwise the same."""
+    if missing := unrecorded(before, record["identity"]):
+        return [f"an older version of searcher has not kept its {', '.join(missing)}"]
+    return environment_changes(before, record["environment"])
 
 
 def _check_limits(folder: Path, before: dict[str, Any], limits: dict[str, Any]) -> None:
@@ -118,11 +189,6 @@ def _check_limits(folder: Path, before: dict[str, Any], limits: dict[str, Any]) 
                 f"{folder} was run with {field} {'unlimited' if old is None else old}, now {new}",
                 "A limit may grow when a run is resumed, not shrink; use another --name",
             )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _hardware(prepared: Prepared) -> dict[str, Any]:

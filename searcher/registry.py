@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -67,6 +68,9 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
 }
 
+_LOADING = threading.RLock()
+"""Held while a file of the user's is run: evaluators of several threads ask for it."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -89,14 +93,7 @@ def find(kind: Kind, name: str) -> type:
     Raises:
         UsageError: no such name, module, file or class, or it is of another kind.
     """
-    known = names(kind)
-    if name not in known and ":" not in name:
-        raise UsageError(
-            f"Unknown {kind} '{name}'",
-            f"{did_you_mean(name, known)}"
-            f"Available: {', '.join(known)}; or a path/to/file.py:Class or package.module:Class of your own",
-        )
-    place, _, attribute = known.get(name, name).rpartition(":")
+    place, attribute = _place(kind, name)
     found = getattr(_module(kind, name, place), attribute, None)
     contract = CONTRACT[kind]
     if not (inspect.isclass(found) and issubclass(found, contract)) or inspect.isabstract(found):
@@ -105,6 +102,29 @@ def find(kind: Kind, name: str) -> type:
             f"Write it as place:Class, derived from {contract.__module__}.{contract.__name__}, no method missing",
         )
     return found
+
+
+def _place(kind: Kind, name: str) -> tuple[str, str]:
+    """Where a plug-in comes from, a module or a file, and the name of its class."""
+    known = names(kind)
+    if name not in known and ":" not in name:
+        raise UsageError(
+            f"Unknown {kind} '{name}'",
+            f"{did_you_mean(name, known)}"
+            f"Available: {', '.join(known)}; or a path/to/file.py:Class or package.module:Class of your own",
+        )
+    place, _, attribute = known.get(name, name).rpartition(":")
+    return place, attribute
+
+
+def source_of(kind: Kind, name: str) -> tuple[Path | None, str]:
+    """The file that a plug-in of this name comes from, None if it is in none, and the module that it is imported as.
+
+    The second is empty for one that is loaded by its path.
+    """
+    place, _ = _place(kind, name)
+    file = getattr(_module(kind, name, place), "__file__", None)
+    return None if file is None else Path(file), "" if place.endswith(".py") else place
 
 
 def source_fingerprint(kind: Kind, name: str) -> str | None:
@@ -130,15 +150,28 @@ def _module(kind: Kind, name: str, place: str) -> ModuleType:
 
 
 def _from_file(path: Path) -> ModuleType:
+    """The module of a file, which is run once for as long as its content stays as it is."""
     if not path.is_file():
         raise FileNotFoundError(path)
-    spec = importlib.util.spec_from_file_location(f"searcher_plugin_{path.stem}", path)
+    path = path.resolve()
+    content = hashlib.sha256(f"{path}\0".encode() + path.read_bytes()).hexdigest()
+    name = f"searcher_plugin_{path.stem}_{content[:16]}"
+    with _LOADING:
+        if name not in sys.modules:
+            _load(name, path)
+        return sys.modules[name]
+
+
+def _load(name: str, path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def options(cls: type) -> tuple[Option, ...]:

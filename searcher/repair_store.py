@@ -8,8 +8,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from searcher import registry
 from searcher.architecture import Architecture
+from searcher.dependencies import dependencies_of
+from searcher.environment import environment
 from searcher.errors import UsageError
 from searcher.fingerprint import digest_of
 from searcher.heal_text import HealText
@@ -22,7 +23,6 @@ from searcher.plan import Action, PrunePlan
 from searcher.repair import LowRank, Place, Repair, StandIn
 from searcher.standins import build, describe
 from searcher.text import Text
-from searcher.versions import versions
 
 FOLDER = "healed"
 """Where repairs are kept, in the folder of runs."""
@@ -52,8 +52,8 @@ class RepairStore:
             "heal_windows": windows.rows,
             "window_tokens": windows.fit.shape[1],
             "recipe": windows.recipe,
-            "source": registry.source_fingerprint("healing", parse_recipe(windows.recipe)[0]),
-            "versions": versions(),
+            "reads": dependencies_of("healing", *parse_recipe(windows.recipe)),
+            "environment": environment(model.device),
         }
 
     def find(self, plan: PrunePlan) -> Healed | None:

@@ -25,7 +25,7 @@ from searcher.plan import PrunePlan, Unit
 from searcher.preparation import Prepared, make_objectives, prepare
 from searcher.progress import Progress
 from searcher.racing import FIRST_LOOK, looks
-from searcher.record import default_name, make_identity, open_record
+from searcher.record import default_name, make_identity, make_record, open_record
 from searcher.search_loop import Recorder, SearchLoop
 from searcher.search_space import find_start, open_space
 from searcher.selection import front_plans, ranked_plans
@@ -73,8 +73,11 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
     with Journal(folder) as journal, contextlib.closing(prepared.crew), contextlib.ExitStack() as mirrors:
+        record = make_record(config, prepared, identity)
+        if reasons := open_record(folder, record):
+            progress.say(f"{folder} is shown as it was measured; nothing can be added: {'; '.join(reasons)}")
+            return folder
         recorder = Recorder.resume(prepared.crew, journal, progress.measured)
-        record = open_record(folder, config, prepared, identity)
         shared = find_shared(folder, record)
         progress.opened(folder, prepared.resolved, shared.runs)
         _measure_dense(recorder)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from searcher.config import RunConfig
 from searcher.errors import UsageError
+from searcher.identity import measurement_identity
 from searcher.journal import RUN_FILE, read_evaluations, read_json
 from searcher.measurement import Layout, Measurement, Measurements, rows_wanted
 from searcher.objective import Split
@@ -69,12 +69,12 @@ def find_shared(folder: Path, record: dict[str, Any]) -> Shared:
         folder: of this run.
         record: what its `run.json` holds.
     """
-    shared, own = Shared(), _measurement_identity(record)
+    shared, own = Shared(), measurement_identity(record)
     for path in sorted(folder.parent.glob(f"*/{RUN_FILE}")):
         if path.parent == folder:
             continue
         try:
-            if _measurement_identity(read_json(path)) != own:
+            if measurement_identity(read_json(path)) != own:
                 continue
             lines = list(read_evaluations(path.parent))
         except (UsageError, LookupError):
@@ -83,15 +83,3 @@ def find_shared(folder: Path, record: dict[str, Any]) -> Shared:
             shared.add(path.parent.name, line)
         shared.runs += (path.parent.name,)
     return shared
-
-
-def _measurement_identity(record: dict[str, Any]) -> dict[str, Any]:
-    """Everything that a value depends on."""
-    kinds = RunConfig.kinds()
-    identity = {
-        name: value
-        for name, value in record["identity"].items()
-        if kinds.get(name, "measurement") == "measurement" and name != "strategy_source"
-    }
-    versions = {name: record["versions"][name] for name in ("searcher", "torch", "transformers")}
-    return {"format": record["format"], "processor": record["hardware"]["name"]} | versions | identity

@@ -351,7 +351,7 @@ def test_an_objective_whose_source_changed_is_another_one(searcher_command, tmp_
     (tmp_path / "mine.py").write_text(source.replace("z[:-1].argmax", "z[:-1].argmin"))
     done = searcher_command("run", *arguments)
     assert done.code == 2
-    assert "runs/a holds a run of another configuration: objective_sources was" in done.err
+    assert "another configuration: objective 'mine.py:TopOne': mine.py has changed since" in done.err
 
 
 def test_a_plan_that_breaks_the_model_is_a_result_and_written_as_valid_json(searcher_command, tmp_path):
@@ -610,11 +610,11 @@ def test_changed_text_or_weights_make_another_run(searcher_command, tiny, tmp_pa
     other = write_text(tmp_path / "text.jsonl", documents=61)
     done = searcher_command("run", "--budget", "2", "--name", "a", "--data", other)
     assert done.code == 2
-    assert "another configuration: data was" in done.err
+    assert "another configuration: text_fingerprint was" in done.err
     save_tiny_checkpoint(tmp_path / "model", num_blocks=5)
     done = searcher_command("run", "--budget", "2", "--name", "a", "--model", tmp_path / "model")
     assert done.code == 2
-    assert "another configuration: model was" in done.err
+    assert "another configuration: model_fingerprint was" in done.err
     # the same paths, with other contents
     at = ["--data", tmp_path / "text.jsonl", "--model", tmp_path / "model", "--budget", "2", "--name", "b"]
     assert searcher_command("run", *at).code == 0
@@ -670,7 +670,7 @@ def test_a_changed_strategy_of_the_users_own_is_another_run(searcher_command, tm
     (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "\n# another version\n")
     done = searcher_command(*arguments)
     assert done.code == 2
-    assert "another configuration: strategy_source was" in done.err
+    assert "another configuration: the strategy: mine.py has changed since" in done.err
 
 
 def test_an_impossible_budget_leaves_no_folder_behind(searcher_command, tmp_path):
