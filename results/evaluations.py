@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.output import whole
 from results.run import Run
 from searcher.errors import UsageError
+from searcher.files import whole
 from searcher.measurement import to_plain_json
 from searcher.plan import Part, PrunePlan
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from results.output import whole
 from results.run import Run
 from searcher.errors import UsageError
+from searcher.files import whole
 from searcher.plan import Part, PrunePlan
 
 

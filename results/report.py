@@ -15,12 +15,12 @@ from results.comparable import common_objectives
 from results.comparison import Comparison, Entry, alike, show_gap
 from results.comparison import Section as ComparedSection
 from results.labels import run_labels, setting, windows
-from results.output import whole
 from results.pictures.collection import check_objective, describe, make_pictures, to_svg, write_pictures
 from results.run import Evaluation, Run
 from results.table import footnotes, plan_cells, plan_columns, shown_plans
 from searcher.config import RunConfig
 from searcher.errors import UsageError
+from searcher.files import whole
 from searcher.plan import PrunePlan
 
 TEMPLATE = "report.html.jinja"

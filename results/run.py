@@ -11,6 +11,7 @@ from searcher import registry
 from searcher.amounts import Amounts
 from searcher.config import RunConfig, make_config
 from searcher.errors import UsageError
+from searcher.files import whole
 from searcher.journal import RUN_FILE, read_evaluations, read_json
 from searcher.measurement import Measurements, layout_from_json
 from searcher.objective import Objective, Split
@@ -193,7 +194,7 @@ class Run:
         """Write `front.csv` into the run folder: a row per plan of the front, the dense model first."""
         path = self.folder / "front.csv"
         columns = [f"{kind}_{name}" for name in self.objectives for kind in ("search", "report", "low", "high")]
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["size", "plan", *columns])
             for e in (self.dense, *self.front()):

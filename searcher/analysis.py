@@ -17,6 +17,7 @@ from searcher.anatomy.losses import Losses
 from searcher.config import MeasurementConfig
 from searcher.cost import Cost
 from searcher.errors import UsageError
+from searcher.files import replacing
 from searcher.fingerprint import digest_of
 from searcher.journal import Journal, read_json, write_json
 from searcher.measurement import Measurement, Measurements
@@ -133,7 +134,8 @@ def _measure(bench: Bench, part: str, folder: Path, record: dict[str, Any], prog
     started, cost = time.monotonic(), COSTS[part](bench)
     with progress.part(part) as done:
         result = MEASURES[part](bench, done)
-    np.savez(folder / f"{part}.npz", **result.arrays())  # type: ignore[arg-type]
+    with replacing(folder / f"{part}.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, **result.arrays())  # type: ignore[arg-type]
     work = {"layer_forwards": cost.layer_forwards, "heads": cost.heads, "seconds": time.monotonic() - started}
     record["cost"][part] = work
     record["parts"] = [one for one in PARTS if one in record["cost"]]
@@ -156,10 +158,8 @@ def _replacement(bench: Bench, done: Done) -> Result:
     places = [place for place in range(replay.num_blocks) if place not in rows]
     for place, row in replacement.measure_rows(replay, bench.ids, misfits, places, done):
         rows[place] = row
-        partial = folder / f"{place}.partial"
-        with partial.open("wb") as file:
+        with replacing(folder / f"{place}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, row)
-        partial.replace(folder / f"{place}.npy")
     return replacement.assemble(rows, misfits)
 
 

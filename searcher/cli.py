@@ -14,6 +14,7 @@ import typer
 import searcher
 from searcher.config import MeasurementConfig, RunConfig, read_config_file
 from searcher.errors import UsageError
+from searcher.files import FULL, is_stdout
 from searcher.flags import combined, takes
 from searcher.form import Form
 from searcher.help_text import Command, Commands
@@ -318,7 +319,8 @@ def report(
     Example: searcher report runs/greedy runs/shapley -o report.html --axes kv-cache,perplexity
     """
     for path in searcher.report(runs, output, objective=objective, axes=axes, pictures=pictures):
-        sys.stdout.write(f"{path}\n")
+        if not is_stdout(path):
+            sys.stdout.write(f"{path}\n")
 
 
 @command("list")
@@ -374,8 +376,9 @@ def main() -> NoReturn:
         code = _complain(f"Error: {error.message}", error.hint, 2)
     except typer.TyperException as error:  # an unknown option, or a value that is none of the choices
         code = _complain(f"Error: {error.format_message()}", "See what there is with --help", 2)
-    except OSError as error:  # the disk is full, say
-        code = _complain(f"Error: {error}", kept, 1)
+    except OSError as error:
+        full = f"The disk is full: make room. {kept}"
+        code = _complain(f"Error: {error}", full if error.errno in FULL else kept, 1)
     sys.exit(code)
 
 

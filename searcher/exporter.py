@@ -143,7 +143,7 @@ def _heal(
         healer = Healer(windows, replay, measure_prices(replay, windows.fit.shape[1]))
         healer.watched_by(progress.healing)
         healed = healer.healed(plan)
-        store.keep(plan, healed)
+        store.keep(plan, healed, progress.warn)
     if healed.failure:
         raise UsageError(f"{heal} cannot heal {plan}: {healed.failure}", "Choose another healing")
     if not healed.repair:

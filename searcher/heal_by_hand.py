@@ -138,7 +138,7 @@ def _heal(
     def keep(one: PrunePlan) -> None:
         """As soon as it is healed: what comes after may be interrupted."""
         if store.find(one) is None:
-            store.keep(one, healer.healed(one))
+            store.keep(one, healer.healed(one), progress.warn)
 
     rows = _measure(crew, "healed-report", plan, progress, keep)
     found = {one: healer.healed(one) for one in (plan, DENSE)}

@@ -10,6 +10,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from searcher.errors import UsageError
+from searcher.files import hint_of, replacing
 from searcher.measurement import Measurement, to_plain_json
 
 RUN_FILE = "run.json"
@@ -58,14 +59,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object so that the file is at every moment either the old one or the new one, whole."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(to_plain_json(content), file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a JSON object so that the file is at every moment either the old one or the new one, whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = json.dumps(to_plain_json(content), indent=2, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 class Journal:
@@ -93,7 +94,7 @@ class Journal:
             ) from error
         except OSError as error:
             raise UsageError(
-                f"{self.folder} cannot be written ({error.strerror})", "Choose another --runs-dir"
+                f"{self.folder} cannot be written ({error.strerror})", hint_of(error, "Choose another --runs-dir")
             ) from error
         path = self.folder / EVALUATIONS_FILE
         _drop_torn_line(path)
@@ -112,8 +113,13 @@ class Journal:
         """
         assert self._file is not None, "use the journal in a with statement"
         lines = (json.dumps(measurement.to_json(), allow_nan=False).encode() + b"\n" for measurement in measurements)
-        self._file.write(b"".join(lines))
-        os.fsync(self._file.fileno())
+        left = memoryview(b"".join(lines))
+        try:
+            while left:  # a disk that is nearly full takes a part without a word, and tells when it is given the rest
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._file.name) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -189,7 +189,8 @@ class Mirror(contextlib.AbstractContextManager["Mirror"]):
     def __init__(self, storage: RDBStorage, run: Mirrored, warn: Say, say: Say) -> None:
         self._run, self._warn, self._say = run, warn, say
         self._shown = without_password(storage.url)
-        self._given_up = False
+        self.gone = ""
+        """Why the database was given up, if it was."""
         self._writes: deque[Future[None]] = deque()
         try:
             self._study = _open_study(storage, run)
@@ -220,20 +221,20 @@ class Mirror(contextlib.AbstractContextManager["Mirror"]):
         self._study.add_trial(self._run.trial(plan))
 
     def _try(self, write: Callable[[], None]) -> None:
-        if self._given_up:
+        if self.gone:
             return
         try:
             write()
         except LOST as error:
-            self._given_up = True
+            self.gone = _reason(error)
             self._warn(
-                f"The database {self._shown} has gone ({_reason(error)}); the run goes on without it. Complete the "
+                f"The database {self._shown} has gone ({self.gone}); the run goes on without it. Complete the "
                 f"study afterwards: searcher convert RUN --optuna URL"
             )
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
         """Write what is still waiting, and what the run ended with: chosen plans, front, report values."""
-        if (left := sum(not write.done() for write in self._writes)) and not self._given_up:
+        if (left := sum(not write.done() for write in self._writes)) and not self.gone:
             self._say(f"Writing {left} more plans to the Optuna study")
         while self._writes:
             self._writes.popleft().result()
@@ -258,11 +259,13 @@ def mirror_finished(url: str, run: Mirrored, outcome: Mapping[str, Any], say: Sa
     Raises:
         UsageError: the database cannot be reached or written, or the study is of another run.
     """
-    failures: list[str] = []
-    with Mirror(open_database(url), run, failures.append, say) as mirror:
+    with Mirror(open_database(url), run, lambda _: None, say) as mirror:
         mirror.finish(outcome)
-    if failures:
-        raise UsageError(f"The database {without_password(url)} has gone while it was written", "Run this again")
+    if mirror.gone:
+        raise UsageError(
+            f"The database {without_password(url)} has gone while it was written ({mirror.gone})",
+            "Mend that, and run this again: it adds what is missing",
+        )
     return len(run.plans())
 
 

@@ -1,17 +1,19 @@
 """Repairs in a folder, so that a plan that took minutes to heal is healed once."""
 
 import copy
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from searcher.architecture import Architecture
 from searcher.dependencies import dependencies_of
 from searcher.environment import environment
 from searcher.errors import UsageError
+from searcher.files import hint_of, replacing
 from searcher.fingerprint import digest_of
 from searcher.heal_text import HealText
 from searcher.healing.heal import Healed
@@ -60,9 +62,17 @@ class RepairStore:
         """What was kept of this plan; None if nothing was."""
         return load_healed(self._place(plan), self._architecture)
 
-    def keep(self, plan: PrunePlan, healed: Healed) -> None:
-        """Keep a healed plan."""
-        save_healed(self._place(plan), healed, self._identity_of(plan))
+    def keep(self, plan: PrunePlan, healed: Healed, warn: Callable[[str], None]) -> None:
+        """Keep a healed plan; a disk that does not take it is no reason to lose what was healed and is measured."""
+        place = self._place(plan)
+        try:
+            save_healed(place, healed, self._identity_of(plan))
+        except OSError as error:
+            shutil.rmtree(place, ignore_errors=True)
+            warn(
+                f"The repair of {plan} could not be kept in {self._folder} ({error.strerror}), and will be made again "
+                f"when it is wanted again. {hint_of(error, 'Choose another --runs-dir')}"
+            )
 
     def _identity_of(self, plan: PrunePlan) -> dict[str, Any]:
         return {**self._identity, "plan": str(plan)}
@@ -82,7 +92,9 @@ def save_healed(folder: Path, healed: Healed, identity: Mapping[str, Any]) -> No
     for (block, action), stand_in in repair.after.items():
         own = stand_in.module.state_dict()
         tensors |= {f"after/{block}/{int(action)}/{name}": tensor for name, tensor in own.items()}
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    with replacing(folder / TENSORS) as temporary:
+        temporary.write_bytes(content)
     after = [
         {"block": block, "action": int(action), "like": one.like}
         | ({"module": describe(one.module)} if one.like is None else {})

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from searcher.files import replacing
 from study.measure import Findings
 from study.records import CERTIFICATES, ROWS, SEARCHES, WINDOWS, Found
 from study.searches import Search
@@ -59,9 +60,7 @@ def _search(search: Search) -> Found:
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)

@@ -10,8 +10,8 @@ from results.anatomy.analysis import Analysis, Part, read_analysis
 from results.anatomy.section import Section, Table
 from results.anatomy.sections import make_sections
 from results.command import ONE_A_LINE, write_command
-from results.output import whole
 from results.pictures.collection import describe, write_pictures
+from searcher.files import whole
 from searcher.parts import PARTS
 
 TEMPLATE = "page.html.jinja"

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from results.axes import default_axes
 from results.comparable import check_comparable, common_objectives
-from results.output import whole
 from results.pictures.convergence import convergence
 from results.pictures.fronts import pareto_front
 from results.pictures.quality import quality_against_size
@@ -17,6 +16,7 @@ from results.pictures.shapley import shapley_picture
 from results.pictures.strips import removed_units
 from results.run import Run
 from searcher.errors import UsageError, did_you_mean
+from searcher.files import hint_of, whole
 
 DOTS_PER_INCH = 160
 """Of PNG files, and of what is drawn as an image in an SVG."""
@@ -86,7 +86,7 @@ def write_pictures(pictures: Mapping[str, Figure], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"{folder} cannot be made ({error.strerror})", "Name another folder for the pictures"
+            f"{folder} cannot be made ({error.strerror})", hint_of(error, "Name another folder for the pictures")
         ) from error
     written = []
     for name, figure in pictures.items():
