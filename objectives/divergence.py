@@ -1,5 +1,6 @@
 """How far the next-token distributions of a plan are from the dense model's."""
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ class KL(Objective):
     """
 
     unit = "nats/token"
+    within = (0.0, math.inf)
     kind: ClassVar[Divergence] = "kl"
 
     def __init__(self) -> None:
@@ -45,3 +47,4 @@ class JS(KL):
     """
 
     kind = "js"
+    within = (0.0, math.log(2))

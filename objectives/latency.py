@@ -1,5 +1,6 @@
 """How long the pruned model takes, against the dense model in the same process."""
 
+import math
 import threading
 import time
 from typing import Annotated, Any, ClassVar, Literal
@@ -32,6 +33,7 @@ class Latency(Objective):
     """
 
     unit = "of dense"
+    within = (0.0, math.inf)
     reads: ClassVar[Reads] = "plan"
     says_size = True
     repeatable = False

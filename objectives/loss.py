@@ -1,5 +1,7 @@
 """Loss and perplexity on the text windows."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ class Loss(Objective):
     """
 
     unit = "nats/token"
+    within = (0.0, math.inf)
 
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:
         """The mean loss of each window."""
@@ -25,6 +28,7 @@ class Perplexity(Loss):
     """Perplexity of the text windows: exp of the mean loss over all tokens, never a mean of perplexities."""
 
     unit = "perplexity"
+    within = (1.0, math.inf)
 
     def finish(self, mean: float) -> float:
         """Perplexity of a mean loss."""

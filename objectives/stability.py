@@ -22,7 +22,7 @@ class Stability(Objective):
     its tokens after the context, and the verdict is right where the right choice has the lowest.
 
     Perplexities of choices differ by hundreds, and then a single item has all the weight: of 100 items of PIQA on
-    SmolLM2-135M, one has, so that every plan that leaves its verdict scores 1, with an interval of no width. With
+    SmolLM2-135M, one has, so that every plan that leaves its verdict scores 1, with the interval of one item. With
     `scale=loss` std is that of the log-perplexities, in nats (OpenCompass, too, calls these PPL); there, the 100 items
     weigh like 48 equal ones.
 
@@ -70,15 +70,20 @@ class Stability(Objective):
     def items(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """(items,): numbers whose mean is the stability, and whose variance is that of a ratio, linearised.
 
-        From the signed weights of all batches. Weights are divided by the largest, since e^std may be too large.
+        From the signed weights of all batches.
         """
-        with np.errstate(invalid="ignore"):  # NaN stays NaN
-            weights = np.exp(np.abs(rows) - np.abs(rows).max())
+        weights = self.weights(rows)
         unchanged = (rows > 0).astype(np.float64)
         stability = (weights * unchanged).sum() / weights.sum()
         spread = len(rows) * weights * (unchanged - stability) / weights.sum()
         items: NDArray[np.float64] = stability + spread
         return items
+
+    def weights(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(items,): e^std, divided by the largest, since it may be too large."""
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
+            weights: NDArray[np.float64] = np.exp(np.abs(rows) - np.abs(rows).max())
+        return weights
 
 
 def _mean_losses(candidate: Candidate) -> list[NDArray[np.float64]]:

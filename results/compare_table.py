@@ -7,11 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from results.comparison import Comparison, Entry, Section, SizeComparison, alike, show_gap
-from results.intervals import count_clusters
 from results.joint_front import JointFront
 from results.labels import setting, windows
 from results.run import Run
 from results.table import number
+from searcher.clusters import count_clusters
 from searcher.plan import PrunePlan
 
 ROOMY = 120

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from searcher.clusters import PACKED, standard_errors
+from results.shares import are_verdicts, share_interval, with_doubt
+from searcher.clusters import standard_errors
 from searcher.objective import Objective
 
 LEVEL = 0.95
@@ -34,7 +35,10 @@ class Gap:
 
 
 def interval(objective: Objective, rows: NDArray[np.float64], documents: Sequence[int] | None = None) -> Ends:
-    """A Student t interval of the mean over items, carried over to the objective's value.
+    """A Student t interval of the mean over items, carried over to the objective's value; Wilson's for shares.
+
+    It ends where the objective's range does; a share of verdicts has an interval of its own kind, see
+    :func:`results.shares.share_interval`.
 
     Items of one document are not independent: with `documents` the spread is taken between documents. These give
     unequal numbers of windows, so the variance is the bias-reduced one (CR2) and the degrees of freedom are
@@ -55,11 +59,15 @@ def interval(objective: Objective, rows: NDArray[np.float64], documents: Sequenc
         The ends at level 95%, or None twice where they cannot be told (one item, or a plan that breaks the model).
     """
     items = objective.items(rows)
+    if are_verdicts(objective, rows):
+        return share_interval(items, objective.weights(rows), documents, LEVEL) or (None, None)
     half = _half_width(items, documents)
     if half is None:
         return None, None
+    least, largest = _range(objective)
     with np.errstate(over="ignore"):
-        return float(objective.finish(float(items.mean() - half))), float(objective.finish(float(items.mean() + half)))
+        low, high = (float(objective.finish(float(end))) for end in (items.mean() - half, items.mean() + half))
+    return max(low, least), min(high, largest)
 
 
 def gap(
@@ -81,8 +89,11 @@ def gap(
     """
     with np.errstate(invalid="ignore"):  # both plans may break the model
         differences = _items(objective, plan) - _items(objective, other)
-    half = _half_width(differences, documents)
     mean, relative = float(differences.mean()), is_exponential(objective)
+    least, largest = _range(objective)
+    if are_verdicts(objective, plan) and are_verdicts(objective, other):
+        differences, documents = with_doubt(differences, documents)
+    half, middle = _half_width(differences, documents), float(differences.mean())
 
     def shown(difference: float) -> float:
         with np.errstate(over="ignore"):
@@ -90,7 +101,19 @@ def gap(
 
     if half is None:
         return Gap(shown(mean), relative=relative)
-    return Gap(shown(mean), shown(mean - half), shown(mean + half), relative)
+    farthest = np.inf if relative else largest - least
+    low, high = max(shown(middle - half), -farthest), min(shown(middle + half), farthest)
+    return Gap(shown(mean), low, high, relative)
+
+
+def describe_interval(objective: Objective, rows: NDArray[np.float64]) -> str:
+    """What :func:`interval` gives, in words: 95% Student t interval over the windows."""
+    kind = "Wilson" if are_verdicts(objective, rows) else "Student t"
+    return f"{LEVEL:.0%} {kind} interval over the {'windows' if objective.reads == 'windows' else 'items'}"
+
+
+def _range(objective: Objective) -> tuple[float, float]:
+    return (0.0, 1.0) if objective.unit == "share" else objective.within
 
 
 def _items(objective: Objective, rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,11 +125,6 @@ def _items(objective: Objective, rows: NDArray[np.float64]) -> NDArray[np.float6
 def is_exponential(objective: Objective) -> bool:
     """Whether the value is the exp of the mean over items, so that differences of means are ratios of values."""
     return all(np.isclose(objective.finish(mean), np.exp(mean)) for mean in (-1.0, 0.0, 1.5))
-
-
-def count_clusters(documents: Sequence[int]) -> int:
-    """How many documents the windows come from, of which every packed window counts as one."""
-    return len({number for number in documents if number != PACKED}) + sum(number == PACKED for number in documents)
 
 
 def _half_width(items: NDArray[np.float64], documents: Sequence[int] | None) -> float | None:

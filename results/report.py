@@ -158,6 +158,7 @@ def render_report(runs: Sequence[Run], figures: dict[str, Figure], objective: st
         search_windows=windows(runs[0], "search"),
         report_windows=windows(runs[0], "report"),
         objective=name,
+        interval=runs[0].interval_in_words(name),
         sections=[_section(run, label, name) for run, label in zip(runs, run_labels(runs), strict=True)],
         verdicts=[] if compared is None else list(map(_verdicts, compared.sections)),
         notes=() if compared is None else compared.notes,

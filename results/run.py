@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.intervals import interval
+from results.intervals import describe_interval, interval
 from searcher import registry
 from searcher.amounts import Amounts
 from searcher.config import RunConfig, make_config
@@ -110,6 +110,10 @@ class Run:
         """The document that each number of an objective comes from, if it reads the windows; None if each is alone."""
         known: list[int] | None = self.record.get("documents", {}).get(split)
         return known if self.objectives[name].reads == "windows" else None
+
+    def interval_in_words(self, name: str) -> str:
+        """What kind of interval the values of an objective on the report split have."""
+        return describe_interval(self.objectives[name], self.measurements.rows("report", PrunePlan(), name))
 
     def evaluation(self, plan: PrunePlan) -> Evaluation:
         """What was measured for a plan on both splits, and after healing."""

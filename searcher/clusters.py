@@ -41,6 +41,11 @@ def standard_errors(
     return np.where(finite, errors, np.nan), _degrees_of_freedom(shares)
 
 
+def count_clusters(documents: Sequence[int]) -> int:
+    """How many documents the windows come from, of which every packed window counts as one."""
+    return len({number for number in documents if number != PACKED}) + sum(number == PACKED for number in documents)
+
+
 def _numbered(documents: Sequence[int]) -> NDArray[np.int64]:
     """The cluster of each window, from 0 on."""
     keys = [("window", i) if number == PACKED else ("document", number) for i, number in enumerate(documents)]

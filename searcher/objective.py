@@ -14,6 +14,7 @@ Evaluators work in parallel, each with a copy of the objective that was made bef
 processes are made anew from the options. So `measure` may rely on the options and on `prepare`, and on nothing else.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -152,13 +153,15 @@ class Objective(ABC):
     """
 
     unit: ClassVar[str]
-    """What the value is counted in, for tables."""
+    """What the value is counted in, for tables; a `share` is from 0 to 1."""
     lower_is_better: ClassVar[bool] = True
     reads: ClassVar[Reads] = "windows"
     """`windows`: the run's text windows, a row each. `inputs`: own token batches. `plan`: nothing is replayed; what is
     measured follows from the plan, or from running `candidate.model()`, which is not metered."""
     says_size: ClassVar[bool] = False
     """Whether the value says how much of the model is left, so that the number of removed units need not."""
+    within: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    """The least and the largest value there can be: no interval goes beyond."""
     repeatable: ClassVar[bool] = True
     """Whether measuring again gives the same number; times do not."""
 
@@ -197,6 +200,10 @@ class Objective(ABC):
     def items(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 (items,): one number per independent item from the rows of all batches; a row is an item."""
         return rows
+
+    def weights(self, rows: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """float64 (items,): how much each item counts, for a share of verdicts that do not count alike; else None."""
+        return None
 
     def finish(self, mean: float) -> float:
         """The value from the mean over items; must be increasing, so that it can be applied to interval ends."""

@@ -213,9 +213,13 @@ class ObjectiveContract:
         assert objective.unit
 
     def test_gives_finite_values(self) -> None:
-        """For plans that leave a working model; the evaluator checks for one number a row."""
+        """For plans that leave a working model, and in the range said; the evaluator checks for one number a row."""
         objective, rows = self.measured(tiny_llama(), self.plans)
-        assert all(np.isfinite(objective.value(np.array(numbers))) for numbers in rows.values())
+        least, largest = (0.0, 1.0) if objective.unit == "share" else objective.within
+        for plan, numbers in rows.items():
+            value = objective.value(np.array(numbers))
+            assert np.isfinite(value), (plan, value)
+            assert least - 1e-6 <= value <= largest + 1e-6, (plan, value, least, largest)
 
     def test_a_plan_does_not_depend_on_the_others(self) -> None:
         """The same numbers alone, in a batch and in another order."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from results.intervals import count_clusters
 from results.labels import units
+from searcher.clusters import count_clusters
 from searcher.errors import UsageError, first_line
 from searcher.journal import read_json
 from searcher.parts import PARTS

@@ -81,8 +81,8 @@ def _caption(runs: Sequence[Run], name: str) -> list[str]:
     lines = [
         f"{setting(runs[0])}. Each point is the plan of that size that the run chose on search windows, measured on "
         f"{windows(runs[0], 'report')}.",
-        "Bars and the grey band: 95% Student t interval over the windows, each plan by itself. Plans are measured on "
-        "the same windows, so that they may differ clearly although their bars overlap.",
+        f"Bars and the grey band: {runs[0].interval_in_words(name)}, each plan by itself. All plans are measured on "
+        "the same, so that they may differ clearly although their bars overlap.",
     ]
     if broken:
         lines.append(f"Not drawn: {broken} of {len(reports)} plans, which break the model.")
