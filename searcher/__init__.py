@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searcher.errors import UsageError
+from searcher.options import check_options
 from searcher.own_packages import check_own_packages
 from searcher.plan import Budget, Granularity, PrunePlan, Unit
 
@@ -184,7 +185,7 @@ def heal(
         heal: the healings, such as `"lora:steps=200"`; by default that of the run, or `lora`.
         runs_dir: where repairs are kept; by default beside the run, or in `runs`.
         quiet: show no progress on stderr.
-        options: the measurement options of :func:`run`.
+        options: the measurement options of :func:`run`, but for those of search windows and of workers.
 
     Returns:
         Values before and after each healing, and of the dense model healed the same way.
@@ -197,6 +198,7 @@ def heal(
     from searcher.heal_by_hand import heal_plan_by_hand
     from searcher.progress import Progress
 
+    check_options("heal", options)
     removed, options, beside = _planned(run, plan, size, options)
     recipes = [heal] if isinstance(heal, str) else list(heal)
     recipes = recipes or [options.get("heal") or "lora"]
@@ -245,6 +247,7 @@ def export(
     from searcher.form import Form
     from searcher.progress import Progress
 
+    check_options("export", options)
     check_target(Path(folder), force)  # before a long healing
     if form is not None and form not in tuple(Form):
         raise UsageError(f"Form '{form}' is not known", f"Choose {', '.join(Form)}")
@@ -288,11 +291,10 @@ def analyze(
     from searcher.analysis import Wanted
     from searcher.analysis import analyze as measure
     from searcher.config import MeasurementConfig, make_config
-    from searcher.parts import NOT_TAKEN, PARTS
+    from searcher.parts import PARTS
     from searcher.progress import Progress
 
-    for option in set(NOT_TAKEN) & set(options):
-        raise UsageError(f"An analysis has no option '{option}'", "Leave it out")
+    check_options("analyze", options)
     wanted = Wanted(Granularity(granularity), tuple(parts or PARTS[:-1]), budget, index)
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
@@ -329,6 +331,7 @@ def best_model(
     from searcher.exporter import pruned_model
     from searcher.progress import Progress
 
+    check_options("best_model", options)
     with Progress(quiet) as progress:
         opened, _ = _opened_plan(run, plan, size, heal, runs_dir, options, progress)
         return pruned_model(opened)

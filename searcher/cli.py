@@ -18,8 +18,9 @@ from searcher.files import FULL, is_stdout
 from searcher.flags import combined, takes
 from searcher.form import Form
 from searcher.help_text import Command, Commands
+from searcher.options import NOT_TAKEN
 from searcher.own_packages import check_own_packages
-from searcher.parts import NOT_TAKEN, PARTS
+from searcher.parts import PARTS
 from searcher.plan import Granularity
 
 app = typer.Typer(
@@ -91,7 +92,7 @@ def evaluate(
 
 
 @command()
-@takes(MeasurementConfig, without=("heal", "workers", "ray_address"))
+@takes(MeasurementConfig, without=("heal", *NOT_TAKEN["heal"]))
 def heal(
     options: dict[str, Any],
     run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, whose chosen plan is healed.")] = None,
@@ -129,20 +130,7 @@ def heal(
 
 
 @command()
-@takes(
-    MeasurementConfig,
-    without=(
-        "heal",
-        "objective",
-        "objective_args",
-        "windows",
-        "report_windows",
-        "data_seed",
-        "workers",
-        "ray_address",
-        "memory",
-    ),
-)
+@takes(MeasurementConfig, without=("heal", *NOT_TAKEN["export"]))
 def export(
     options: dict[str, Any],
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new checkpoint.")],
@@ -197,7 +185,7 @@ def export(
 
 
 @command()
-@takes(MeasurementConfig, without=NOT_TAKEN)
+@takes(MeasurementConfig, without=NOT_TAKEN["analyze"])
 def analyze(
     options: dict[str, Any],
     part: Annotated[

@@ -12,6 +12,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 import pytest
 from tiny_checkpoint import command, save_tiny_checkpoint, write_text
 
+from searcher.options import NOT_TAKEN
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
@@ -30,7 +32,7 @@ def searcher_command(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(name, *arguments, defaults=True):
-        given = command(tiny) if defaults else []
+        given = command(tiny, NOT_TAKEN.get(name, ())) if defaults else []
         monkeypatch.setattr("sys.argv", ["searcher", name, *given, *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             main()

@@ -135,7 +135,8 @@ def test_the_healing_runs_by_the_command_below_it(searcher_command, tmp_path):
 
 def test_healing_from_python(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    options = {"model": str(tiny / "model"), "data": str(tiny / "text.jsonl"), "heal_windows": 12, **OPTIONS}
+    small = {name: value for name, value in OPTIONS.items() if name != "windows"}
+    options = {"model": str(tiny / "model"), "data": str(tiny / "text.jsonl"), "heal_windows": 12, **small}
     real = searcher.heal
     monkeypatch.setattr(searcher, "heal", lambda **given: real(**given, **options))
     exec(block("python", "found.healed", HEALING), {})

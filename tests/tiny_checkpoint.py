@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -34,9 +35,10 @@ def write_text(path: Path, documents: int = 60) -> Path:
     return path
 
 
-def command(folder: Path) -> list[str]:
-    """The options of the command line for the checkpoint and text in this folder."""
-    flags = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+def command(folder: Path, without: Collection[str] = ()) -> list[str]:
+    """The options of the command line for the checkpoint and text in this folder, but for some."""
+    given = {name: value for name, value in OPTIONS.items() if name not in without}
+    flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     return ["--model", str(folder / "model"), "--data", str(folder / "text.jsonl"), *flags]
 
 
