@@ -8,6 +8,8 @@ import yaml
 from results.run import Run
 from searcher.errors import UsageError
 from searcher.files import whole
+from searcher.fingerprint import fingerprint_folder
+from searcher.identity import origin_of
 from searcher.plan import Part, PrunePlan
 
 
@@ -70,4 +72,7 @@ def _checkpoint(run: Run) -> str:
             f"mergekit reads checkpoints in the format of Hugging Face, and the run measured {run.record['model']}",
             "Name the original checkpoint with --model-name, such as HuggingFaceTB/SmolLM2-135M-Instruct",
         )
+    if Path(model).is_dir():
+        origin = origin_of(run.folder, run.record, run.best.plan, other_text=False)
+        origin.check_model(fingerprint_folder(Path(model)), Path(model).name)
     return f"{model}@{revision}" if revision else model

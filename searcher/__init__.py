@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from searcher.exporter import Exported, Opened
     from searcher.form import Form
     from searcher.heal_by_hand import Healings
+    from searcher.identity import Origin
 
 __all__ = [
     "Budget",
@@ -199,12 +200,12 @@ def heal(
     from searcher.progress import Progress
 
     check_options("heal", options)
-    removed, options, beside = _planned(run, plan, size, options)
+    removed, options, beside, origin = _planned(run, plan, size, options)
     recipes = [heal] if isinstance(heal, str) else list(heal)
     recipes = recipes or [options.get("heal") or "lora"]
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
-        return heal_plan_by_hand(config, removed, recipes, Path(runs_dir or beside), progress)
+        return heal_plan_by_hand(config, removed, recipes, Path(runs_dir or beside), progress, origin)
 
 
 def export(
@@ -370,26 +371,29 @@ def _opened_plan(
     from searcher.config import MeasurementConfig, make_config
     from searcher.exporter import open_plan
 
-    removed, options, beside = _planned(run, plan, size, options)
+    removed, options, beside, origin = _planned(run, plan, size, options)
     config = make_config(MeasurementConfig, options)
     recipe = heal or config.heal
-    opened = open_plan(config, removed, recipe, Path(runs_dir or beside), progress)
+    opened = open_plan(config, removed, recipe, Path(runs_dir or beside), progress, origin)
     source = None if run is None else _opened([run])[0]
     return opened, card_of(source, removed, opened.loaded.name, recipe or "", config)
 
 
 def _planned(
     run: "str | Path | Run | None", plan: str | None, size: int | None, options: dict[str, Any]
-) -> tuple[PrunePlan, dict[str, Any], Path]:
-    """The plan of a run or one by hand, the options of measurement, and the folder of runs."""
+) -> "tuple[PrunePlan, dict[str, Any], Path, Origin | None]":
+    """The plan of a run or one by hand, the options of measurement, the folder of runs, and the origin of the plan."""
     if (run is None) == (plan is None):
         raise UsageError("Give a run folder or a plan, one of them", "Such as runs/greedy, or --plan 3-5,9")
     if plan is not None:
         if size is not None:
             raise UsageError("--size chooses among the plans of a run, but a plan was given", "Leave it out")
-        return PrunePlan.parse(plan), options, Path("runs")
+        return PrunePlan.parse(plan), options, Path("runs"), None
     (opened,) = _opened([run])  # type: ignore[list-item]
     from searcher.config import MeasurementConfig
+    from searcher.identity import origin_of
 
     measured = {name: value for name, value in opened.config.model_dump().items() if name in MeasurementConfig.kinds()}
-    return opened.chosen_of(size).plan, measured | options, opened.folder.parent
+    chosen = opened.chosen_of(size).plan
+    origin = origin_of(opened.folder, opened.record, chosen, other_text=options.get("data") is not None)
+    return chosen, measured | options, opened.folder.parent, origin

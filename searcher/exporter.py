@@ -26,6 +26,7 @@ from searcher.errors import UsageError
 from searcher.form import Form
 from searcher.granularity import granularity_of
 from searcher.healer import Healer, make_healing
+from searcher.identity import Origin
 from searcher.model import LoadedModel
 from searcher.notation import plain_recipe
 from searcher.plan import Part, PrunePlan
@@ -104,9 +105,22 @@ class Exported:
 
 
 def open_plan(
-    config: MeasurementConfig, plan: PrunePlan, heal: str | None, runs_dir: Path, progress: Progress
+    config: MeasurementConfig,
+    plan: PrunePlan,
+    heal: str | None,
+    runs_dir: Path,
+    progress: Progress,
+    origin: Origin | None = None,
 ) -> Opened:
     """Load a model and heal the plan, or take what was kept of that.
+
+    Args:
+        config: which model and text.
+        plan: what to remove.
+        heal: how to heal it, if it is to be.
+        runs_dir: the folder of runs, in which repairs are kept.
+        progress: is told how it goes.
+        origin: of the run that the plan is from; its model and text must be these.
 
     Raises:
         UsageError: the model, the plan or the healing does not fit; or healing failed.
@@ -117,11 +131,13 @@ def open_plan(
     progress.say(f"Loading {config.model or 'the default model'}")
     with one_core():
         loaded = load(config)
+        if origin is not None:
+            origin.check_model(loaded.fingerprint, loaded.name)
         plan.check(loaded.num_blocks)
         with torch.inference_mode():
             replay = open_replay(loaded.model, granularity_of([plan]))
             amounts = measure_amounts(replay, probe_of(loaded.model).shape[1])
-            repair = Repair() if heal is None else _heal(config, loaded, replay, plan, heal, runs_dir, progress)
+            repair = Repair() if heal is None else _heal(config, loaded, replay, plan, heal, runs_dir, progress, origin)
     return Opened(loaded, replay, plan, repair, heal or "", amounts)
 
 
@@ -133,8 +149,11 @@ def _heal(
     heal: str,
     runs_dir: Path,
     progress: Progress,
+    origin: Origin | None,
 ) -> Repair:
     text = load_text(config.data)
+    if origin is not None:
+        origin.check_text(text.fingerprint, text.name)
     windows = cut_heal(config, text, loaded, heal)
     store = RepairStore(runs_dir, loaded, text, windows, replay.architecture)
     healed = store.find(plan)

@@ -15,6 +15,7 @@ from searcher.granularity import granularity_of
 from searcher.heal_text import HealText
 from searcher.healer import make_healing
 from searcher.healing.heal import Healed
+from searcher.identity import Origin
 from searcher.measurement import Measurements
 from searcher.notation import parse_bytes, plain_recipe
 from searcher.objective import Objective, Split
@@ -78,7 +79,12 @@ class Healings:
 
 
 def heal_plan_by_hand(
-    config: MeasurementConfig, plan: PrunePlan, recipes: Sequence[str], runs_dir: Path, progress: Progress
+    config: MeasurementConfig,
+    plan: PrunePlan,
+    recipes: Sequence[str],
+    runs_dir: Path,
+    progress: Progress,
+    origin: Origin | None = None,
 ) -> Healings:
     """See `searcher.heal`, which this is.
 
@@ -88,12 +94,16 @@ def heal_plan_by_hand(
         recipes: the healings.
         runs_dir: the folder of runs, in which repairs are kept.
         progress: is told how it goes.
+        origin: of the run that the plan is from; its model and text must be these.
     """
     recipes = tuple(dict.fromkeys(map(plain_recipe, recipes)))
     for recipe in recipes:
         make_healing(recipe)  # a bad one is refused before the model loads
     config = config.model_copy(update={"heal": None, "workers": 0, "ray_address": None})
     prepared = prepare(config, make_objectives(config), granularity_of([plan]), progress.say)
+    if origin is not None:
+        origin.check_model(prepared.model.fingerprint, prepared.model.name)
+        origin.check_text(prepared.text.fingerprint, prepared.text.name)
     plan.check(prepared.model.num_blocks)
     with contextlib.closing(prepared.crew) as crew:
         plain = _measure(crew, "report", plan, progress)

@@ -16,6 +16,7 @@ from typing import Any
 
 from searcher.config import RunConfig
 from searcher.errors import UsageError
+from searcher.plan import PrunePlan
 
 READS = {
     "objective_reads": ("objective", "objective_args"),
@@ -158,8 +159,8 @@ class Origin:
         """
         if fingerprint != self.model_fingerprint:
             raise UsageError(
-                f"{self.folder} is a run of another model: '{name}' has other weights or another config than then",
-                f"Pass --model with the model of the run; or its plan by hand, --plan {self.plan}, for this one",
+                f"{self.folder} is a run of another model: '{name}' now has other weights, or another config",
+                f"Pass the model of that run with --model; or its plan by hand with --plan {self.plan}, for this model",
             )
 
     def check_text(self, fingerprint: str, name: str) -> None:
@@ -171,5 +172,19 @@ class Origin:
         if self.text_fingerprint not in (None, fingerprint):
             raise UsageError(
                 f"{self.folder} is a run on another text: '{name}' has changed since",
-                "Name the text to go on with by --data; it may be the same",
+                f"Pass the text to go on with by --data; or the plan by hand with --plan {self.plan}",
             )
+
+
+def origin_of(folder: Path, record: Mapping[str, Any], plan: PrunePlan, other_text: bool) -> Origin:
+    """What a run was made of.
+
+    Args:
+        folder: of the run.
+        record: what its `run.json` holds.
+        plan: of the run, which is gone on with.
+        other_text: whether a text was asked for, which need not be that of the run.
+    """
+    identity = record["identity"]
+    text = None if other_text else identity["text_fingerprint"]
+    return Origin(folder, identity["model_fingerprint"], text, str(plan))
