@@ -55,6 +55,9 @@ def different_machines(runs: Sequence[Run]) -> Iterator[str]:
     ):
         if len(set(values)) > 1:
             yield f"Not all were measured with the same {name} ({', '.join(map(str, dict.fromkeys(values)))})."
+    environments = [run.record["environment"] for run in runs if "environment" in run.record]
+    if len({one.get("instructions") for one in environments}) > 1:
+        yield "Not all were measured on processors with the same vector instructions."
 
 
 def other_goals(runs: Sequence[Run], labels: Sequence[str], objective: str) -> Iterator[str]:
@@ -87,10 +90,14 @@ def _differences(one: Run, other: Run) -> Iterator[tuple[str, Any, Any]]:
             yield f"objective {label}", *_as_text(*recipes)
         elif sources[0][label] != sources[1][label]:
             yield f"the source of objective {label}", sources[0][label], sources[1][label]
+        elif unlike := _unlike_reads(one, other, label):
+            yield unlike
         elif (items := _items(one, label)) != (others := _items(other, label)):
             yield f"the number of items of objective {label}", items, others
     if tuple(one.objectives) == tuple(other.objectives):  # else it differs by what only one of them has measured
         yield from _different(here, there, "inputs_fingerprint")
+        if "environment" in one.record and "environment" in other.record:  # older runs have not kept it
+            yield from _different(here, there, "extra_fingerprint")
 
 
 def _different(here: dict[str, Any], there: dict[str, Any], *fields: str) -> Iterator[tuple[str, Any, Any]]:
@@ -116,6 +123,15 @@ def _as_text(one: tuple[str, dict[str, Any]], other: tuple[str, dict[str, Any]])
 def _sources(run: Run) -> dict[str, str | None]:
     """The fingerprint of each objective's own file; none of ours has one."""
     return dict(zip(run.config.recipes, run.record["identity"]["objective_sources"], strict=True))
+
+
+def _unlike_reads(one: Run, other: Run, label: str) -> tuple[str, Any, Any] | None:
+    """The first that an objective read and that is not the same, with both digests; older runs have not kept them."""
+    if "environment" not in one.record or "environment" not in other.record:
+        return None
+    here, there = (run.record["identity"].get("objective_reads", {}).get(label, {}) for run in (one, other))
+    unlike = [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
+    return (f"{unlike[0]} of objective {label}", here.get(unlike[0]), there.get(unlike[0])) if unlike else None
 
 
 def _short(value: Any) -> str:

@@ -16,9 +16,11 @@ from searcher.anatomy import contiguous, heads, influence, interactions, replace
 from searcher.anatomy.losses import Losses
 from searcher.config import MeasurementConfig
 from searcher.cost import Cost
+from searcher.environment import environment
 from searcher.errors import UsageError
 from searcher.files import replacing
 from searcher.fingerprint import digest_of
+from searcher.identity import environment_changes
 from searcher.journal import Journal, read_json, write_json
 from searcher.measurement import Measurement, Measurements
 from searcher.parts import PARTS
@@ -115,7 +117,7 @@ def analyze(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str
     identity = _identity(prepared, wanted)
     folder = runs_dir / (name or f"analysis-{wanted.granularity}-{digest_of(identity)[:8]}")
     with Journal(folder) as journal, contextlib.closing(prepared.crew):
-        record = _open_record(folder, prepared, asked, identity)
+        record = _open_record(folder, prepared, asked, identity, wanted)
         known = Measurements(prepared.crew.layout)
         for line in journal.read():
             known.add(line)
@@ -225,11 +227,14 @@ def _asked(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str 
     return config.model_dump(mode="json", exclude_defaults=True) | chosen
 
 
-def _open_record(folder: Path, prepared: Prepared, asked: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+def _open_record(
+    folder: Path, prepared: Prepared, asked: dict[str, Any], identity: dict[str, Any], wanted: Wanted
+) -> dict[str, Any]:
     """The record of an analysis, with what is known of parts that were measured before.
 
     Raises:
-        UsageError: the folder holds an analysis of something else, or of another format.
+        UsageError: the folder holds an analysis of something else, or of another format; or parts are missing, and
+            those there were measured with other versions or on another processor.
     """
     path = folder / ANALYSIS_FILE
     before: dict[str, Any] = read_json(path) if path.exists() else {"format": FORMAT, "identity": identity}
@@ -238,10 +243,19 @@ def _open_record(folder: Path, prepared: Prepared, asked: dict[str, Any], identi
     for field, value in identity.items():
         if before.get("identity", {}).get(field) != value:
             raise UsageError(f"{folder} holds an analysis of another {field}", "Use another --name")
+    here = environment(prepared.model.device)
+    if changes := environment_changes(before, here) if path.exists() else []:
+        if not set(wanted.parts) <= set(before.get("parts", [])):
+            raise UsageError(
+                f"{folder} cannot be gone on with: {'; '.join(changes)}",
+                "Its numbers and new ones would not be the same: use another --name",
+            )
+        return before
     record: dict[str, Any] = {
         "format": FORMAT,
         "config": asked,
         "identity": identity,
+        "environment": here,
         "model": prepared.model.name,
         "text": prepared.text.name,
         "num_blocks": prepared.model.num_blocks,

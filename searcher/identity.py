@@ -56,8 +56,9 @@ def environment_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The environment that a run was measured in, as far as its record tells."""
     if "environment" in record:
         return dict(record["environment"])
-    gpu = {"processor": record["hardware"]["name"]} if record["identity"].get("device_type") == "cuda" else {}
-    return {name: version for name, version in record["versions"].items() if name != "python"} | gpu
+    known = {name: version for name, version in record["versions"].items() if name != "python"}
+    on_gpu = record["identity"].get("device_type") == "cuda" and "hardware" in record
+    return known | ({"processor": record["hardware"]["name"]} if on_gpu else {})
 
 
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

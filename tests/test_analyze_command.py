@@ -126,3 +126,14 @@ def test_a_damaged_file_is_named(analyzed, searcher_command, options, name, cont
 def test_options_that_an_analysis_does_not_have_are_refused():
     with pytest.raises(searcher.UsageError, match="no option 'workers'"):
         searcher.analyze(workers=2)
+
+
+def test_numbers_of_another_environment_are_shown_and_none_are_added(analyzed, searcher_command, options):
+    path = analyzed / "analysis.json"
+    path.write_text(path.read_text().replace('"float32 products": "highest"', '"float32 products": "high"'))
+    before = path.read_bytes()
+    assert searcher_command("analyze", *options, "--part", "influence", defaults=False).code == 0
+    done = searcher_command("analyze", *options, "--part", "influence", "--part", "contiguous", defaults=False)
+    assert done.code == 2
+    assert "runs/one cannot be gone on with: float32 products was high, now highest" in done.err
+    assert path.read_bytes() == before

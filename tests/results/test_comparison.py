@@ -280,6 +280,29 @@ def test_another_model_file_or_strategy_does_not_matter(runs, tmp_path):
     assert "same processor" in found.notes[0]
 
 
+def test_other_instructions_are_said_and_other_files_refused(runs, tmp_path):
+    def read(record):
+        record["environment"]["instructions"] = "of another processor"
+
+    found = Comparison([runs["greedy"], changed(runs["another"], tmp_path / "one", read)])
+    assert "Not all were measured on processors with the same vector instructions." in found.notes
+    answered = changed(
+        runs["greedy"],
+        tmp_path / "two",
+        lambda r: r["identity"].update(objective_reads={"perplexity": {"t.json": "x"}}),
+    )
+    with pytest.raises(UsageError, match=r"t.json of objective perplexity is None in the one, x in the other"):
+        Comparison([runs["greedy"], answered])
+    other = changed(runs["greedy"], tmp_path / "three", lambda r: r["identity"].update(extra_fingerprint="x"))
+    with pytest.raises(UsageError, match="extra_fingerprint is None in the one, x in the other"):
+        Comparison([runs["greedy"], other])
+
+    def old(record):
+        del record["environment"]
+
+    assert Comparison([runs["another"], changed(other, tmp_path / "four", old)]).sections  # kept less
+
+
 def test_objectives_must_be_the_same(runs, tiny, tmp_path):
     loss = finish(tiny, tmp_path, "loss", strategy="greedy", budget=2, objective="loss")
     with pytest.raises(UsageError, match="no objective in common"):
