@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test test-slow study lint format clean
+.PHONY: run test test-slow study bench lint format clean
 
 run: $(INSTALLED)  ## find which 8 of 30 blocks of SmolLM2-135M to remove
 	$(BIN)/searcher run --strategy shapley --budget 8
@@ -19,6 +19,9 @@ test-slow: $(INSTALLED)  ## the tests that take minutes
 study: $(INSTALLED)  ## where greedy is wrong, and where it holds: writes docs/study.md, in an hour on 2 cores with AMX, over two without
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt gensim
 	$(BIN)/python -m study
+
+bench: $(INSTALLED)  ## what is faster by how much, half an hour on 2 cores with AMX: writes the tables of benchmarks/README.md
+	$(BIN)/python -m benchmarks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

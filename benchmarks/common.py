@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,67 +17,103 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.setting import Setting
 from objectives.loss import Loss
 from searcher.cost import Prices
 from searcher.crew import Crew, one_core, open_crew
 from searcher.evaluator import Evaluator
 from searcher.measurement import Measurements
 from searcher.model import LoadedModel, load_model
+from searcher.objective import Split
 from searcher.plan import Granularity, PrunePlan
 from searcher.prices import measure_prices
 from searcher.replay import Replay
 from searcher.selfcheck import open_replay
 from searcher.text import load_text
 from searcher.windows import cut_windows
+from searcher.workers import AnyCrew
 
-RESULTS = Path(__file__).parent / "results"
 
-
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Opened:
-    """A model and its search windows."""
+    """A model and its search windows.
+
+    Attributes:
+        loaded: the model with its tokenizer.
+        replay: of the model, checked for a granularity.
+        prices: relative FLOPs of its parts.
+        ids: int64 (windows, tokens).
+    """
 
     loaded: LoadedModel
     replay: Replay
     prices: Prices
     ids: Tensor
 
-    def crew(self, cores: int | None = None, memory: int | None = None) -> Crew:
+    @property
+    def dtype(self) -> str:
+        """Of the weights, by its short name."""
+        return str(self.loaded.dtype).removeprefix("torch.")
+
+    @property
+    def kind(self) -> str:
+        """Device and dtype, as names of files have them."""
+        return f"{self.loaded.device.type}-{self.dtype}"
+
+    @property
+    def described(self) -> str:
+        """Model, dtype and text, as titles have them."""
+        return f"{self.loaded.name}, {self.dtype}, {len(self.ids)} windows of {self.ids.shape[1]} tokens"
+
+    def at(self, granularity: Granularity) -> "Opened":
+        """The same model, checked for another granularity."""
+        return opened(self.loaded, self.ids, granularity)
+
+    def crew(self) -> Crew:
         """A new crew, which keeps nothing yet."""
-        windows, tokenizer = {"search": self.ids}, self.loaded.tokenizer
+        windows: dict[Split, Tensor] = {"search": self.ids}
         with torch.inference_mode():
-            return open_crew(self.replay, {"loss": Loss()}, windows, tokenizer, self.prices, memory, cores)  # type: ignore[arg-type]
+            return open_crew(self.replay, {"loss": Loss()}, windows, self.loaded.tokenizer, self.prices)
 
-    def warm_crew(self) -> Crew:
-        """One whose threads have their evaluators already."""
+    def at_work(self) -> tuple[list[Evaluator], Tensor]:
+        """An evaluator for each core, or for the GPU, as the threads of a crew have them, and what each runs at a time:
+        int64 (windows, tokens)."""
         crew = self.crew()
-        measure(crew, [PrunePlan(), PrunePlan.parse("0")], Measurements(crew.layout))
-        return crew
+        cores = torch.get_num_threads() if self.loaded.device.type == "cpu" else 1
+        colleagues = [crew.evaluator.colleague() for _ in range(cores - 1)]
+        return [crew.evaluator, *colleagues], crew.groups["search"][0].ids.to(self.loaded.device)
 
 
-def open_model(
-    dtype: str, windows: int, tokens: int, granularity: Granularity, data_seed: int = 0, device: str = "auto"
-) -> Opened:
-    """The embedded model with windows of the embedded text."""
-    loaded = load_model(None, dtype=dtype, device=device)
-    ids = windows_of(loaded, windows, tokens, data_seed)
+def open_model(setting: Setting) -> Opened:
+    """The model of a setting with search windows of its text; whole blocks can be removed.
+
+    Raises:
+        UsageError: there is no such model or text, or it is too short.
+    """
+    loaded = load_model(setting.model, dtype=setting.dtype, device=setting.device)
+    text = load_text(setting.data).search
+    ids = cut_windows(
+        text, loaded.tokenizer, tokens=setting.window_tokens, count=setting.windows, split="search", seed=0
+    ).ids
+    return opened(loaded, ids, Granularity.BLOCK)
+
+
+def opened(loaded: LoadedModel, ids: Tensor, granularity: Granularity) -> Opened:
+    """A model that is loaded already."""
     with torch.inference_mode():
         replay = open_replay(loaded.model, granularity)
-        return Opened(loaded, replay, measure_prices(replay, tokens), ids)
+        return Opened(loaded, replay, measure_prices(replay, ids.shape[1]), ids)
 
 
-def windows_of(loaded: LoadedModel, windows: int, tokens: int, data_seed: int) -> Tensor:
-    """int64 (windows, tokens) of the search split of the embedded text."""
-    text = load_text(None).search
-    return cut_windows(text, loaded.tokenizer, tokens=tokens, count=windows, split="search", seed=data_seed).ids
-
-
-def measure(crew: Crew, plans: Sequence[PrunePlan], known: Measurements) -> float:
-    """Measure plans; returns the layer-forwards that were run."""
-    run = 0.0
+def measure(
+    crew: AnyCrew, plans: Sequence[PrunePlan], known: Measurements, done: Callable[[float], None] = lambda _: None
+) -> float:
+    """Measure plans; returns the layer-forwards that were run. `done` is told what part of a plan has been measured."""
+    run, groups = 0.0, len(crew.groups["search"])
     for line in crew.measure("search", list(dict.fromkeys(plans)), known):
         known.add(line)
         run += line.layer_forwards
+        done(1 / groups)
     return run
 
 
@@ -135,22 +172,31 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(name: str, title: str, rows: Sequence[dict[str, Any]], **more: Any) -> None:
-    """Print rows as a table, and write them with the machine to `benchmarks/results/NAME.json`."""
+def report(setting: Setting, name: str, title: str, rows: Sequence[dict[str, Any]], **more: Any) -> None:
+    """Print rows as a table, and write them with machine and date to `NAME.json`, if the setting has a place for it."""
     console = Console(width=200)
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for column in rows[0]:
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
-    console.print(table)
+        table.add_row(*map(shown, row.values()))
+    console.print(title, table, sep="\n", markup=False)
     for key, value in more.items():
-        console.print(f"{key}: {_shown(value)}")
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"title": title, "machine": machine(), **more, "rows": list(rows)}, indent=2) + "\n")
-    console.print(f"Written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+        console.print(f"{key}: {shown(value)}")
+    figures = {"title": title, "date": str(date.today()), "machine": machine(), **more, "rows": list(rows)}
+    write_figures(setting, name, figures)
 
 
-def _shown(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+def write_figures(setting: Setting, name: str, figures: dict[str, Any]) -> None:
+    """Write `NAME.json`, if the setting has a place for it."""
+    if setting.out is None:
+        return
+    setting.out.mkdir(parents=True, exist_ok=True)
+    path = setting.out / f"{name}.json"
+    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    Console(stderr=True, soft_wrap=True).print(f"Written to {path}", markup=False)
+
+
+def shown(value: Any) -> str:
+    """A figure in a table."""
+    return f"{value:,.4g}" if isinstance(value, float) else "" if value is None else str(value)

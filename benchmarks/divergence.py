@@ -1,52 +1,46 @@
-"""Divergence from the dense model, ours against the usual ways, at the model's own shapes; and how exact it is.
+"""Divergence from the dense model, ours against the usual ways; and how exact it is."""
 
-    python -m benchmarks.divergence --dtype bfloat16
-
-The usual ways take `log_softmax` of full float32 logits of the plan and of the dense model, whose logits they either
-keep or compute again for each plan. That is also what ours is compared with, for several plans.
-"""
-
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
-import typer
 from torch import Tensor, nn
 
 from benchmarks.common import Opened, open_model, report, side_by_side
+from benchmarks.evaluator import removals
+from benchmarks.setting import Setting, command, start
+from benchmarks.steps import Steps
 from searcher.divergence import refer
 from searcher.evaluator import Evaluator
-from searcher.plan import Granularity, PrunePlan
+from searcher.plan import PrunePlan, Unit
 
-PLANS = ("dense", "14", "4,12,18", "4,12-15,17-18,22", "1")
-
-
-def main(
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32")] = "auto", windows: int = 8, device: str = "auto"
-) -> None:
-    """Print the tables and write them."""
-    opened = open_model(dtype, windows, 128, Granularity.BLOCK, device=device)
-    kind, place = str(opened.loaded.dtype).removeprefix("torch."), opened.loaded.device.type
-    with torch.inference_mode():
-        errors = list(_errors(opened))
-    report(f"divergence-errors-{place}-{kind}", f"KL in {kind}, of the windows, against full logits", errors)
-    rows = _speed(opened)
-    title = f"KL and JS: {opened.loaded.name}, {kind}, {windows} x 128 tokens"
-    report(f"divergence-{place}-{kind}", title, rows)
+DEFAULTS = Setting()
+Kind = Literal["kl", "js"]
+KINDS: tuple[Kind, ...] = ("kl", "js")
+Way = Callable[[Evaluator], object]
 
 
-def _errors(opened: Opened) -> Iterator[dict[str, Any]]:
-    head, ids = opened.replay.head, opened.ids.to(opened.loaded.device)
-    states = dict(opened.replay.states(ids, [PrunePlan.parse(plan) for plan in PLANS]))
+def plans(blocks: int) -> list[PrunePlan]:
+    """From none to a quarter of the blocks removed, evenly spread; and one that the model can least do without."""
+    sizes = (0, 1, max(1, blocks // 10), max(2, removals(blocks)))
+    spread = [PrunePlan.of(Unit((i + 1) * blocks // (size + 1)) for i in range(size)) for size in sizes]
+    return list(dict.fromkeys([*spread, PrunePlan.parse("1")]))
+
+
+def errors(opened: Opened) -> Iterator[dict[str, Any]]:
+    """Of KL, for several plans."""
+    head, ids, asked = opened.replay.head, opened.ids.to(opened.loaded.device), plans(opened.replay.num_blocks)
+    states = dict(opened.replay.states(ids, asked))
     reference = refer("kl", head, states[0], ids)
     dense = [logits.clone() for logits in head.logits(states[0], ids)]
-    for i, plan in enumerate(PLANS):
+    for i, plan in enumerate(asked):
         hidden = states[i]
-        found = reference.divergence(head, hidden, ids, lambda hidden=hidden: head.losses(hidden, ids))  # type: ignore[misc]
+        found = reference.divergence(head, hidden, ids, partial(head.losses, hidden, ids))
         full = torch.stack([_full(p, q) for p, q in zip(dense, head.logits(hidden, ids), strict=True)])
         error = (found - full).double()
         yield {
-            "plan": plan,
+            "plan": str(plan),
             "KL": full.mean().item(),
             "token error (rms)": error.square().mean().sqrt().item(),
             "largest window error": error.mean(dim=1).abs().max().item(),
@@ -60,30 +54,27 @@ def _full(dense: Tensor, logits: Tensor) -> Tensor:
     return nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
 
 
-def _speed(opened: Opened) -> list[dict[str, Any]]:
-    """Each core with its share of the windows, as in a search."""
-    crew = opened.warm_crew()
-    evaluators = crew._evaluators
-    ids = opened.ids[: max(1, len(opened.ids) // len(evaluators))].to(opened.loaded.device)
+def ways_of(opened: Opened, ids: Tensor) -> dict[str, Way]:
+    """Every way to a divergence, on these windows; the losses first."""
+    head = opened.replay.head
     with torch.inference_mode():
-        states = dict(opened.replay.states(ids, [PrunePlan(), PrunePlan.parse("4,12,18")]))
+        states = dict(opened.replay.states(ids, plans(opened.replay.num_blocks)[::2]))
         dense, hidden = states[0], states[1]
-        head = opened.replay.head
-        references = {kind: refer(kind, head, dense, ids) for kind in ("kl", "js")}  # type: ignore[arg-type]
+        references = {kind: refer(kind, head, dense, ids) for kind in KINDS}
         losses, kept = head.losses(hidden, ids), [logits.clone() for logits in head.logits(dense, ids)]
 
-    def besides(kind: str) -> Callable[[Evaluator], object]:
+    def besides(kind: Kind) -> Way:
         return lambda e: references[kind].divergence(e.replay.head, hidden, ids, lambda: losses)
 
-    def with_losses(kind: str) -> Callable[[Evaluator], object]:
+    def with_losses(kind: Kind) -> Way:
         return lambda e: references[kind].divergence(
             e.replay.head, hidden, ids, lambda: e.replay.head.losses(hidden, ids)
         )
 
-    def usual(dense_logits: Callable[[Evaluator], Any]) -> Callable[[Evaluator], object]:
+    def usual(dense_logits: Callable[[Evaluator], Any]) -> Way:
         return lambda e: [_full(p, q) for p, q in zip(dense_logits(e), e.replay.head.logits(hidden, ids), strict=True)]
 
-    ways: dict[str, Callable[[Evaluator], object]] = {
+    return {
         "losses alone": lambda e: e.replay.head.losses(hidden, ids),
         "KL besides the losses": besides("kl"),
         "KL with the losses": with_losses("kl"),
@@ -92,14 +83,44 @@ def _speed(opened: Opened) -> list[dict[str, Any]]:
         "usual KL, dense logits again": usual(lambda e: e.replay.head.logits(dense, ids)),
         "remembering the dense model, once (KL)": lambda e: refer("kl", e.replay.head, dense, ids),
     }
+
+
+def speed(evaluators: Sequence[Evaluator], ids: Tensor, ways: dict[str, Way], steps: Steps) -> list[dict[str, Any]]:
+    """Each core with its share of the windows, as in a search."""
     rows: list[dict[str, Any]] = []
     for name, way in ways.items():
+        steps.at(name)
         seconds = min(side_by_side(evaluators, way, 4) for _ in range(3))
         rows.append({"way": name, "us per token": seconds / ids.numel() / len(evaluators) * 1e6})
+        steps.done()
     for row in rows:
         row["to the losses"] = row["us per token"] / rows[0]["us per token"]
     return rows
 
 
+def main(setting: Setting) -> None:
+    """How long KL and JS take, against the usual ways, at the model's own shapes; and how exact KL is.
+
+    The usual ways take `log_softmax` of full float32 logits of the plan and of the dense model, whose logits they
+    either keep or compute again for each plan. That is also what ours is compared with, for several plans.
+
+    Takes 1 minute on 2 cores with AMX.
+    """
+    with Steps("divergence") as steps:
+        opened = open_model(setting)
+        with torch.inference_mode():
+            exactness = list(errors(opened))
+        evaluators, ids = opened.at_work()
+        ways = ways_of(opened, ids)
+        steps.expect(len(ways))
+        rows = speed(evaluators, ids, ways, steps)
+    title = f"KL of the windows against full logits: {opened.described}"
+    report(setting, f"divergence-errors-{opened.kind}", title, exactness)
+    title = f"KL and JS: {opened.described}, {len(evaluators)} x {ids.numel()} tokens at a time"
+    report(setting, f"divergence-{opened.kind}", title, rows)
+
+
+cli = command(main, DEFAULTS)
+
 if __name__ == "__main__":
-    typer.run(main)
+    start(cli)

@@ -1,22 +1,27 @@
-"""The benchmarks of speed on a CUDA device: evaluator, head and roofline, with windows that keep it busy.
-
-python -m benchmarks.gpu
-"""
+"""The benchmarks of speed on a CUDA device."""
 
 import torch
-import typer
 
 from benchmarks import evaluator, head, roofline
+from benchmarks.setting import Setting, command, start
+from searcher.errors import UsageError
+
+DEFAULTS = Setting(dtype="bfloat16", device="cuda", windows=64, window_tokens=512)
 
 
-def main(dtype: str = "bfloat16", windows: int = 64, window_tokens: int = 512) -> None:
-    """Run them one after the other; each prints its table and writes it."""
+def main(setting: Setting) -> None:
+    """Head, roofline and evaluator on a CUDA device, with windows that keep it busy; each prints its table.
+
+    Takes some minutes; how many has not been measured yet.
+    """
     if not torch.cuda.is_available():
-        raise typer.BadParameter("there is no CUDA device that torch can see")
-    head.main(dtype, tokens=windows * window_tokens, device="cuda")
-    roofline.main(dtype, windows, window_tokens, device="cuda")
-    evaluator.main(dtype, windows, window_tokens, device="cuda")
+        raise UsageError("There is no CUDA device that torch can see", "Run the benchmarks one by one on the processor")
+    head.main(setting)
+    roofline.main(setting)
+    evaluator.main(setting)
 
+
+cli = command(main, DEFAULTS, without=("device",))
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(cli)

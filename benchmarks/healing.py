@@ -1,20 +1,20 @@
-"""What each healing gives, and whether healing changes which plan is best: the tables of docs/healing.md.
+"""What each healing gives, and whether healing changes which plan is best: the tables of docs/healing.md."""
 
-    python -m benchmarks.healing            # about an hour on 2 cores; it goes on where it was stopped
-    python -m benchmarks.healing --quick    # fewer steps, to try it
-
-Every plan is chosen on the search split, healed on the heal split and measured on the report split. All healings of a
-plan read the same windows. The dense model is healed the same way, as a control.
-"""
-
-import argparse
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
 
 import searcher
 from benchmarks.documents import DOCS, write_measured
+from benchmarks.setting import Setting, command, start
+from benchmarks.steps import part_of
 from results.healings import healings_document
 
+DEFAULTS = Setting()
 STRATEGIES = ("greedy", "contiguous", "portfolio")
 BUDGET = 8
 
@@ -29,6 +29,7 @@ def recipes(steps: int) -> dict[str, tuple[str, ...]]:
 
 
 def healings_table(found: dict[str, Any]) -> Iterator[str]:
+    """Of one plan, by all healings."""
     yield f"Plan {found['plan']}, {found['heal_windows']} windows of {found['window_tokens']} tokens of the heal split:"
     yield ""
     yield "| healing | report perplexity (95% interval) | dense, healed the same | trained on | seconds | adds |"
@@ -43,6 +44,7 @@ def healings_table(found: dict[str, Any]) -> Iterator[str]:
 
 
 def plans_table(documents: dict[str, dict[str, Any]], names: Sequence[str]) -> Iterator[str]:
+    """Of several plans, by some healings."""
     yield "Report perplexity of three plans before and after healing:"
     yield ""
     yield "| plan of | removes | before | " + " | ".join(f"`{name}`" for name in names) + " |"
@@ -54,27 +56,38 @@ def plans_table(documents: dict[str, dict[str, Any]], names: Sequence[str]) -> I
 
 
 def interval(values: dict[str, Any]) -> str:
+    """Perplexity with its 95% interval."""
     value = values["perplexity"]
     return f"{value['value']:.2f} ({value['low']:.1f} to {value['high']:.1f})"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
-    parser.add_argument("--runs-dir", default="runs", help="where runs and repairs are kept")
-    given = parser.parse_args()
-    asked = recipes(20 if given.quick else 200)
+def main(
+    setting: Setting,
+    runs_dir: Annotated[Path, typer.Option(help="Where runs and repairs are kept.")] = Path("runs"),
+) -> None:
+    """What each healing gives, and whether healing changes which plan is best.
+
+    Every plan is chosen on the search split, healed on the heal split and measured on the report split. All healings of
+    a plan read the same windows. The dense model is healed the same way, as a control. It goes on where it was stopped.
+
+    Takes about an hour on 2 cores with AMX.
+    """
+    console, begun = Console(stderr=True, soft_wrap=True), time.monotonic()
+    asked = recipes(2 if setting.quick else 200)
+    options = setting.run_options | {"budget": 2 if setting.quick else BUDGET, "runs_dir": str(runs_dir)}
+    parts = {strategy: (strategy, asked["plans"]) for strategy in STRATEGIES} | {"": (STRATEGIES[0], asked["healings"])}
     documents = {}
-    for strategy in STRATEGIES:
-        run = searcher.run(strategy=strategy, budget=BUDGET, runs_dir=given.runs_dir)
-        documents[strategy] = healings_document(searcher.heal(run, heal=asked["plans"]))
-    run = searcher.run(strategy=STRATEGIES[0], budget=BUDGET, runs_dir=given.runs_dir)
-    healings = healings_document(searcher.heal(run, heal=asked["healings"]))
-    text = "\n".join([*healings_table(healings), "", *plans_table(documents, asked["plans"])])
-    print(text)
-    if not given.quick:
+    for done, (part, (strategy, heal)) in enumerate(parts.items()):
+        console.print(part_of(done, len(parts), time.monotonic() - begun))
+        run = searcher.run(strategy=strategy, **options)
+        documents[part] = healings_document(searcher.heal(run, heal=heal))
+    text = "\n".join([*healings_table(documents.pop("")), "", *plans_table(documents, asked["plans"])])
+    typer.echo(text)
+    if setting.of_the_project:
         write_measured(DOCS / "healing.md", "healing", text)
 
 
+cli = command(main, DEFAULTS, without=("out",))
+
 if __name__ == "__main__":
-    main()
+    start(cli)

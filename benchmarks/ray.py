@@ -1,7 +1,4 @@
-"""Ray workers against one process: seconds, efficiency, memory, start-up.
-
-python -m benchmarks.ray
-"""
+"""Ray workers against one process."""
 
 import time
 from itertools import combinations
@@ -11,20 +8,26 @@ import psutil
 import torch
 import typer
 
-from benchmarks.common import Opened, loss_of, open_model, report
+from benchmarks.common import Opened, loss_of, measure, open_model, report
+from benchmarks.evaluator import spread
+from benchmarks.setting import Setting, command, start
+from benchmarks.steps import Steps
 from searcher.actor import Objectives
-from searcher.crew import Crew
+from searcher.cluster import import_ray
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
-from searcher.workers import WorkerCrew
+from searcher.workers import AnyCrew, WorkerCrew
+
+DEFAULTS = Setting(device="cpu")
+MEMORY = 8 << 30
+"""Bytes that all workers may take together."""
 
 
-def timed(crew: Crew | WorkerCrew, plans: list[PrunePlan]) -> tuple[float, list[float]]:
+def timed(crew: AnyCrew, plans: list[PrunePlan], steps: Steps) -> tuple[float, list[float]]:
     """Seconds and losses."""
     known = Measurements(crew.layout)
     started = time.perf_counter()
-    for line in crew.measure("search", plans, known):
-        known.add(line)
+    measure(crew, plans, known, steps.done)
     return time.perf_counter() - started, [loss_of(known, plan) for plan in plans]
 
 
@@ -33,15 +36,26 @@ def memory(processes: list[psutil.Process]) -> float:
     return sum(process.memory_full_info().pss for process in processes) / 2**30
 
 
-def with_workers(opened: Opened, workers: int, plans: list[PrunePlan]) -> tuple[dict[str, Any], list[float]]:
-    """A line of the table for so many actors."""
-    import ray
+def in_process(opened: Opened, plans: list[PrunePlan], steps: Steps) -> tuple[dict[str, Any], list[float]]:
+    """A line of the table without workers, and the losses of the plans."""
+    crew = opened.crew()
+    timed(crew, plans[:2], steps)
+    seconds, losses = timed(crew, plans[2:], steps)
+    size = memory([psutil.Process()])
+    line = {"workers": 0, "seconds": seconds, "start-up s": 0.0, "PSS GiB": size, "largest private GiB": size}
+    return line | {"shut-down s": 0.0}, losses
 
-    crew = WorkerCrew(opened.crew(), Objectives({"loss": ("loss", {})}), workers, None, 8 << 30)
+
+def with_workers(
+    opened: Opened, workers: int, plans: list[PrunePlan], steps: Steps
+) -> tuple[dict[str, Any], list[float]]:
+    """A line of the table for so many actors, and the losses of the plans."""
+    ray = import_ray()
+    crew = WorkerCrew(opened.crew(), Objectives({"loss": ("loss", {})}), workers, None, MEMORY)
     started = time.perf_counter()
-    timed(crew, plans[:2])  # a single plan would be measured in this process
+    timed(crew, plans[:2], steps)  # a single plan would be measured in this process
     start_up = time.perf_counter() - started
-    seconds, losses = timed(crew, plans[2:])
+    seconds, losses = timed(crew, plans[2:], steps)
     actors = [psutil.Process(pid) for pid in ray.get([worker.process.remote() for worker in crew.workers])]
     private = max(actor.memory_full_info().uss for actor in actors) / 2**30
     line = {"workers": workers, "seconds": seconds, "start-up s": start_up, "PSS GiB": memory(actors)}
@@ -51,37 +65,36 @@ def with_workers(opened: Opened, workers: int, plans: list[PrunePlan]) -> tuple[
 
 
 def main(
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32")] = "auto",
-    windows: int = 8,
-    window_tokens: int = 128,
-    plans: int = 200,
-    repeats: int = 2,
+    setting: Setting,
+    plans: Annotated[int, typer.Option(help="Pairs of blocks to measure.", min=4)] = 200,
+    repeats: Annotated[int, typer.Option(help="How often all is measured.", min=1)] = 1,
 ) -> None:
-    """Print the table and write it."""
-    opened = open_model(dtype, windows, window_tokens, Granularity.BLOCK)
-    pairs = [PrunePlan.of(pair) for pair in combinations(all_units(opened.replay.num_blocks, Granularity.BLOCK), 2)]
-    chosen = pairs[:: max(1, len(pairs) // plans)][:plans]
-    rows: list[dict[str, Any]] = []
-    for _ in range(repeats):
-        crew = opened.crew()
-        timed(crew, chosen[:2])
-        local, expected = timed(crew, chosen[2:])
-        rss = memory([psutil.Process()])
-        rows.append({"workers": 0, "seconds": local, "start-up s": 0.0, "PSS GiB": rss})
-        rows[-1] |= {"largest private GiB": rss, "shut-down s": 0.0, "against one process": 1.0, "same bits": "True"}
-        for workers in (1, 2):
-            line, losses = with_workers(opened, workers, chosen)
-            same = str(losses == expected)
-            rows.append(line | {"against one process": local / line["seconds"], "same bits": same})
-    weights = sum(p.nbytes for p in opened.loaded.model.parameters())
-    kind = str(opened.loaded.dtype).removeprefix("torch.")
-    report(
-        f"ray-{kind}",
-        f"Workers: {opened.loaded.name}, {kind}, {len(chosen)} plans, {torch.get_num_threads()} cores",
-        rows,
-        weights_gib=weights / 2**30,
-    )
+    """What 0, 1 and 2 Ray workers on this machine take: seconds, memory, start-up; and whether they give the same bits.
 
+    Takes 2 minutes on 2 cores with AMX.
+    """
+    rows: list[dict[str, Any]] = []
+    with Steps("ray") as steps:
+        opened = open_model(setting)
+        units = all_units(opened.replay.num_blocks, Granularity.BLOCK)
+        chosen = spread([PrunePlan.of(pair) for pair in combinations(units, 2)], 8 if setting.quick else plans)
+        counts = range(1, min(2, torch.get_num_threads()) + 1)
+        steps.expect(repeats * (1 + len(counts)) * len(chosen))
+        for _ in range(repeats):
+            steps.at("one process")
+            alone, expected = in_process(opened, chosen, steps)
+            rows.append(alone | {"against one process": 1.0, "same bits": "True"})
+            for workers in counts:
+                steps.at(f"{workers} worker{'s' * (workers > 1)}")
+                line, losses = with_workers(opened, workers, chosen, steps)
+                faster = alone["seconds"] / line["seconds"]
+                rows.append(line | {"against one process": faster, "same bits": str(losses == expected)})
+    weights = sum(p.nbytes for p in opened.loaded.model.parameters())
+    title = f"Workers: {opened.described}, {len(chosen)} plans, {torch.get_num_threads()} cores"
+    report(setting, f"ray-{opened.kind}", title, rows, weights_gib=weights / 2**30)
+
+
+cli = command(main, DEFAULTS, without=("device",))
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(cli)

@@ -1,24 +1,23 @@
-"""Floating-point operations per second that are achieved, against what this machine's matrix products reach at the
-model's own shapes, in the same dtype and the same run.
-
-    python -m benchmarks.roofline --dtype bfloat16
-
-Operations are those of the linear layers and the head (2 for each weight and token); attention scores, norms,
-activations, softmax and the loss count as none, only their time counts.
-"""
+"""Floating-point operations per second, against what this machine's matrix products reach."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from torch import Tensor, nn
 
 from benchmarks.common import Opened, open_model, report, side_by_side
-from benchmarks.evaluator import Ours, greedy
+from benchmarks.evaluator import Ours, greedy, greedy_plans
+from benchmarks.setting import Setting, command, start
+from benchmarks.steps import Steps
+from searcher.errors import UsageError
 from searcher.evaluator import Evaluator
-from searcher.plan import Action, Granularity
+from searcher.plan import Action
+
+DEFAULTS = Setting()
+SIZE = 4
+"""Blocks that greedy removes."""
 
 
 def product_seconds(evaluators: Sequence[Evaluator], weights: Sequence[Tensor], tokens: int) -> float:
@@ -32,56 +31,73 @@ def product_seconds(evaluators: Sequence[Evaluator], weights: Sequence[Tensor], 
     return side_by_side(evaluators, products, 20)
 
 
-def main(
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32")] = "auto",
-    windows: int = 8,
-    window_tokens: int = 128,
-    device: str = "auto",
-) -> None:
-    """Print the table and write it."""
-    opened = open_model(dtype, windows, window_tokens, Granularity.BLOCK, device=device)
-    crew = opened.warm_crew()
-    evaluators, ids = crew._evaluators, crew.groups["search"][0].ids.to(opened.loaded.device)
-    tokens, blocks = ids.numel(), opened.replay.num_blocks
-    layers = [[m.weight for m in b.modules() if isinstance(m, nn.Linear)] for b in opened.replay.architecture.blocks]
-    head = opened.loaded.model.get_output_embeddings().weight
+def linear_weights(opened: Opened) -> list[Tensor]:
+    """Of all blocks.
 
-    def all_blocks(evaluator: Evaluator) -> None:
-        hidden = evaluator.replay.embed(ids)
-        for block in range(blocks):
-            hidden = evaluator.replay.run_block(hidden, block, Action.KEEP)
-
-    parts: list[tuple[str, list[Tensor], Callable[[Evaluator], object]]] = [
-        ("blocks", [weight for layer in layers for weight in layer], all_blocks),
-        ("head and loss", [head], lambda e: e.replay.head.losses(e.replay.embed(ids), ids)),
-    ]
-    rows: list[dict[str, Any]] = []
-    rate: dict[str, float] = {}
-    for name, weights, call in parts:
-        flops = 2 * tokens * len(evaluators) * sum(weight.numel() for weight in weights)
-        alone = min(product_seconds(evaluators, weights, tokens) for _ in range(2))
-        seconds = min(side_by_side(evaluators, call, 4) for _ in range(2))
-        rate[name] = flops / alone
-        rows.append(_row(name, flops / seconds, rate[name]))
-    rows.append(_whole_search(opened, layers, head, rate))
-    kind = str(opened.loaded.dtype).removeprefix("torch.")
-    report(
-        f"roofline-{opened.loaded.device.type}-{kind}",
-        f"Share of the matrix-product rate: {opened.loaded.name}, {kind}, {len(evaluators)} x {tokens} tokens",
-        rows,
-    )
+    Raises:
+        UsageError: the blocks are not made of plain linear layers.
+    """
+    blocks = opened.replay.architecture.blocks
+    weights = [module.weight for module in blocks.modules() if isinstance(module, nn.Linear)]
+    if sum(weight.numel() for weight in weights) < 0.9 * sum(parameter.numel() for parameter in blocks.parameters()):
+        raise UsageError(
+            f"The blocks of {opened.loaded.name} are not plain linear layers, so their operations cannot be counted",
+            "Choose a dense model of another family",
+        )
+    return weights
 
 
-def _whole_search(opened: Opened, layers: list[list[Tensor]], head: Tensor, rate: dict[str, float]) -> dict[str, Any]:
-    """Greedy 4 from the first ask to the last score: journal, threads and all."""
-    ours, tokens = Ours(opened), opened.ids.numel()
+def main(setting: Setting) -> None:
+    """How many floating-point operations per second are achieved, as a share of matrix products alone.
+
+    Those have the model's own shapes, and run in the same dtype and the same run. Operations are those of the linear
+    layers and the head (2 for each weight and token); attention scores, norms, activations, softmax and the loss count
+    as none, only their time counts.
+
+    Takes 1 minute on 2 cores with AMX, in float32 two.
+    """
+    with Steps("roofline") as steps:
+        opened = open_model(setting)
+        size = 1 if setting.quick else SIZE
+        steps.expect(30 + greedy_plans(opened.replay.num_blocks, size))
+        evaluators, ids = opened.at_work()
+        weights, head = linear_weights(opened), opened.loaded.model.get_output_embeddings().weight
+
+        def all_blocks(evaluator: Evaluator) -> None:
+            hidden = evaluator.replay.embed(ids)
+            for block in range(evaluator.replay.num_blocks):
+                hidden = evaluator.replay.run_block(hidden, block, Action.KEEP)
+
+        parts: list[tuple[str, list[Tensor], Callable[[Evaluator], object]]] = [
+            ("blocks", weights, all_blocks),
+            ("head and loss", [head], lambda e: e.replay.head.losses(e.replay.embed(ids), ids)),
+        ]
+        rows: list[dict[str, Any]] = []
+        rate: list[float] = []
+        for name, multiplied, call in parts:
+            steps.at(name)
+            flops = 2 * ids.numel() * len(evaluators) * sum(weight.numel() for weight in multiplied)
+            rate.append(flops / min(product_seconds(evaluators, multiplied, ids.numel()) for _ in range(2)))
+            rows.append(_row(name, flops / min(side_by_side(evaluators, call, 4) for _ in range(2)), rate[-1]))
+            steps.done(15)
+        rows.append(_whole_search(opened, size, sum(w.numel() for w in weights), head.numel(), rate, steps))
+    title = f"Share of the matrix-product rate: {opened.described}, {len(evaluators)} x {ids.numel()} tokens at a time"
+    report(setting, f"roofline-{opened.kind}", title, rows)
+
+
+def _whole_search(
+    opened: Opened, size: int, in_blocks: int, in_head: int, rate: Sequence[float], steps: Steps
+) -> dict[str, Any]:
+    """Greedy from the first ask to the last score: journal, threads and all."""
+    steps.at(f"greedy {size}")
+    ours, blocks = Ours(opened, steps.done), opened.replay.num_blocks
     started = time.perf_counter()
-    greedy(opened.replay.num_blocks, Granularity.BLOCK, 4, ours.score)
+    greedy(blocks, size, ours.score)
     seconds = time.perf_counter() - started
-    in_blocks = 2 * tokens * ours.timed.run * sum(w.numel() for layer in layers for w in layer) / len(layers)
-    in_heads = 2 * tokens * ours.timed.heads * head.numel()
-    ideal = in_blocks / rate["blocks"] + in_heads / rate["head and loss"]
-    return _row("greedy 4, all of it", (in_blocks + in_heads) / seconds, (in_blocks + in_heads) / ideal)
+    per_weight = 2 * opened.ids.numel()
+    flops = per_weight * ours.timed.run * in_blocks / blocks, per_weight * ours.timed.heads * in_head
+    ideal = sum(part / possible for part, possible in zip(flops, rate, strict=True))
+    return _row(f"greedy {size}, all of it", sum(flops) / seconds, sum(flops) / ideal)
 
 
 def _row(name: str, achieved: float, possible: float) -> dict[str, Any]:
@@ -93,5 +109,7 @@ def _row(name: str, achieved: float, possible: float) -> dict[str, Any]:
     }
 
 
+cli = command(main, DEFAULTS)
+
 if __name__ == "__main__":
-    typer.run(main)
+    start(cli)

@@ -1,44 +1,46 @@
-"""How the cost of a search grows with blocks, windows and plans; the exponent is the slope in log-log.
-
-    python -m benchmarks.scaling
-
-The models are random Llamas of the embedded model's width, since only the time counts.
-"""
+"""How the cost of a search grows with blocks, windows and plans."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import combinations
+from statistics import linear_regression
 from typing import Any
 
 import numpy as np
 import torch
-import typer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.common import Opened, measure, report
+from benchmarks.common import Opened, measure, opened, report
+from benchmarks.evaluator import spread
+from benchmarks.setting import Setting, command, start
+from benchmarks.steps import Steps
 from searcher.measurement import Measurements
 from searcher.model import LoadedModel, load_model
 from searcher.plan import Granularity, PrunePlan, all_units
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
 
-TOKENS = 64
+DEFAULTS = Setting(window_tokens=64)
+WIDTHS = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+"""What a random model has of the given one."""
+BLOCKS = 12
+"""Of the smallest model; of a quick one a quarter of that."""
 
 
-def opened(like: LoadedModel, blocks: int, windows: int) -> Opened:
-    """A random model with this many blocks."""
-    config = LlamaConfig(**like.model.config.to_dict() | {"num_hidden_layers": blocks})
-    model = LlamaForCausalLM(config).to(like.dtype).eval().requires_grad_(False)
-    ids = torch.randint(config.vocab_size, (windows, TOKENS), generator=torch.Generator().manual_seed(0))
+def random_llama(like: LoadedModel, blocks: int, windows: int, tokens: int) -> Opened:
+    """A random model with this many blocks, and windows of random tokens."""
+    given = like.model.config.get_text_config(decoder=True)
+    widths = {name: getattr(given, name) for name in WIDTHS if getattr(given, name, None)}
+    config = LlamaConfig(**widths, num_hidden_layers=blocks, tie_word_embeddings=True)
+    model = LlamaForCausalLM(config).to(like.device, like.dtype).eval().requires_grad_(False)
+    ids = torch.randint(config.vocab_size, (windows, tokens), generator=torch.Generator().manual_seed(0))
     loaded = LoadedModel(model, like.tokenizer, "random", "", like.device, like.dtype)
-    with torch.inference_mode():
-        replay = open_replay(model, Granularity.BLOCK)
-        return Opened(loaded, replay, measure_prices(replay, TOKENS), ids)
+    return opened(loaded, ids, Granularity.BLOCK)
 
 
-def seconds_of(model: Opened, plans: Sequence[PrunePlan]) -> float:
-    """Of a batch of plans, by a crew that has been warmed up."""
-    crew = model.crew()
+def seconds_of(model: Opened, plans: Sequence[PrunePlan], windows: int) -> float:
+    """Of a batch of plans on the first windows, by a crew that has been warmed up."""
+    crew = replace(model, ids=model.ids[:windows]).crew()
     known = Measurements(crew.layout)
     measure(crew, [PrunePlan()], known)
     started = time.perf_counter()
@@ -46,10 +48,9 @@ def seconds_of(model: Opened, plans: Sequence[PrunePlan]) -> float:
     return time.perf_counter() - started
 
 
-def pairs(blocks: int, count: int | None = None) -> list[PrunePlan]:
-    """All pairs of blocks, or so many of them evenly spread."""
-    every = [PrunePlan.of(pair) for pair in combinations(all_units(blocks, Granularity.BLOCK), 2)]
-    return every if count is None else every[:: max(1, len(every) // count)][:count]
+def pairs(blocks: int) -> list[PrunePlan]:
+    """All pairs of blocks."""
+    return [PrunePlan.of(pair) for pair in combinations(all_units(blocks, Granularity.BLOCK), 2)]
 
 
 def singles(blocks: int) -> list[PrunePlan]:
@@ -57,28 +58,51 @@ def singles(blocks: int) -> list[PrunePlan]:
     return [PrunePlan.of([unit]) for unit in all_units(blocks, Granularity.BLOCK)]
 
 
-def main() -> None:
-    """Print the table and write it."""
-    like = load_model(None, dtype="auto")
-    series: dict[str, list[tuple[int, float]]] = {
-        "blocks, leave one out (n plans of n blocks)": [
-            (n, seconds_of(opened(like, n, 8), singles(n))) for n in (12, 24, 48)
-        ],
-        "blocks, 32 pairs": [(n, seconds_of(opened(like, n, 8), pairs(n, 32))) for n in (12, 24, 48)],
-    }
-    model = opened(like, 12, 32)
-    series["windows"] = []
-    for windows in (8, 16, 32):
-        part = Opened(model.loaded, model.replay, model.prices, model.ids[:windows])
-        series["windows"].append((windows, seconds_of(part, singles(12))))
-    few = Opened(model.loaded, model.replay, model.prices, model.ids[:8])
-    series["plans (pairs of 12 blocks)"] = [(n, seconds_of(few, pairs(12, n))) for n in (8, 16, 32, 66)]
-    rows: list[dict[str, Any]] = []
-    for name, points in series.items():
-        slope = float(np.polyfit(*np.log(np.array(points)).T, 1)[0])
-        rows += [{"series": name, "n": n, "seconds": seconds, "exponent": slope} for n, seconds in points]
-    report("scaling", f"Seconds against size, {str(like.dtype).removeprefix('torch.')}, {TOKENS} tokens a window", rows)
+def series(like: LoadedModel, setting: Setting) -> dict[str, dict[int, Callable[[], float]]]:
+    """By what is varied and how much of it there is: what gives the seconds."""
+    few, tokens = setting.windows, setting.window_tokens
+    smallest = BLOCKS // 4 if setting.quick else BLOCKS
+    blocks, every = [smallest, 2 * smallest, 4 * smallest], pairs(smallest)
+    same = random_llama(like, smallest, 4 * few, tokens)
 
+    def on(n: int, plans: Sequence[PrunePlan]) -> Callable[[], float]:
+        return lambda: seconds_of(random_llama(like, n, few, tokens), plans, few)
+
+    counts = [len(every) // part for part in (8, 4, 2, 1) if part <= len(every)]
+    return {
+        "blocks, leave one out (n plans of n blocks)": {n: on(n, singles(n)) for n in blocks},
+        "blocks, 32 pairs": {n: on(n, spread(pairs(n), 32)) for n in blocks},
+        "windows": {n: partial(seconds_of, same, singles(smallest), n) for n in (few, 2 * few, 4 * few)},
+        f"plans (pairs of {smallest} blocks)": {n: partial(seconds_of, same, spread(every, n), few) for n in counts},
+    }
+
+
+def main(setting: Setting) -> None:
+    """How the seconds of a search grow with blocks, windows and plans; the exponent is the slope in log-log.
+
+    The models are random Llamas as wide as the given model, since only the time counts.
+
+    Takes 2 minutes on 2 cores with AMX.
+    """
+    rows: list[dict[str, Any]] = []
+    with Steps("scaling") as steps:
+        like = load_model(setting.model, dtype=setting.dtype, device=setting.device)
+        asked = series(like, setting)
+        steps.expect(sum(sum(points) for points in asked.values()))
+        for name, points in asked.items():
+            steps.at(name)
+            seconds = {}
+            for n, measured in points.items():
+                seconds[n] = measured()
+                steps.done(n)
+            slope, _ = linear_regression(np.log([*seconds]).tolist(), np.log([*seconds.values()]).tolist())
+            rows += [{"series": name, "n": n, "seconds": took, "exponent": slope} for n, took in seconds.items()]
+    dtype = str(like.dtype).removeprefix("torch.")
+    title = f"Seconds against size: random Llamas like {like.name}, {dtype}, windows of {setting.window_tokens} tokens"
+    report(setting, f"scaling-{like.device.type}-{dtype}", title, rows)
+
+
+cli = command(main, DEFAULTS, without=("data",))
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(cli)

@@ -1,14 +1,5 @@
-"""All strategies at equal cost: which finds the better plan of the embedded model?
+"""All strategies at equal cost: which finds the better plan?"""
 
-    python -m benchmarks.strategies             # tier a: five strategies, 512 search tokens, under an hour on 2 cores
-    python -m benchmarks.strategies --tier b    # all of them, 2,048 tokens, three choices of windows: many hours
-
-Greedy goes first and ends by itself; the others may spend 1.5 times what it was charged. Every search is a run of its
-own in `runs/strategies-a`, where measurements are shared while each is charged in full: the same command goes on where
-it was interrupted, and prints the tables again when all is done.
-"""
-
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +10,15 @@ import typer
 from rich.console import Console
 
 import searcher
-from benchmarks.common import RESULTS, machine
+from benchmarks.common import machine, write_figures
 from benchmarks.documents import DOCS, write_measured
+from benchmarks.setting import Setting, command, start
+from benchmarks.steps import part_of
 from results.intervals import interval
 from results.run import Run
 from searcher.registry import BUILT_IN
 
+DEFAULTS = Setting()
 ALLOWANCE = 1.5
 """What every other strategy may cost, as a multiple of greedy."""
 
@@ -64,20 +58,15 @@ BUDGETS: dict[str, tuple[int, ...]] = {"block": (4, 8, 12), "sublayer": (8, 16, 
 TIERS = {
     "a": Tier(("shapley", "interactions", "evolutionary", "portfolio"), 4, (0,), BUDGETS),
     "b": Tier(tuple(sorted({*BUILT_IN["strategy"]} - {"greedy"} - NOT_COMPARED)), 16, (0, 1, 2), BUDGETS),
+    "quick": Tier(("evolutionary",), 2, (0,), {"block": (2,), "sublayer": (2,)}),
 }
 
 
-def compare(tier: Tier, folder: Path, granularity: str, budget: int, data_seed: int) -> Iterator[tuple[str, Run]]:
+def compare(
+    tier: Tier, options: dict[str, Any], granularity: str, budget: int, data_seed: int
+) -> Iterator[tuple[str, Run]]:
     """Greedy's run, then one of each other strategy at the allowance."""
-    common: dict[str, Any] = {
-        "granularity": granularity,
-        "budget": budget,
-        "windows": tier.windows,
-        "window_tokens": 128,
-        "report_windows": 32,
-        "data_seed": data_seed,
-        "runs_dir": str(folder),
-    }
+    common = options | {"granularity": granularity, "budget": budget, "report_windows": 32, "data_seed": data_seed}
     greedy = searcher.run(strategy="greedy", name=f"greedy-{granularity}-{budget}-{data_seed}", **common)
     yield "greedy", greedy
     limit = ALLOWANCE * greedy.outcome["cost"]["charged"]["total"]
@@ -142,41 +131,58 @@ def markdown(tables: list[dict[str, Any]]) -> str:
     return "\n".join(lines).strip()
 
 
-def say_how_long(tier: Tier, folder: Path, console: Console) -> None:
-    """Time a small search on this machine, and say how many hours all will take at most, before anything else."""
-    options: dict[str, Any] = {"window_tokens": 128, "windows": tier.windows, "runs_dir": str(folder), "quiet": True}
-    cost = searcher.run(strategy="greedy", budget=1, name="timing", **options).outcome["cost"]
+def hours(tier: Tier, options: dict[str, Any]) -> float:
+    """How long all will take at most where nothing is known yet, by a small search on this machine."""
+    run = searcher.run(strategy="greedy", budget=1, name="timing", quiet=True, **options)
+    cost, blocks = run.outcome["cost"], run.record["num_blocks"]
     seconds = cost["seconds"] / max(cost["executed"]["total"], 1.0)
     one_plan = cost["charged"]["total"] / cost["charged"]["evaluations"]
     # greedy tries every unit that is left, once for each that it removes
-    units = {"block": 30, "sublayer": 60}
+    units = {"block": blocks, "sublayer": 2 * blocks}
     plans = sum(size * (units[kind] - (size - 1) / 2) for kind, sizes in tier.budgets.items() for size in sizes)
     searches = len(tier.data_seeds) * (1 + ALLOWANCE * len(tier.strategies))
-    hours = plans * one_plan * searches * seconds / 3600
-    console.print(f"{1 + len(tier.strategies)} strategies: {hours:.1f} hours at most (measurements are shared)")
+    return float(plans * one_plan * searches * seconds / 3600)
 
 
-def main(tier: Annotated[Literal["a", "b"], typer.Option(help="Which comparison.")] = "a") -> None:
-    """Compare strategies at equal cost, on the embedded model and text."""
-    console, begun, plan = Console(stderr=True, soft_wrap=True), time.monotonic(), TIERS[tier]
-    folder = Path("runs") / f"strategies-{tier}"
-    say_how_long(plan, folder, console)
+def main(
+    setting: Setting,
+    tier: Annotated[Literal["a", "b"], typer.Option(help="b: all strategies, 2,048 tokens, three choices.")] = "a",
+    runs_dir: Annotated[Path | None, typer.Option(help="Where the runs are. Default: runs/strategies-a or -b.")] = None,
+) -> None:
+    """Which strategy finds the better plan at equal cost?
+
+    Greedy goes first and ends by itself; the others may spend 1.5 times what it was charged. Every search is a run of
+    its own, where measurements are shared while each is charged in full: the same command goes on where it was
+    interrupted, and prints the tables again when all is done.
+
+    Takes under an hour on 2 cores with AMX: five strategies, 512 search tokens; tier b many hours.
+    """
+    console, begun = Console(stderr=True, soft_wrap=True), time.monotonic()
+    name = "quick" if setting.quick else tier
+    asked, folder = TIERS[name], runs_dir or Path("runs") / f"strategies-{name}"
+    options = setting.run_options | {"windows": asked.windows, "runs_dir": str(folder)}
+    most = hours(asked, options)
+    console.print(f"{1 + len(asked.strategies)} strategies: {most:.1f} hours at most (measurements are shared)")
+    each = [
+        (g, budget, seed) for seed in asked.data_seeds for g, budgets in asked.budgets.items() for budget in budgets
+    ]
     tables = []
-    for data_seed in plan.data_seeds:
-        for granularity, budgets in plan.budgets.items():
-            for budget in budgets:
-                runs = dict(compare(plan, folder, granularity, budget, data_seed))
-                rows = {strategy: row(run, runs["greedy"]) for strategy, run in runs.items()}
-                tables.append({"granularity": granularity, "budget": budget, "data_seed": data_seed, "rows": rows})
-                console.print(markdown(tables[-1:]))
-    text = markdown(tables)
+    for done, (granularity, budget, data_seed) in enumerate(each):
+        console.print(part_of(done, len(each), time.monotonic() - begun))
+        runs = dict(compare(asked, options, granularity, budget, data_seed))
+        rows = {strategy: row(run, runs["greedy"]) for strategy, run in runs.items()}
+        tables.append({"granularity": granularity, "budget": budget, "data_seed": data_seed, "rows": rows})
+        console.print(markdown(tables[-1:]), markup=False)
     minutes = (time.monotonic() - begun) / 60
-    document = {"tier": tier, "minutes_of_last_call": minutes, "machine": machine(), "tables": tables}
-    (RESULTS / f"strategies-{tier}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    write_measured(DOCS / "strategies.md", f"tier {tier}", text)
+    document = {"tier": name, "minutes_of_last_call": minutes, "machine": machine(), "tables": tables}
+    write_figures(setting, f"strategies-{name}", document)
+    if setting.of_the_project:
+        write_measured(DOCS / "strategies.md", f"tier {name}", markdown(tables))
     console.print(f"Done in {minutes:.0f} minutes")
-    print(text)
+    typer.echo(markdown(tables))
 
+
+cli = command(main, DEFAULTS, without=("windows",))
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(cli)

@@ -1,0 +1,189 @@
+"""Every benchmark on a model so small that it takes a second: it runs, and what must hold of its figures does."""
+
+import importlib
+import json
+import math
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks.setting import RESULTS, Setting, resolved
+from benchmarks.tables import README
+from searcher.errors import UsageError
+from searcher.plan import PrunePlan
+
+OF_SPEED = ("evaluator", "racing", "roofline", "head", "divergence", "scaling", "ray")
+ALL = (*OF_SPEED, "strategies", "healing", "gpu")
+
+
+def call(name, *arguments):
+    """What `python -m benchmarks.NAME` prints, in this process."""
+    app = typer.Typer()
+    app.command()(importlib.import_module(f"benchmarks.{name}").cli)
+    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def benchmark(tiny, tmp_path, monkeypatch):
+    """Runs a benchmark quickly on the tiny model: `output, figures = benchmark("head")`, figures by name of the file."""
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in RESULTS.iterdir()}
+
+    def run(name, *options):
+        text = () if name == "scaling" else ("--data", tiny / "text.jsonl")
+        kept = () if name == "healing" else ("--out", tmp_path / "out")
+        output = call(name, "--quick", "--model", tiny / "model", *text, *kept, *options)
+        assert {path: path.read_bytes() for path in RESULTS.iterdir()} == before, "the project's figures were touched"
+        return output, {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
+
+    return run
+
+
+def numbers(figures, *columns):
+    """The values of some columns of every row, which are all numbers."""
+    values = [row[column] for row in figures["rows"] for column in columns]
+    assert all(math.isfinite(value) for value in values)
+    return values
+
+
+def test_evaluator_measures_every_batch_as_the_usual_loop_does(benchmark):
+    output, written = benchmark("evaluator", "--dtype", "float32")
+    figures = written["evaluator-cpu-float32"]
+    batches = [(row["batch"], row["units"]) for row in figures["rows"]]
+    on_both = ("leave one out", "16 Shapley chains", "evolutionary generation of 32", "1-swap neighbourhood")
+    assert sorted(batches) == sorted(
+        [("greedy 2", "block"), ("all pairs", "block"), *((b, u) for b in on_both for u in ("block", "sublayer"))]
+    )
+    assert figures["rows"][0]["same plan"] == "True"
+    assert max(numbers(figures, "loss differs by")) < 1e-5
+    assert min(numbers(figures, "plans", "usual s", "ours s", "faster", "of floor")) > 0
+    assert "The usual loop against searcher: model, float32, 2 windows of 32 tokens" in output
+
+
+def test_a_part_of_the_evaluator_is_a_file_of_its_own(benchmark):
+    _, written = benchmark("evaluator", "--dtype", "bfloat16", "--only", "swap", "--granularity", "block")
+    (row,) = written["evaluator-cpu-bfloat16-block-swap"]["rows"]
+    assert row["batch"] == "1-swap neighbourhood"
+    with pytest.raises(UsageError, match="No batch has 'swop' in its name"):
+        benchmark("evaluator", "--only", "swop")
+
+
+def test_racing_chooses_a_plan_no_better_than_exact_greedy(benchmark):
+    _, written = benchmark("racing", "--dtype", "float32")
+    (row,) = written["racing-cpu-float32"]["rows"]
+    assert [len(PrunePlan.parse(row[search]).removed) for search in ("exact greedy", "raced")] == [2, 2]
+    assert row["raced / exact"] == pytest.approx(row["raced perplexity"] / row["exact perplexity"])
+    assert row["of"] == 6 + 5
+    assert 0 < row["evaluations"] <= row["of"]
+    assert min(numbers(written["racing-cpu-float32"], "usual s", "exact s", "raced s")) > 0
+
+
+def test_roofline_says_what_share_of_the_matrix_products_is_reached(benchmark):
+    _, written = benchmark("roofline", "--dtype", "float32")
+    rows = written["roofline-cpu-float32"]["rows"]
+    assert [row["part"] for row in rows] == ["blocks", "head and loss", "greedy 1, all of it"]
+    for row in rows:
+        assert row["share"] == pytest.approx(row["GFLOP/s"] / row["matrix products alone"])
+        assert row["share"] > 0
+
+
+def test_head_compares_every_way_and_leaves_the_slices_as_they_were(benchmark):
+    from searcher import head
+
+    before = head.SLICE
+    _, written = benchmark("head", "--dtype", "float32")
+    rows = written["head-cpu-float32"]["rows"]
+    assert [row["way"] for row in rows][:4] == [
+        "matrix product alone",
+        "full float32 logits",
+        "linear_cross_entropy",
+        "slices of 1024",
+    ]
+    assert min(numbers(written["head-cpu-float32"], "us per token", "to the product")) > 0
+    assert before == head.SLICE
+
+
+def test_divergence_is_exact_and_timed_in_every_way(benchmark):
+    _, written = benchmark("divergence", "--dtype", "float32")
+    exactness = written["divergence-errors-cpu-float32"]
+    assert [row["plan"] for row in exactness["rows"]] == ["dense", "3", "2,4", "1"]
+    assert exactness["rows"][0]["KL"] == 0
+    assert max(numbers(exactness, "largest window error")) < 1e-4
+    ways = written["divergence-cpu-float32"]
+    assert ways["rows"][0] == ways["rows"][0] | {"way": "losses alone", "to the losses": 1.0}
+    assert min(numbers(ways, "us per token")) > 0
+
+
+def test_scaling_has_the_seconds_of_every_size(benchmark):
+    _, written = benchmark("scaling", "--dtype", "float32")
+    rows = written["scaling-cpu-float32"]["rows"]
+    sizes = {}
+    for row in rows:
+        sizes.setdefault(row["series"], []).append(row["n"])
+    assert sizes == {
+        "blocks, leave one out (n plans of n blocks)": [3, 6, 12],
+        "blocks, 32 pairs": [3, 6, 12],
+        "windows": [2, 4, 8],
+        "plans (pairs of 3 blocks)": [1, 3],
+    }
+    assert min(numbers(written["scaling-cpu-float32"], "seconds")) > 0
+
+
+@pytest.mark.slow  # starts Ray
+def test_workers_give_the_bits_of_one_process(benchmark):
+    _, written = benchmark("ray", "--dtype", "float32")
+    rows = written["ray-cpu-float32"]["rows"]
+    assert [row["workers"] for row in rows[:2]] == [0, 1]
+    assert {row["same bits"] for row in rows} == {"True"}
+    assert min(numbers(written["ray-cpu-float32"], "seconds", "PSS GiB")) > 0
+
+
+def test_strategies_are_compared_at_no_more_than_the_allowance(benchmark):
+    output, written = benchmark("strategies", "--dtype", "float32")
+    tables = written["strategies-quick"]["tables"]
+    assert [(table["granularity"], table["budget"]) for table in tables] == [("block", 2), ("sublayer", 2)]
+    for table in tables:
+        assert table["rows"]["greedy"]["cost"] == 1
+        assert table["rows"]["evolutionary"]["cost"] <= 1.5 + 1e-9
+        assert f"`{table['rows']['evolutionary']['plan']}`" in output
+
+
+def test_healing_has_a_row_for_every_healing_and_every_plan(benchmark):
+    output, _ = benchmark("healing", "--dtype", "float32")
+    for healing in ("none", "`bias`", "`linear`", "`linear-folded`", "`layer:steps=2`", "`lora:steps=2`"):
+        assert f"\n| {healing} | " in output
+    for strategy in ("greedy", "contiguous", "portfolio"):
+        assert f"\n| {strategy} | " in output
+
+
+def test_gpu_is_refused_where_there_is_none(benchmark, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageError, match="no CUDA device"):
+        benchmark("gpu")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_says_what_is_measured_and_how_long_it_takes(name):
+    output = " ".join(call(name, "--help").replace("│", " ").split())
+    assert "Takes " in output
+    assert "minute" in output or "hour" in output
+    assert "--model" in output
+    assert "--quick" in output
+    assert f"`python -m benchmarks.{name}`" in README.read_text()
+
+
+def test_a_wrong_model_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="is not a folder"):
+        call("head", "--model", tmp_path / "nothing")
+
+
+def test_only_figures_of_the_default_model_text_and_size_are_those_of_the_project(tmp_path):
+    defaults = Setting(windows=32)
+    assert resolved(defaults, defaults).out == RESULTS
+    assert resolved(Setting(windows=32, dtype="float32", device="cpu"), defaults).out == RESULTS
+    others = (Setting(), Setting(windows=32, model="other"), Setting(windows=32, data="other"))
+    assert [resolved(other, defaults).out for other in (*others, Setting(windows=32, quick=True))] == [None] * 4
+    assert resolved(Setting(windows=32, quick=True, out=tmp_path), defaults).out == tmp_path
