@@ -1,27 +1,36 @@
-"""Tiny models trained for seconds, so that their blocks depend on each other as those of real ones do."""
+"""Trains the tiny models of `trained.py` and writes the losses of all their plans: `python tests/make_trained.py`.
 
-from functools import cache
+It takes some ten minutes. On another processor a loss that lies between two multiples may be rounded to the other.
+"""
 
+import sys
+from pathlib import Path
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from trained import FILE, MODELS, WINDOWS, name_of, packed, row_of
+
+from objectives.loss import Loss
 from searcher.crew import open_crew
 from searcher.games import make_space
 from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan, all_units
+from searcher.plan import Granularity
 from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
-from searcher.space import Space
 from searcher.testing import tiny_tokenizer
-from strategies.portfolio import Portfolio
 
 STEPS, ROWS, TOKENS, VOCABULARY = 150, 16, 32, 64
 
 
-def train(num_blocks: int, seed: int, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
-    """A float32 Llama that has learnt some of a language made of three interleaved chains.
+def train(num_blocks: int, seed: int) -> LlamaForCausalLM:
+    """A Llama that has learnt some of a language made of three interleaved chains.
 
-    Trained in `dtype`: in float32 the rounding of each processor grows to a model of its own, in float64 it does not.
+    Trained in float64: in float32 the rounding of each processor would grow to a model of its own.
     """
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -33,7 +42,7 @@ def train(num_blocks: int, seed: int, dtype: torch.dtype = torch.float32) -> Lla
         num_key_value_heads=2,
         max_position_embeddings=64,
     )
-    model = LlamaForCausalLM(config).to(dtype)
+    model = LlamaForCausalLM(config).double()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(STEPS):
         ids = sentences(ROWS, seed=1000 * seed + step)
@@ -54,44 +63,24 @@ def sentences(rows: int, seed: int) -> torch.Tensor:
     return ids
 
 
-class Enumerated:
-    """A game whose scores are those of every plan of a trained model: call it with a plan.
-
-    Args:
-        granularity: what its units are.
-        num_units: how many there are.
-        size: of the plans enumerated; smaller ones are measured when they are asked for.
-        seed: of the model and its text.
-        dtype: in which the model is trained.
-    """
-
-    def __init__(
-        self, granularity: Granularity, num_units: int, size: int, seed: int, dtype: torch.dtype = torch.float32
-    ) -> None:
-        from objectives.loss import Loss
-
-        num_blocks = num_units if granularity is Granularity.BLOCK else num_units // 2
-        statistics = Portfolio().statistics  # made up: the warm starts of a portfolio, no better than chance here
-        self.space: Space = make_space(num_blocks, size, granularity=granularity, seed=seed, statistics=statistics)
-        assert len(all_units(num_blocks, granularity)) == num_units
-        model = train(num_blocks, seed, dtype)
-        with torch.inference_mode():
-            replay = open_replay(model, granularity)
-            prices = measure_prices(replay, TOKENS)
-            windows = sentences(self.space.num_windows, seed=7)
-            self._crew = open_crew(replay, {"loss": Loss()}, {"search": windows}, tiny_tokenizer(), prices)
-        self._known = Measurements(self._crew.layout)
-        self._measure(list(self.space.plans(size)))
-
-    def _measure(self, plans: list[PrunePlan]) -> None:
-        for line in self._crew.measure("search", plans, self._known):
-            self._known.add(line)
-
-    def __call__(self, plan: PrunePlan):
-        """float64 (windows,): its losses."""
-        if not self._known.complete("search", plan):
-            self._measure([plan])
-        return self._known.rows("search", plan, "loss")
+def losses(granularity: Granularity, num_units: int, seed: int) -> NDArray[np.float64]:
+    """(2 ** units, windows): of every plan of a model, in the row that `row_of` gives it."""
+    num_blocks = num_units if granularity is Granularity.BLOCK else num_units // 2
+    space, model = make_space(num_blocks, 1, granularity=granularity), train(num_blocks, seed)
+    with torch.inference_mode():
+        replay = open_replay(model, granularity)
+        prices = measure_prices(replay, TOKENS)
+        windows = sentences(max(WINDOWS.values()), seed=7)[: WINDOWS[num_units]]
+        crew = open_crew(replay, {"loss": Loss()}, {"search": windows}, tiny_tokenizer(), prices)
+    table = np.empty((2**num_units, WINDOWS[num_units]))
+    for size in range(num_units + 1):
+        plans, known = list(space.plans(size)), Measurements(crew.layout)
+        for line in crew.measure("search", plans, known):
+            known.add(line)
+        table[[row_of(plan, space) for plan in plans]] = [known.rows("search", plan, "loss") for plan in plans]
+    return table
 
 
-enumerated = cache(Enumerated)
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    np.savez_compressed(FILE, **{name_of(*model): packed(losses(*model)) for model in MODELS})

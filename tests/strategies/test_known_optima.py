@@ -1,10 +1,9 @@
-"""Strategies against spaces small enough that the best plan is known: synthetic games, and briefly trained models."""
+"""Strategies against spaces small enough that the best plan is known: synthetic games, and trained models."""
 
 from functools import cache
 
 import numpy as np
 import pytest
-import torch
 from trained import enumerated
 
 from searcher.games import interacting_game, make_space, play
@@ -57,9 +56,9 @@ def synthetic(granularity, units, size, seed):
 
 
 @cache
-def trained(granularity, units, size, seed, dtype=torch.float32):
+def trained(granularity, units, size, seed):
     """The same of a trained model."""
-    game = enumerated(granularity, units, size, seed, dtype)
+    game = enumerated(granularity, units, size, seed)
     return game, game.space, optimum(game.space, game)
 
 
@@ -98,13 +97,8 @@ def test_the_optimum_is_reached(name):
     assert np.mean(reached) >= 0.9, f"{name} reached {sum(reached)} of {len(reached)}"
 
 
-SHORT_OF_IT = pytest.mark.xfail(strict=True, reason="reaches 23 of 26: it moves by greedy steps only")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=SHORT_OF_IT) if n in ("beam", "oscillating") else n for n in strategies(12)]
-)
+@pytest.mark.parametrize("name", strategies(12))
 def test_the_optimum_is_reached_with_larger_trained_models_among_the_cases(name):
     reached = [reaches(name, *synthetic(*case)) for case in SYNTHETIC]
     reached += [reaches(name, *trained(*case)) for case in (*TRAINED, *LARGER)]
@@ -116,8 +110,10 @@ def test_greedy_misses_the_optimum_of_many_synthetic_games():
     assert 0.3 < np.mean(missed) < 0.9
 
 
-def test_greedy_misses_the_optimum_of_a_trained_model():
-    """Twelve trained blocks, six to be removed: all 924 plans were measured, and one beats greedy's by 0.055 nats."""
-    game, space, best = trained(BLOCK, 12, 6, 3, torch.float64)  # the same model on every processor
+@pytest.mark.parametrize(("case", "gap"), [((SUBLAYER, 12, 6, 2), 0.16), ((BLOCK, 16, 8, 1), 0.02)])
+def test_greedy_misses_the_optimum_of_a_trained_model(case, gap):
+    """Six of twelve sublayers, eight of sixteen blocks: all plans are known, and one beats greedy's by 0.166 nats, or
+    0.025."""
+    game, space, best = trained(*case)
     assert greedy_misses(game, space, best)
-    assert score(game, play(Greedy(), space, game).outcome.plans[0]) - score(game, best) > 0.05
+    assert score(game, play(Greedy(), space, game).outcome.plans[0]) - score(game, best) > gap
