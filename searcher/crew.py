@@ -29,6 +29,7 @@ from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
 from searcher.replay import Replay
 from searcher.sizes import measure_amounts
+from searcher.windows import check_vocabulary
 
 
 @contextlib.contextmanager
@@ -151,6 +152,8 @@ def open_crew(
         UsageError: the memory is not enough, or an objective brings no inputs.
     """
     groups = make_groups(windows, objectives, tokenizer, replay.model.device.type)
+    for group in (group for split in groups.values() for group in split):
+        check_vocabulary(group.ids, replay.model, tokenizer)
     window_tokens = next(iter(windows.values())).shape[1]
     facts = Facts(tokenizer, measure_amounts(replay, window_tokens))
     cores = cores or torch.get_num_threads()

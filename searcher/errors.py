@@ -32,5 +32,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error message, not longer than a terminal's, without its full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = lines[0] if len(lines[0]) <= 200 else f"{lines[0][:199]}…"
+    line = " ".join(
+        map(str.strip, lines[: 2 if lines[0].rstrip().endswith(":") else 1])
+    )  # a colon tells of what follows
+    line = line if len(line) <= 200 else f"{line[:199]}…"
     return line.rstrip(". ")

@@ -130,7 +130,7 @@ def open_plan(
         make_healing(heal)
     progress.say(f"Loading {config.model or 'the default model'}")
     with one_core():
-        loaded = load(config)
+        loaded = load(config, progress.say)
         if origin is not None:
             origin.check_model(loaded.fingerprint, loaded.name)
         plan.check(loaded.num_blocks)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from searcher.embedded import cache_dir, file_sha256
 from searcher.errors import UsageError, first_line
-from searcher.pretrained import BROKEN, quietly, refuse_incomplete
+from searcher.pretrained import BROKEN, check_weights, quietly
 
 
 def convert_gguf(path: Path) -> tuple[Path, str]:
@@ -63,7 +63,7 @@ def _save_dequantised(path: Path, folder: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(**where)
         except BROKEN as error:
             raise UsageError(f"GGUF file '{path}' cannot be read: {first_line(error)}", hint) from error
-        refuse_incomplete(info, str(path))
+        check_weights(model, info, str(path))
         _forget_quantisation(model)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -11,11 +11,13 @@ from transformers.utils import cached_file
 
 from searcher.checkpoint.custom import find_notes, load_custom
 from searcher.checkpoint.dtypes import stored_dtype
+from searcher.damage import find_damage, tokens_beyond
 from searcher.embedded import EMBEDDED_NAME, find_embedded
 from searcher.errors import UsageError, first_line
 from searcher.fingerprint import fingerprint_folder
 from searcher.gguf import convert_gguf
-from searcher.pretrained import BROKEN, quietly, refuse_incomplete
+from searcher.pretrained import BROKEN, check_weights, quietly
+from searcher.special import ADAPTER, in_one_dtype, loading_options, read_config, refuse_adapter
 
 _DTYPES = {
     "float32": torch.float32,
@@ -44,6 +46,7 @@ class LoadedModel:
         dtype: what the weights were loaded as.
         folder: the checkpoint that it was loaded from: the user's, that of a commit in the hub's cache, or of a
             dequantised GGUF file in searcher's; None if it was made in memory.
+        warnings: what a user should know of how it was loaded.
     """
 
     model: PreTrainedModel
@@ -53,6 +56,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     folder: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_blocks(self) -> int:
@@ -103,7 +107,7 @@ def load_model(
     source = _find(spec, revision)
     options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
     with quietly():
-        model = _load_weights(source, chosen_dtype or _stored(source), chosen_device, options)
+        model, warnings = _load_weights(source, chosen_dtype or _stored(source), chosen_device, options)
         tokenizer = _load_tokenizer(source, options)
     model.eval().requires_grad_(False)
     _refuse_bidirectional(model, source)
@@ -111,7 +115,9 @@ def load_model(
     if limit:  # a tokenizer read from a GGUF file knows of none
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     chosen_dtype = chosen_dtype or model.dtype
-    return LoadedModel(model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype, source.folder)
+    return LoadedModel(
+        model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype, source.folder, warnings
+    )
 
 
 def _choose_device(device: str) -> torch.device:
@@ -153,7 +159,7 @@ def _find(spec: str | None, revision: str | None) -> _Source:
     if spec is None:
         return _converted(find_embedded(), EMBEDDED_NAME)
     path = Path(spec).expanduser()
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise UsageError(f"Model '{spec}': there is no such file", "Check the path of the .gguf file")
         return _converted(path, path.name)
@@ -172,6 +178,7 @@ def _converted(path: Path, name: str) -> _Source:
 
 
 def _find_folder(path: Path) -> _Source:
+    refuse_adapter(path, str(path))
     if not (path / "config.json").is_file():
         raise UsageError(
             f"Folder '{path}' holds no causal LM: it has no config.json",
@@ -185,27 +192,45 @@ def _find_on_hub(spec: str, revision: str | None) -> _Source:
         try:
             config = cached_file(spec, "config.json", revision=revision)
         except (OSError, ValueError) as error:
+            _refuse_adapter_on_hub(spec, revision)
             wanted = spec if revision is None else f"{spec}@{revision}"
             raise UsageError(
                 f"Model '{wanted}' is neither a local folder nor can it be had from the hub: {first_line(error)}",
                 "Check the name, the connection and, for gated models, `hf auth login`",
             ) from error
     commit = Path(config).parent.name  # the hub cache keeps each commit in a folder of that name
+    _refuse_adapter_on_hub(spec, commit)
     return _Source(spec, spec, f"hub:{spec}@{commit}", Path(config).parent, commit)
+
+
+def _refuse_adapter_on_hub(spec: str, revision: str | None) -> None:
+    found = None
+    with quietly(), contextlib.suppress(OSError, ValueError):  # where there is none, or the hub is out of reach
+        found = cached_file(spec, ADAPTER, revision=revision, _raise_exceptions_for_missing_entries=False)
+    if found is not None:
+        refuse_adapter(Path(found).parent, spec)
 
 
 def _load_weights(
     source: _Source, dtype: torch.dtype | str, device: torch.device, options: dict[str, Any]
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """The model, and what a user should know of how it was loaded."""
     # weights go to a GPU tensor by tensor; on CPU no device map, which would add hooks for nothing
     placement = {} if device.type == "cpu" else {"device_map": {"": device}}
+    special = loading_options(source.folder, source.name)
     notes = find_notes(source.folder)
     try:
         if notes:
             model, info = load_custom(source.folder, notes, dtype, **placement)
         else:
+            more = {
+                **special,
+                **placement,
+                **options,
+                "ignore_mismatched_sizes": True,
+            }  # which are then refused by name
             model, info = AutoModelForCausalLM.from_pretrained(
-                source.location, dtype=dtype, output_loading_info=True, **placement, **options
+                source.location, dtype=dtype, output_loading_info=True, **more
             )
     except UsageError:
         raise
@@ -214,12 +239,16 @@ def _load_weights(
             raise UsageError(
                 f"Model '{source.name}' comes with its own code", "Pass --trust-remote-code if you trust its author"
             ) from error
+        reason = find_damage(source.folder) or first_line(error)
         raise UsageError(
-            f"Model '{source.name}' cannot be loaded as a causal LM: {first_line(error)}",
+            f"Model '{source.name}' cannot be loaded as a causal LM: {reason}",
             "Its config, weights and architecture must be ones that AutoModelForCausalLM takes",
         ) from error
-    refuse_incomplete(info, source.name)
-    return model
+    warnings = [*check_weights(model, info, source.name), *tokens_beyond(read_config(source.folder, source.name))]
+    if special:
+        in_one_dtype(model, model.config.dtype if isinstance(dtype, str) else dtype)
+        warnings.append("Its packed weights were dequantised")
+    return model, tuple(warnings)
 
 
 def _load_tokenizer(source: _Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:

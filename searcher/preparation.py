@@ -24,10 +24,10 @@ from searcher.objective import HEALED, Objective, Split
 from searcher.plan import Granularity
 from searcher.prices import measure_prices
 from searcher.replay import Replay
-from searcher.selfcheck import open_replay
+from searcher.selfcheck import open_replay, refuse_overflow
 from searcher.sources import MAX_CHARACTERS
 from searcher.text import Text, load_text
-from searcher.windows import Windows, cut_windows
+from searcher.windows import Windows, check_vocabulary, cut_windows
 from searcher.workers import AnyCrew, WorkerCrew, check_workers
 
 DEFAULTS: dict[str, dict[str, int]] = {
@@ -133,7 +133,7 @@ def prepare(
     cores = torch.get_num_threads()
     with one_core():  # nothing here is large enough to be worth the waiting of several for each other
         say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
-        model = load(config)
+        model = load(config, say)
         resolved = _resolved(config, model)
         cut = _cut(text, model, resolved)
         windows = {split: found.ids for split, found in cut.items()}
@@ -146,6 +146,7 @@ def prepare(
         say("Checking the replay against the model's own forward")
         with torch.inference_mode():
             replay = open_replay(model.model, granularity)
+            refuse_overflow(replay, windows["search"][:1].to(model.device))
             replay.head.choose_way(replay.embed(windows["report"][:1].to(model.device)))
             prices = measure_prices(replay, resolved["window_tokens"])
             memory = None if config.memory is None else parse_bytes(config.memory)
@@ -180,15 +181,23 @@ def _with_workers(
     return WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
 
 
-def load(config: MeasurementConfig) -> LoadedModel:
-    """The model that the configuration names; see :func:`searcher.model.load_model`."""
-    return load_model(
+def load(config: MeasurementConfig, say: Callable[[str], None] = lambda _: None) -> LoadedModel:
+    """The model that the configuration names; see :func:`searcher.model.load_model`.
+
+    Args:
+        config: what to load.
+        say: told what a user should know of how it was loaded.
+    """
+    loaded = load_model(
         config.model,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         dtype=config.dtype,
         device=config.device,
     )
+    for warning in loaded.warnings:
+        say(f"Warning: {warning}")
+    return loaded
 
 
 def _workers(config: MeasurementConfig) -> int:
@@ -220,7 +229,7 @@ def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, recipe: 
         UsageError: the text is too short.
     """
     defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
-    return cut_heal_text(
+    cut = cut_heal_text(
         text.heal,
         model.tokenizer,
         tokens=config.window_tokens or defaults["window_tokens"],
@@ -228,6 +237,9 @@ def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, recipe: 
         fewer=config.heal_windows is None,
         recipe=recipe,
     )
+    for ids in (cut.fit, cut.held_out):
+        check_vocabulary(ids, model.model, model.tokenizer)
+    return cut
 
 
 def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, Windows]:
@@ -248,4 +260,6 @@ def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split
     report = cut_windows(
         text.report, model.tokenizer, tokens=tokens, count=resolved["report_windows"], split="report", seed=None
     )
+    for cut in (search, report):
+        check_vocabulary(cut.ids, model.model, model.tokenizer)
     return {"search": search, "report": report}

@@ -12,6 +12,7 @@ from searcher.architecture import forwards_replaced
 from searcher.errors import UsageError, first_line
 from searcher.head import OwnHead
 from searcher.plan import Action, Granularity, PrunePlan, Unit
+from searcher.pretrained import LARGER
 from searcher.recording import Call, record
 from searcher.replay import Replay
 from searcher.standins import like
@@ -45,6 +46,7 @@ def open_replay(model: Any, granularity: Granularity) -> Replay:
     probe = probe_of(model)
     try:
         replay = Replay(model, probe)
+        refuse_overflow(replay, probe)
         _check_recording(replay, probe)
         _check_dense(replay, probe)
         _check_blocks_gone(replay, probe)
@@ -60,6 +62,38 @@ def open_replay(model: Any, granularity: Granularity) -> Replay:
             _check_both(replay, hidden, block)
         hidden = replay.run_block(hidden, block, Action.KEEP)
     return replay
+
+
+def refuse_overflow(replay: Replay, ids: Tensor) -> None:
+    """Refuse a model whose hidden states or logits on a text are not finite, although its weights are.
+
+    Args:
+        replay: of the model; use under `torch.inference_mode()`.
+        ids: int64 (rows, tokens), a text.
+
+    Raises:
+        UsageError: naming where it begins, and a dtype that holds more.
+    """
+    ((_, hidden),) = replay.states(ids, [PrunePlan()])
+    if _finite(hidden) and all(map(_finite, replay.head.logits(hidden, ids))):
+        return
+    hidden, place = replay.embed(ids), "its embedding"
+    for block in range(replay.num_blocks):
+        if not _finite(hidden):
+            break
+        hidden, place = replay.run_block(hidden, block, Action.KEEP), f"block {block}"
+    place = "its output head" if _finite(hidden) else place
+    dtype = str(hidden.dtype).removeprefix("torch.")
+    larger = LARGER if hidden.dtype == torch.float16 else "--dtype float32" if hidden.dtype == torch.bfloat16 else ""
+    where = f"its weights are finite, but what comes out of {place} is not"
+    raise UsageError(
+        f"{type(replay.model).__name__} overflows in {dtype}: {where}",
+        f"Try {larger}" if larger else "Its weights are too large for any dtype: save or fetch the model again",
+    )
+
+
+def _finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
 
 
 def probe_of(model: Any) -> Tensor:

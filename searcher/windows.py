@@ -83,6 +83,28 @@ def _check(tokens: int, count: int, split: str) -> None:
         raise UsageError(f"{count} windows of the {split} split measure nothing", "Ask for 1 window or more")
 
 
+def check_vocabulary(ids: Tensor, model: Any, tokenizer: Any) -> None:
+    """Refuse tokens that the model has no embedding of.
+
+    Args:
+        ids: int64, of whatever shape.
+        model: a transformers model.
+        tokenizer: what made them.
+
+    Raises:
+        UsageError: naming the first such token.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    beyond = ids[ids >= rows]
+    if len(beyond):
+        token = int(beyond[0])
+        text = tokenizer.convert_ids_to_tokens(token)
+        raise UsageError(
+            f"The text holds token {token} ({text!r}), but the model embeds {rows} tokens",
+            "Save the model with its own tokenizer, or enlarge it with model.resize_token_embeddings(len(tokenizer))",
+        )
+
+
 def bos_token(tokenizer: Any) -> list[int]:
     """The beginning-of-sequence token, if the tokenizer puts one before a text by itself; else nothing."""
     ids = tokenizer("a")["input_ids"]

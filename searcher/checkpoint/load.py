@@ -1,5 +1,6 @@
 """Loading a checkpoint of any form."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from searcher.checkpoint.custom import find_notes, load_custom
+from searcher.damage import find_damage
 from searcher.errors import UsageError, first_line
-from searcher.pretrained import BROKEN, quietly, refuse_incomplete
+from searcher.pretrained import BROKEN, check_weights, quietly
+from searcher.special import in_one_dtype, loading_options, refuse_adapter
 
 
 def load_checkpoint(folder: Path, dtype: torch.dtype | str = "auto", device: str = "cpu", trust: bool = False) -> Any:
@@ -25,17 +28,23 @@ def load_checkpoint(folder: Path, dtype: torch.dtype | str = "auto", device: str
     """
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} holds no checkpoint: it has no config.json", "Give a folder of searcher export")
+    refuse_adapter(folder, str(folder))
+    special = loading_options(folder, str(folder))
     with quietly():
         try:
             if notes := find_notes(folder):
                 model, info = load_custom(folder, notes, dtype)
             else:
                 model, info = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=dtype, output_loading_info=True, trust_remote_code=trust
+                    folder, dtype=dtype, output_loading_info=True, trust_remote_code=trust, **special
                 )
         except UsageError:
             raise
         except BROKEN as error:
-            raise UsageError(f"{folder} cannot be loaded: {first_line(error)}", "Export the plan again") from error
-    refuse_incomplete(info, str(folder))
+            reason = find_damage(folder) or first_line(error)
+            raise UsageError(f"{folder} cannot be loaded: {reason}", "Export the plan again") from error
+    for warning in check_weights(model, info, str(folder)):
+        warnings.warn(warning, stacklevel=3)
+    if special:
+        in_one_dtype(model, dtype if isinstance(dtype, torch.dtype) else model.config.dtype)
     return model.to(device).eval()
