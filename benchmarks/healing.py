@@ -32,14 +32,16 @@ def healings_table(found: dict[str, Any]) -> Iterator[str]:
     """Of one plan, by all healings."""
     yield f"Plan {found['plan']}, {found['heal_windows']} windows of {found['window_tokens']} tokens of the heal split:"
     yield ""
-    yield "| healing | report perplexity (95% interval) | dense, healed the same | trained on | seconds | adds |"
-    yield "|---|---|---|---|---|---|"
-    yield f"| none | {interval(found['before'])} | {found['dense']['perplexity']['value']:.2f} | | | |"
+    columns = ("healing", "report perplexity (95% interval)", "dense, healed the same", "to that", "trained on")
+    yield f"| {' | '.join(columns)} | seconds | adds |"
+    yield "|---|---|---|---|---|---|---|"
+    dense, to_dense = found["dense"]["perplexity"]["value"], found["before_to_dense"]["perplexity"]
+    yield f"| none | {interval(found['before'])} | {dense:.2f} | {to_dense:.2f}x | | | |"
     for one in found["healings"]:
         seconds = f"{one['seconds']:.0f}" + (" (dropped)" if one["dropped"] else "")
         tokens = f"{one['trained_tokens']:,} tokens" if one["trained_tokens"] else "closed form"
         adds = f"{one['parameters_added']:,} parameters" if one["parameters_added"] else ""
-        control = f"{one['control']['perplexity']['value']:.2f}"
+        control = f"{one['control']['perplexity']['value']:.2f} | {one['to_control']['perplexity']:.2f}x"
         yield f"| `{one['heal']}` | {interval(one['report'])} | {control} | {tokens} | {seconds} | {adds} |"
 
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from searcher import registry
@@ -12,9 +13,10 @@ from searcher.cost import Limits, Prices, Tariff
 from searcher.errors import UsageError
 from searcher.forecast import forecast
 from searcher.healing.contract import Healing
-from searcher.journal import RUN_FILE, read_json
+from searcher.journal import RUN_FILE
 from searcher.objective import Objective
 from searcher.plan import Granularity
+from searcher.run_file import read_run_file
 from searcher.search_space import open_space
 from searcher.space import Space
 from searcher.strategy import Strategy
@@ -103,10 +105,10 @@ def run_lines(runs_dir: Path) -> Iterator[Table | str]:
     table = Table("run", "model", "strategy", "budget", "plan", box=None, pad_edge=False)
     for folder in folders:
         try:
-            record = read_json(folder / RUN_FILE)
+            record = read_run_file(folder)
             config, outcome = record["config"], record.get("outcome")
             plan = outcome["chosen"].get(str(outcome["size"]), "-") if outcome else "not finished"
             table.add_row(folder.name, record["model"], config["strategy"], config["budget"], plan)
-        except (UsageError, KeyError) as error:
-            table.add_row(folder.name, f"damaged: {error}")
+        except UsageError as error:
+            table.add_row(folder.name, escape(f"damaged: {error.message}"))
     yield table

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from results.intervals import describe_interval, interval
 from searcher import registry
 from searcher.amounts import Amounts
-from searcher.config import RunConfig, make_config
+from searcher.config import RunConfig
 from searcher.errors import UsageError
 from searcher.files import whole
-from searcher.journal import RUN_FILE, read_evaluations, read_json
+from searcher.journal import EVALUATIONS_FILE, RUN_FILE, read_evaluations
 from searcher.measurement import Measurements, layout_from_json
 from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
+from searcher.run_file import read_config, read_run_file
 
 if TYPE_CHECKING:  # loaded when there is something to draw
     from matplotlib.figure import Figure
@@ -74,18 +75,32 @@ class Run:
         folder: the run folder.
 
     Raises:
-        UsageError: the folder holds no run, or one that is not finished.
+        UsageError: the folder holds no run, one that is not finished, or one of which something is missing.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.record = read_json(self.folder / RUN_FILE)
-        if "outcome" not in self.record:
+        self.record = read_run_file(self.folder)
+        if self.record.get("outcome") is None:
             raise UsageError(
                 f"{self.folder} is not finished", "Run the same command again; it goes on where it stopped"
             )
-        self.config: RunConfig = make_config(RunConfig, self.record["config"])
+        self.config: RunConfig = read_config(self.folder / RUN_FILE, self.record)
         self.outcome: dict[str, Any] = self.record["outcome"]
+        self._check_measured()
+
+    def _check_measured(self) -> None:
+        """Refuse a journal that lacks something of the plans that the run ended with."""
+        ended = (*self.outcome["chosen"].values(), *self.outcome.get("front", ()))
+        plans = tuple(dict.fromkeys([PrunePlan(), *map(PrunePlan.parse, ended)]))
+        for split in ("search", "report"):
+            for plan in plans:
+                if lacking := self.measurements.lacking(split, plan):
+                    raise UsageError(
+                        f"{self.folder / EVALUATIONS_FILE} lacks a measurement of {lacking} for plan {plan} on the "
+                        f"{split} split",
+                        "Lines of it are gone: run the same command again, which measures what is missing",
+                    )
 
     @cached_property
     def objectives(self) -> dict[str, Objective]:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from searcher.errors import UsageError
+from searcher.errors import UsageError, first_line
 from searcher.files import hint_of, replacing
 from searcher.measurement import Measurement, to_plain_json
 
@@ -28,11 +28,13 @@ def read_evaluations(folder: Path) -> Iterator[Measurement]:
         return
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or empty
+        if not line.strip():
+            continue
         try:
             yield Measurement.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(
-                f"{path}, line {number} is not a measurement ({error})",
+                f"{path}, line {number} is not a measurement ({first_line(error)})",
                 "The file was damaged; delete that line, and what it held is measured again",
             ) from error
 
@@ -49,9 +51,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path.parent} is not a run folder: it has no {path.name}", "List runs with: searcher list runs"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"{path} cannot be read ({error})", "The file was damaged; start again under another --name"
+            f"{path} cannot be read ({first_line(error)})", "The file was damaged; start again under another --name"
         ) from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no JSON object", "The file was damaged; start again under another --name")

@@ -111,13 +111,18 @@ class Measurement:
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> "Measurement":
-        """The inverse of :meth:`to_json`. Raises KeyError, TypeError or ValueError on anything else."""
+        """The inverse of :meth:`to_json`. Raises AttributeError, KeyError, TypeError or ValueError on anything else."""
+        rows = tuple(int(row) for row in line["rows"])
+        values = {name: tuple(map(float, numbers)) for name, numbers in line["values"].items()}
+        for name, numbers in values.items():
+            if len(numbers) != len(rows):
+                raise ValueError(f"{len(numbers)} numbers of {name} for {len(rows)} rows")
         return cls(
             split=line["split"],
             plan=PrunePlan.parse(line["plan"]),
             group=line["group"],
-            rows=tuple(int(row) for row in line["rows"]),
-            values={name: tuple(map(float, numbers)) for name, numbers in line["values"].items()},
+            rows=rows,
+            values=values,
             layer_forwards=float(line["layer_forwards"]),
             heads=float(line["heads"]),
             seconds=float(line["seconds"]),
@@ -154,8 +159,13 @@ class Measurements:
     layout: Layout
     _rows: dict[tuple[Split, PrunePlan, str], dict[int, dict[str, float]]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._wanted = {(split, g.name): set(g.objectives) for split, groups in self.layout.items() for g in groups}
+
     def add(self, measurement: Measurement) -> None:
-        """Take in a measurement."""
+        """Take in a measurement; one that lacks an objective of its group is as good as none."""
+        if not self._wanted.get((measurement.split, measurement.group), set()) <= measurement.values.keys():
+            return
         known = self._rows.setdefault((measurement.split, measurement.plan, measurement.group), {})
         for position, row in enumerate(measurement.rows):
             known[row] = {name: numbers[position] for name, numbers in measurement.values.items()}
@@ -185,6 +195,15 @@ class Measurements:
     def complete(self, split: Split, plan: PrunePlan) -> bool:
         """Whether every row of every group of the split has been measured for this plan."""
         return self.covers(split, plan, None)
+
+    def lacking(self, split: Split, plan: PrunePlan) -> str:
+        """An objective of which not every number on the split is known for this plan; empty if there is none."""
+        for group in self.layout[split]:
+            known = self._rows.get((split, plan, group.name), {})
+            for name in group.objectives:
+                if any(name not in known.get(row, ()) for row in range(group.rows)):
+                    return name
+        return ""
 
     def plans(self, split: Split) -> tuple[PrunePlan, ...]:
         """The plans measured in full on this split, sorted."""

@@ -19,12 +19,13 @@ from searcher.errors import UsageError
 from searcher.fingerprint import digest_of
 from searcher.groups import Group
 from searcher.identity import environment_changes, identity_change, unrecorded
-from searcher.journal import RUN_FILE, read_json, write_json
+from searcher.journal import RUN_FILE, write_json
 from searcher.measurement import layout_to_json, on_windows
 from searcher.notation import parse_recipe, parse_seconds
 from searcher.objective import HEALED, Split
 from searcher.places import absolute, by_name
 from searcher.preparation import Prepared
+from searcher.run_file import read_run_file
 from searcher.versions import versions
 
 FORMAT = 1
@@ -146,7 +147,7 @@ def open_record(folder: Path, record: dict[str, Any]) -> list[str]:
     """
     path = folder / RUN_FILE
     if path.exists():
-        before = read_json(path)
+        before = read_run_file(folder)
         _check_identity(folder, before, record["identity"])
         _check_limits(folder, before, record["limits"])
         finished = before["limits"] == record["limits"] and "outcome" in before

@@ -6,9 +6,10 @@ from pathlib import Path
 from searcher.amounts import Amounts
 from searcher.config import RunConfig
 from searcher.errors import UsageError
-from searcher.journal import RUN_FILE, read_json
+from searcher.journal import RUN_FILE
 from searcher.notation import parse_bound
 from searcher.plan import Budget, Part, PrunePlan, Unit, legal_units
+from searcher.run_file import read_run_file
 from searcher.space import Need, Space
 
 
@@ -21,7 +22,7 @@ def find_start(text: str) -> PrunePlan:
     folder = Path(text)
     if not (folder / RUN_FILE).exists():
         return PrunePlan.parse(text)
-    outcome = read_json(folder / RUN_FILE).get("outcome")
+    outcome = read_run_file(folder).get("outcome")
     if not outcome:
         raise UsageError(f"The run in {folder} is not finished, so there is no plan to start from", "Finish it first")
     return PrunePlan.parse(outcome["chosen"][str(outcome["size"])])

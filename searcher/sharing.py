@@ -11,10 +11,11 @@ from typing import Any
 
 from searcher.errors import UsageError
 from searcher.identity import measurement_identity
-from searcher.journal import RUN_FILE, read_evaluations, read_json
+from searcher.journal import RUN_FILE, read_evaluations
 from searcher.measurement import Layout, Measurement, Measurements, rows_wanted
 from searcher.objective import Split
 from searcher.plan import PrunePlan
+from searcher.run_file import read_run_file
 
 _Key = tuple[Split, PrunePlan, str]
 
@@ -74,7 +75,7 @@ def find_shared(folder: Path, record: dict[str, Any]) -> Shared:
         if path.parent == folder:
             continue
         try:
-            if measurement_identity(read_json(path)) != own:
+            if measurement_identity(read_run_file(path.parent)) != own:
                 continue
             lines = list(read_evaluations(path.parent))
         except (UsageError, LookupError):

@@ -183,3 +183,16 @@ def test_an_analysis_from_python(tiny, tmp_path, monkeypatch, capsys):
     one, other, value = capsys.readouterr().out.split()
     assert {one, other} <= set("012345")
     assert np.isfinite(float(value))
+
+
+def test_the_ratios_of_the_guide_to_healing_follow_from_its_table():
+    rows = re.findall(
+        r"^\| `?([\w:=,-]+)`? \| ([\d.]+) \([^)]*\) \| ([\d.]+) \| ([\d.]+)x \|", HEALING, flags=re.MULTILINE
+    )
+    assert len(rows) == 11
+    ratios = {name: float(ratio) for name, _, _, ratio in rows}
+    for name, value, control, _ in rows:
+        assert ratios[name] == pytest.approx(float(value) / float(control), abs=0.006)
+    said = (Path(__file__).parent.parent / "searcher/healing/lora.py").read_text()
+    for name in ("lora:steps=200", "layer:steps=200", "linear-folded"):
+        assert f"{ratios[name]:.2f}" in said

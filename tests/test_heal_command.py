@@ -1,6 +1,7 @@
 """`searcher heal`, and searches that heal, as a user runs them."""
 
 import json
+import re
 
 import pytest
 
@@ -21,6 +22,8 @@ def test_healings_side_by_side(searcher_command):
     assert found["heal_windows"] == 20
     for one in found["healings"]:
         assert not one["failure"]
+        of_dense = one["report"]["perplexity"]["value"] / one["control"]["perplexity"]["value"]
+        assert one["to_control"]["perplexity"] == pytest.approx(of_dense)
         values = one["report"]["perplexity"]
         if one["dropped"] or one["held_out"]["after"] == one["held_out"]["before"]:
             assert values == pytest.approx(found["before"]["perplexity"], rel=1e-5)
@@ -41,6 +44,8 @@ def test_the_plan_of_a_run_is_healed(searcher_command, tmp_path):
     assert table.code == 0, table.err
     assert "held-out loss" in table.out
     assert "12 windows of 16 tokens" in table.out
+    assert "to that" in table.out
+    assert len(re.findall(r"\d\.\d\dx", table.out)) == 2  # before and after, to the dense model treated the same
     first = searcher_command("heal", "runs/one", "--size", "1", "--heal", "bias", "--format", "json", defaults=False)
     chosen = json.loads((tmp_path / "runs/one/run.json").read_text())["outcome"]["chosen"]
     assert document(first)["plan"] == chosen["1"]
