@@ -1,16 +1,35 @@
 """A plan of whole blocks as a recipe of mergekit, which cuts the blocks out of the original checkpoint."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import try_to_load_from_cache
 
 from results.run import Run
 from searcher.errors import UsageError
 from searcher.files import whole
 from searcher.fingerprint import fingerprint_folder
 from searcher.identity import origin_of
+from searcher.journal import read_json
 from searcher.plan import Part, PrunePlan
+
+HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
+BY_NUMBER = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "first_k_dense_replace", "num_dense_layers")
+"""Fields of configs that number blocks."""
+BY_ORDER = (
+    "sliding_window_pattern",
+    "full_attention_interval",
+    "attn_layer_period",
+    "expert_layer_period",
+    "decoder_sparse_step",
+    "interleave_moe_layer_step",
+    "no_rope_layer_interval",
+    "global_attn_every_n_layers",
+)
+"""Fields that say of which kind every so many blocks are."""
 
 
 def recipe(run: Run, size: int | None = None, model: str | None = None) -> dict[str, Any]:
@@ -22,11 +41,16 @@ def recipe(run: Run, size: int | None = None, model: str | None = None) -> dict[
         model: hub id or folder of the original checkpoint; by default that of the run.
 
     Raises:
-        UsageError: the plan removes single sublayers or every block, there is no plan of this size, or the model has
-            no checkpoint that is known.
+        UsageError: the plan removes single sublayers or every block, there is no plan of this size, the model has no
+            checkpoint that is known, or a config that mergekit would leave as it is for the blocks that stay.
     """
     plan = run.chosen_of(size).plan
-    source = model or _checkpoint(run)
+    source = _place(model or _checkpoint(run))
+    if field := _about_blocks(_config(source), run.record["num_blocks"]):
+        raise UsageError(
+            f"mergekit would write '{field}' of the config as it is, which says something of each block of {source}",
+            "Make the checkpoint with: searcher export",
+        )
     slices = [
         {"sources": [{"model": source, "layer_range": list(span)}]}
         for span in kept_spans(plan, run.record["num_blocks"])
@@ -62,6 +86,34 @@ def kept_spans(plan: PrunePlan, num_blocks: int) -> list[tuple[int, int]]:
     starts = [block for block in kept if block - 1 not in kept]
     ends = [block + 1 for block in kept if block + 1 not in kept]
     return list(zip(starts, ends, strict=True))
+
+
+def _place(model: str) -> str:
+    """The checkpoint as mergekit finds it from any folder: a path in full, for it takes others for ids of the hub."""
+    path = Path(model).expanduser()
+    if path.exists():
+        return os.path.abspath(path)
+    if not HUB_ID.fullmatch(model):
+        raise UsageError(f"There is no model in {model}", "Name the checkpoint with --model-name")
+    return model
+
+
+def _config(source: str) -> dict[str, Any]:
+    """The config of a checkpoint, as far as it is on this machine."""
+    name, _, revision = source.partition("@")
+    found = os.path.join(source, "config.json")
+    if not os.path.isdir(source):
+        found = str(try_to_load_from_cache(name, "config.json", revision=revision or None))
+    return read_json(Path(found)) if os.path.isfile(found) else {}
+
+
+def _about_blocks(config: dict[str, Any], num_blocks: int) -> str:
+    """A field that says something of single blocks, by their number or order; empty if there is none."""
+    for name, value in {**config, **(config.get("text_config") or {})}.items():
+        of_each = isinstance(value, list) and len(value) == num_blocks and not name.endswith("token_id")
+        if of_each or (name in BY_NUMBER and value) or (name in BY_ORDER and isinstance(value, int) and value > 1):
+            return str(name)
+    return ""
 
 
 def _checkpoint(run: Run) -> str:

@@ -1,5 +1,6 @@
 """The mergekit recipe of a plan."""
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -64,3 +65,39 @@ def test_a_model_that_is_no_checkpoint_must_be_named(run, monkeypatch, model):
 def test_a_revision_is_named(run, monkeypatch):
     monkeypatch.setattr(run, "config", run.config.model_copy(update={"model": "org/name", "revision": "v2"}))
     assert recipe(run)["slices"][0]["sources"][0]["model"] == "org/name@v2"
+
+
+def test_a_path_is_written_in_full(run, tiny, monkeypatch):
+    monkeypatch.chdir(tiny)
+    for place in ("model", "./model", "model/", "../" + tiny.name + "/model"):
+        monkeypatch.setattr(run, "config", run.config.model_copy(update={"model": place}))
+        for found in (recipe(run), recipe(run, model=place)):
+            assert found["slices"][0]["sources"][0]["model"] == str(tiny / "model")
+
+
+@pytest.mark.parametrize("model", ["./gone", "gone/for/good", "/gone", "~/gone"])
+def test_a_path_that_leads_nowhere_is_no_id_of_the_hub(run, model):
+    with pytest.raises(UsageError, match=f"no model in {model}"):
+        recipe(run, model=model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"layer_types": ["full_attention"] * 6}, "layer_types"),
+        ({"text_config": {"layer_types": ["full_attention", "sliding_attention"] * 3}}, "layer_types"),
+        ({"no_rope_layers": [1, 1, 0, 1, 1, 0]}, "no_rope_layers"),
+        ({"mlp_only_layers": [0]}, "mlp_only_layers"),
+        ({"first_k_dense_replace": 1}, "first_k_dense_replace"),
+        ({"sliding_window_pattern": 6}, "sliding_window_pattern"),
+        ({"mlp_only_layers": [], "decoder_sparse_step": 1, "eos_token_id": [1, 2, 3, 4, 5, 6]}, ""),
+    ],
+)
+def test_a_config_that_speaks_of_single_blocks_is_for_export(run, tiny, tmp_path, changes, field):
+    content = json.loads((tiny / "model/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, **changes}))
+    if not field:
+        assert recipe(run, model=str(tmp_path))
+        return
+    with pytest.raises(UsageError, match=rf"'{field}'.*searcher export"):
+        recipe(run, model=str(tmp_path))
