@@ -1,7 +1,6 @@
 """Tables for the terminal."""
 
 import math
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from results.run import Estimate, Evaluation, Run
 if TYPE_CHECKING:
     from searcher.exporter import Exported
 from searcher.measurement import PLAN_GROUP
+from searcher.stdout import result_stream
 
 PIPED_WIDTH = 160
 """Columns where stdout is no terminal, so that plans are not broken over lines."""
@@ -21,7 +21,8 @@ PIPED_WIDTH = 160
 
 def make_console() -> Console:
     """Writes to stdout, as wide as the terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    stream = result_stream()
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else PIPED_WIDTH)
 
 
 def show(*items: Any) -> None:

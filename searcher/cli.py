@@ -22,6 +22,7 @@ from searcher.options import NOT_TAKEN
 from searcher.own_packages import check_own_packages
 from searcher.parts import PARTS
 from searcher.plan import Granularity
+from searcher.stdout import result_stream
 
 app = typer.Typer(
     name="searcher",
@@ -217,7 +218,7 @@ def analyze(
     )
     from results.anatomy import PAGE_FILE
 
-    sys.stdout.write(f"{folder / PAGE_FILE}\n")
+    result_stream().write(f"{folder / PAGE_FILE}\n")
 
 
 @command()
@@ -308,7 +309,7 @@ def report(
     """
     for path in searcher.report(runs, output, objective=objective, axes=axes, pictures=pictures):
         if not is_stdout(path):
-            sys.stdout.write(f"{path}\n")
+            result_stream().write(f"{path}\n")
 
 
 @command("list")
@@ -349,8 +350,8 @@ def _say(line: str) -> None:
 def _print_json(document: dict[str, Any]) -> None:
     from searcher.measurement import to_plain_json
 
-    json.dump(to_plain_json(document), sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    text = json.dumps(to_plain_json(document), indent=2, allow_nan=False)
+    result_stream().write(f"{text}\n")
 
 
 def main() -> NoReturn:

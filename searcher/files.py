@@ -3,13 +3,13 @@
 import errno
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from searcher.errors import UsageError
+from searcher.stdout import result_stream
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a disk says that is full, or a user who has had his share of it."""
@@ -85,7 +85,7 @@ def is_stdout(path: Path) -> bool:
 
 def _pour(temporary: Path, path: Path) -> None:
     if is_stdout(path):
-        sys.stdout.flush()
+        result_stream().flush()
         with temporary.open("rb") as source, os.fdopen(os.dup(1), "wb") as sink:
             shutil.copyfileobj(source, sink)
         return

@@ -1,16 +1,23 @@
 """How `--help` looks: options under the headings of their kind, and a line on every command, in plain text."""
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand, TyperGroup
+
+from searcher.stdout import stdout_for_the_result
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
 
 class Command(TyperCommand):
-    """A command whose options are listed under their `rich_help_panel`."""
+    """A command whose options are listed under their `rich_help_panel`, and which has stdout for its result alone."""
+
+    def invoke(self, ctx: "Context") -> Any:
+        """Run it."""
+        with stdout_for_the_result():
+            return super().invoke(ctx)
 
     def format_options(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Write the arguments, the command's own options, and then each panel."""

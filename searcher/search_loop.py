@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from searcher.errors import UsageError
 from searcher.goals import Goals, additive
 from searcher.journal import Journal
 from searcher.measurement import Measurement, Measurements
+from searcher.notes import plain_notes
 from searcher.objective import Objective, Split
 from searcher.plan import PrunePlan
 from searcher.sharing import Shared
@@ -108,7 +109,8 @@ class SearchLoop:
         """Search to the end or to the first limit; `stopped` then says which.
 
         Raises:
-            UsageError: the strategy asked for a plan that is not legal here, or returned no Outcome.
+            UsageError: the strategy asked for a plan that is not legal here, or returned no Outcome, or
+                one with notes that are not JSON.
         """
         generator = strategy.search(self.space)
         outcome = Outcome(())  # of a strategy that leaves it to us
@@ -125,6 +127,7 @@ class SearchLoop:
             pass
         if not isinstance(outcome, Outcome):
             raise UsageError(f"The strategy returned {type(outcome).__name__}", "`search` must return an Outcome")
+        outcome = replace(outcome, notes=plain_notes(outcome, type(strategy).__name__))
         self._measure_outcome(outcome)
         return outcome
 
