@@ -39,7 +39,7 @@ def find_embedded() -> Path:
     """
     cached = cache_dir() / "embedded" / _FILE
     path = _installed() or cached
-    if not path.is_file():
+    if not path.is_file() or (path == cached and file_sha256(path) != _SHA256):  # of what was fetched, half is no loss
         _fetch(cached)
     if file_sha256(path) != _SHA256:
         raise UsageError(

