@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from searcher.objective import Candidate, Objective, Reads, Split
-from searcher.plan import PrunePlan
 
 _ALONE = threading.Lock()
 """Two plans timed at once would slow each other down."""
@@ -22,7 +21,7 @@ class Latency(Objective):
 
     Both are timed in turn, on the same prompt, so that what else the machine does hits both; each round gives the ratio
     of the medians of its repeats, the value is the mean over rounds. On a busy machine it is noisy, and a search that
-    depends on it is not repeatable. What is run for it is not charged.
+    depends on it is not repeatable. The tokens that go through both models for it are charged like those of the text.
 
     Args:
         phase: `prefill` (the prompt at once) or `decode` (tokens one by one, with the cache).
@@ -60,13 +59,13 @@ class Latency(Objective):
 
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:
         """The ratio of each round."""
-        if candidate.plan == PrunePlan():
-            return np.ones(self.rounds)  # by definition
         assert self._dense is not None
         with _ALONE:
             for each in (self._dense, candidate):
                 self._seconds(each)  # the first time is always slow
-            return np.array([self._round(self._dense, candidate) for _ in range(self.rounds)])
+            ratios = np.array([self._round(self._dense, candidate) for _ in range(self.rounds)])
+        # the dense model is timed too, since what that takes is what plans are charged; its ratio is 1 by definition
+        return ratios if candidate.plan.removed else np.ones(self.rounds)
 
     def _round(self, dense: Candidate, candidate: Candidate) -> float:
         pairs = [(self._seconds(dense), self._seconds(candidate)) for _ in range(self.repeats)]

@@ -52,7 +52,8 @@ class LmEval(Objective):
 
     Runs the pruned model itself, so nothing is shared between plans: for the report, or for judging a few plans. For
     multiple choice `accuracy` gives the same numbers from shared forward passes. Half of the task's documents are for
-    the search, half for the report. Needs `pip install 'searcher[lm-eval]'`.
+    the search, half for the report. The tokens that go through the model are charged, each plan as many as the dense
+    model took. Needs `pip install 'searcher[lm-eval]'`.
 
     Args:
         task: name of a task or group, or path of a task's `.yaml` file. Documents of a group are pooled.

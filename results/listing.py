@@ -9,7 +9,7 @@ from rich.table import Table
 
 from searcher import registry
 from searcher.config import RunConfig, make_config
-from searcher.cost import Limits, Prices, Tariff
+from searcher.cost import Ledger, Limits, Prices, Tariff
 from searcher.errors import UsageError
 from searcher.forecast import forecast
 from searcher.healing.contract import Healing
@@ -19,6 +19,7 @@ from searcher.plan import Granularity
 from searcher.run_file import read_run_file
 from searcher.search_space import open_space
 from searcher.space import Space
+from searcher.statistics import cost_of
 from searcher.strategy import Strategy
 
 ASSUMED = Prices((1.0, 0.7, 0.3, 0.0), 1.0)
@@ -77,13 +78,18 @@ def costs_table(budget: str, granularity: Granularity, blocks: int) -> Table:
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for name in registry.names("strategy"):
         table.add_row(name, *_costs(registry.make("strategy", name, {}), space, tariff))
-    table.caption = "Forecast by playing each search against made-up scores; what it finds may take more or fewer."
+    table.caption = (
+        "Forecast by playing each search against made-up scores; what it finds may take more or fewer. Statistics of "
+        "the dense model count as the plans that would cost as much."
+    )
     return table
 
 
 def _costs(strategy: Strategy, space: Space, tariff: Tariff) -> tuple[str, str, str]:
+    ledger = Ledger(tariff, Limits())
+    ledger.charge_statistics(*cost_of(strategy.statistics, space.units, space.num_blocks, tariff.prices.weight))
     try:
-        found = forecast(strategy, space, tariff, Limits(), seconds=5.0)
+        found = forecast(strategy, space, ledger, seconds=5.0)
     except UsageError as error:  # too many plans for an exhaustive search, say
         return error.message, "", ""
     more = "" if found.complete else "> "

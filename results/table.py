@@ -130,6 +130,7 @@ def footnotes(run: Run) -> Iterator[str]:
         f"{charged['heads']:,.0f} heads over a window: cost {charged['total']:,.0f} (run: {executed['total']:,.0f}) "
         f"in {cost['seconds']:.0f} s."
     )
+    yield from _charges_lines(run)
     yield from _healing_lines(run)
     yield from run.outcome["notes"].get("summary", [])
     yield from _front_lines(run)
@@ -141,6 +142,27 @@ def footnotes(run: Run) -> Iterator[str]:
     if not run.outcome["repeatable"]:
         yield "Another run may end otherwise: it depended on time, or on a device that rounds differently every time."
     yield f"Kept in {run.folder}"
+
+
+WHAT_COSTS = {
+    "screening": "screening",
+    "preparing": "what objectives look up in the dense model",
+    "statistics": "statistics of the dense model",
+    "healing": "healing",
+}
+"""What is charged besides plans that are measured, for a reader."""
+
+
+def _charges_lines(run: Run) -> Iterator[str]:
+    """What of the cost measured no plan; runs of older versions have not kept it."""
+    charges = run.outcome.get("charges", {})
+    told = [
+        f"{words} {charges[part]['evaluations']:.3g} (cost {charges[part]['total']:,.0f})"
+        for part, words in WHAT_COSTS.items()
+        if part in charges and charges[part]["total"]
+    ]
+    if told:
+        yield f"Among these, counted as the plans that would cost as much: {', '.join(told)}."
 
 
 def _healing_lines(run: Run) -> Iterator[str]:

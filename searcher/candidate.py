@@ -1,7 +1,7 @@
 """What objectives see of a plan: the model replayed under it on one batch of token sequences."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from searcher.amounts import Amounts
 from searcher.divergence import Reference, refer
 from searcher.objective import Divergence, Split
 from searcher.plan import PrunePlan
-from searcher.pruned import pruned
+from searcher.pruned import counted, pruned
 from searcher.repair import Repair
 from searcher.replay import Replay
 from searcher.siblings import Sizes, in_sizes
@@ -97,6 +97,7 @@ class ReplayedCandidate:
         heads: the losses of the plans it was replayed with; None if nothing was replayed.
         position: its place among these.
         repair: gives what healing has changed.
+        count: told of the tokens that go through the blocks and through the head of the model itself.
     """
 
     def __init__(
@@ -107,13 +108,14 @@ class ReplayedCandidate:
         heads: Heads | None,
         position: int = 0,
         repair: Callable[[], Repair] = Repair,
+        count: Callable[[int, int], None] = lambda tokens, read_out: None,
     ) -> None:
         self.plan, self.batch, self.rows, self.config = plan, batch.name, batch.rows, replay.model.config
         self.split, self.ids, self.scored, self.extra = batch.split, batch.ids, batch.scored, batch.extra
         self.tokenizer, self.amounts = batch.facts.tokenizer, batch.facts.amounts
         self.heads = 0.0
         self._replay, self._heads, self._position, self._repair = replay, heads, position, repair
-        self._counted = False
+        self._counted, self._count = False, count
 
     def hidden(self) -> Tensor:
         """(rows, tokens, hidden size): hidden states after the last block, before the final norm."""
@@ -146,10 +148,15 @@ class ReplayedCandidate:
         self.heads += reference.more_heads * len(self.ids)
         return reference.select(self.rows).divergence(self._replay.head, self.hidden(), self.ids, self.losses)
 
-    def model(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def model(self) -> Iterator[Any]:
         """The transformers model itself, pruned and healed for as long as a `with` statement lasts."""
         replay = self._replay
-        return pruned(replay.model, replay.architecture, replay.outputs, self.plan, self._repair())
+        with (
+            pruned(replay.model, replay.architecture, replay.outputs, self.plan, self._repair()) as model,
+            counted(model, replay.architecture, self._count),
+        ):
+            yield model
 
     def broken(self) -> bool:
         """Whether the model under this plan computes anything that is not finite, as far as it was run."""

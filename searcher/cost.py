@@ -1,7 +1,8 @@
 """What replaying plans costs, in layer-forwards and heads, and the ledger that limits are held against."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from searcher.plan import PrunePlan
 from searcher.trie import layer_forwards, path_of
@@ -25,7 +26,8 @@ class Cost:
     """Work done or charged.
 
     Attributes:
-        evaluations: plans measured on all search windows; a plan on a part of them counts as that part.
+        evaluations: plans measured on all search windows; a plan on a part of them counts as that part, and work that
+            measures none as the number of plans that would cost as much, see :meth:`Tariff.worth`.
         layer_forwards: one block over one window each; own inputs of objectives count by their tokens.
         heads: output heads over one window each.
     """
@@ -56,6 +58,9 @@ class Tariff:
         heads_per_window: output heads that the objectives need for a plan on one window.
         own_heads: output heads for a plan on the own inputs, in windows.
         screening_heads: output heads for a plan on one window when it is only screened.
+        apart_per_window: layer-forwards that objectives run for a plan on one window through the model itself, where
+            nothing is shared; each plan is charged what that took for the dense model.
+        own_apart: the same for a plan, whatever the windows.
     """
 
     num_blocks: int
@@ -67,20 +72,32 @@ class Tariff:
     heads_per_window: float
     own_heads: float
     screening_heads: float = 0.0
+    apart_per_window: float = 0.0
+    own_apart: float = 0.0
 
     def ask(self, plans: Iterable[PrunePlan], windows: int, own: bool, screen: bool = False) -> Cost:
         """The cost of these distinct plans on this many windows, and on the own inputs or not.
 
-        Screening runs the windows alone, with little of a head, and counts as no evaluation.
+        Screening runs the windows alone, with little of a head.
         """
         paths = [path_of(plan.actions(self.num_blocks)) for plan in plans]
+        shared = layer_forwards(paths, self.prices.weight)
         if screen:
-            rows, heads, evaluations = float(windows), windows * self.screening_heads, 0.0
-        else:
-            rows = windows * self.rows_per_window + (self.own_rows if own else 0.0)
-            heads = windows * self.heads_per_window + (self.own_heads if own else 0.0)
-            evaluations = len(paths) * windows / self.windows
-        return Cost(evaluations, layer_forwards(paths, self.prices.weight) * rows, len(paths) * heads)
+            return self.worth(Cost(0.0, shared * windows, len(paths) * windows * self.screening_heads))
+        rows = windows * self.rows_per_window + (self.own_rows if own else 0.0)
+        heads = windows * self.heads_per_window + (self.own_heads if own else 0.0)
+        apart = windows * self.apart_per_window + (self.own_apart if own else 0.0)
+        evaluations = len(paths) * windows / self.windows
+        return Cost(evaluations, shared * rows + len(paths) * apart, len(paths) * heads)
+
+    def worth(self, cost: Cost) -> Cost:
+        """The same work, counted in evaluations too: as many as measuring the dense model would cost as much.
+
+        Where measuring a plan runs nothing, one is a pass over the windows; where nothing has a price, it is no plan's.
+        """
+        one = self.total(self.ask([PrunePlan()], self.windows, own=True))
+        one = one or self.total(Cost(layer_forwards=float(self.num_blocks * self.windows)))
+        return replace(cost, evaluations=self.total(cost) / one if one else 0.0)
 
     def total(self, cost: Cost) -> float:
         """Layer-forward equivalents per 1,000 tokens."""
@@ -92,12 +109,17 @@ class Limits:
     """Where a search must end; None means never.
 
     Attributes:
-        max_evaluations: plans measured on all search windows.
+        max_evaluations: plans measured on all search windows, or what costs as much.
         max_cost: layer-forward equivalents per 1,000 tokens.
     """
 
     max_evaluations: float | None = None
     max_cost: float | None = None
+
+
+Charge = Literal["plans", "screening", "preparing", "statistics", "healing"]
+"""What a search is charged for: plans measured, plans screened, objectives' look at the dense model, statistics of it,
+and healing."""
 
 
 @dataclass
@@ -110,10 +132,18 @@ class Ledger:
 
     tariff: Tariff
     limits: Limits
-    charged: Cost = field(default_factory=Cost)
-    statistics: Cost = field(default_factory=Cost)
-    healing: Cost = field(default_factory=Cost)
+    parts: dict[Charge, Cost] = field(default_factory=dict)
     _charged_windows: dict[tuple[PrunePlan, bool], set[int]] = field(default_factory=dict)
+
+    def copy(self) -> "Ledger":
+        """Another with the same charges, to play with."""
+        paid = {key: set(windows) for key, windows in self._charged_windows.items()}
+        return replace(self, parts=dict(self.parts), _charged_windows=paid)
+
+    @property
+    def charged(self) -> Cost:
+        """All that has been charged."""
+        return sum(self.parts.values(), Cost())
 
     def cost_of(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None, screen: bool = False) -> Cost:
         """What asking for these plans, or for their screening, would be charged now."""
@@ -130,21 +160,22 @@ class Ledger:
     def charge(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None, screen: bool = False) -> None:
         """Charge for an ask that is being answered."""
         plans = tuple(plans)
-        self.charged += self.cost_of(plans, windows, screen)
+        self._add("screening" if screen else "plans", self.cost_of(plans, windows, screen))
         wanted = set(range(self.tariff.windows) if windows is None else windows)
         for plan in plans:
             self._charged_windows.setdefault((plan, screen), set()).update(wanted)
 
+    def charge_work(self, charge: Charge, layer_forwards: float, heads: float) -> None:
+        """Charge for work that measures no plan, in blocks and output heads over one window."""
+        self._add(charge, self.tariff.worth(Cost(layer_forwards=layer_forwards, heads=heads)))
+
     def charge_statistics(self, layer_forwards: float, heads: float = 0.0) -> None:
         """Charge for statistics of the dense model, in layer-forwards and output heads per window."""
         windows = self.tariff.windows
-        self.statistics = Cost(layer_forwards=layer_forwards * windows, heads=heads * windows)
-        self.charged += self.statistics
+        self.charge_work("statistics", layer_forwards * windows, heads * windows)
 
-    def charge_healing(self, layer_forwards: float, heads: float) -> None:
-        """Charge for what healing fits before the first plan, in blocks and output heads over one window."""
-        self.healing = Cost(layer_forwards=layer_forwards, heads=heads)
-        self.charged += self.healing
+    def _add(self, charge: Charge, cost: Cost) -> None:
+        self.parts[charge] = self.parts.get(charge, Cost()) + cost
 
     def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
         """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits."""

@@ -18,7 +18,7 @@ from searcher.healing.heal import Healed
 from searcher.healing.patient import Meter
 from searcher.job import Job
 from searcher.kept import KeptStates
-from searcher.measurement import Measurement
+from searcher.measurement import NOTHING, Measurement, Work
 from searcher.objective import HEALED, Objective, Split
 from searcher.plan import Action, PrunePlan
 from searcher.repair import Repair
@@ -57,15 +57,18 @@ class Evaluator:
         self.healer = healer
         self._objectives, self._kept = objectives, kept
         self._unprepared = {name: _copy(name, objective) for name, objective in objectives.items()}
-        self._prepared: set[tuple[Split, str]] = set()
+        self._preparing: dict[tuple[Split, str], Work] = {}
         self._sibling_sizes: dict[torch.Size, Sizes] = {}
         self._run_forwards = 0.0
+        self._apart = self._prepared = NOTHING
+        self._num_blocks = replay.num_blocks  # also while the model itself has fewer
 
     def colleague(self) -> "Evaluator":
         """An evaluator for another thread: the same weights, but modules and objectives of its own."""
         replay = self.replay.sharing_weights()
         healer = self.healer and self.healer.colleague(replay)
-        return Evaluator(replay, self._unprepared, self.prices, self.window_tokens, self._kept, self.facts, healer)
+        objectives = {name: _copy(name, objective) for name, objective in self._unprepared.items()}
+        return Evaluator(replay, objectives, self.prices, self.window_tokens, self._kept, self.facts, healer)
 
     def run(self, job: Job, going: Callable[[], bool] = lambda: True) -> Iterator[Measurement]:
         """Measure the plans of a job, each measurement as soon as it is there, until it is told to stop.
@@ -73,31 +76,56 @@ class Evaluator:
         Raises:
             UsageError: an objective raised an error or returned something else than a number for each row.
         """
-        self._prepare(job.split, job.group)
-        self._run_forwards = 0.0
+        preparing = self._prepare(job.split, job.group)
         candidates = self._healed(job, going) if job.split in HEALED else self._candidates(job, going)
         for candidate, keep in candidates:
             values = {name: self._value(name, candidate, len(job.rows)) for name in job.group.layout.objectives}
             keep(self._score(values))
-            healing = self.healer.take_work() if self.healer else Meter()
-            forwards = self._run_forwards + healing.layer_forwards
-            heads = candidate.heads * candidate.ids.shape[1] / self.window_tokens + healing.heads
-            yield Measurement(job.split, candidate.plan, job.group.layout.name, job.rows, values, forwards, heads)
-            self._run_forwards = 0.0
+            work, apart, prepared = self._take_work(candidate)
+            yield Measurement(
+                job.split,
+                candidate.plan,
+                job.group.layout.name,
+                job.rows,
+                values,
+                work.layer_forwards,
+                work.heads,
+                apart=apart,
+                prepared=prepared,
+                preparing=NOTHING if candidate.plan.removed else preparing,
+            )
 
-    def _prepare(self, split: Split, group: Group) -> None:
-        """Show the dense model on this group to the objectives that want to see it, once."""
-        if (split, group.layout.name) in self._prepared:
-            return
-        self._prepared.add((split, group.layout.name))
-        objectives = {name: self._objectives[name] for name in group.layout.objectives}
-        wanting = {name: o for name, o in objectives.items() if type(o).prepare is not Objective.prepare}
-        if not wanting:
-            return
+    def _take_work(self, candidate: ReplayedCandidate) -> tuple[Work, Work, Work]:
+        """What has been run since the last measurement, what of it by the model itself, and what to prepare."""
+        healing = self.healer.take_work() if self.healer else Meter()
+        replayed = Work(self._run_forwards, candidate.heads * candidate.ids.shape[1] / self.window_tokens)
+        apart, prepared = self._apart, self._prepared
+        self._run_forwards, self._apart, self._prepared = 0.0, NOTHING, NOTHING
+        return replayed + apart + Work(healing.layer_forwards, healing.heads), apart, prepared
+
+    def _prepare(self, split: Split, group: Group) -> Work:
+        """Show the dense model on this group to the objectives that want to see it, once; what that takes."""
+        place = split, group.layout.name
+        if place not in self._preparing:
+            objectives = {name: self._objectives[name] for name in group.layout.objectives}
+            wanting = {name: o for name, o in objectives.items() if type(o).prepare is not Objective.prepare}
+            self._preparing[place] = self._show_dense(split, group, wanting) if wanting else NOTHING
+        return self._preparing[place]
+
+    def _show_dense(self, split: Split, group: Group, wanting: Mapping[str, Objective]) -> Work:
+        """What it takes does not depend on states that happen to be kept; what is run does."""
+        heads = 0.0
+        self._run_forwards = 0.0
         for candidate, _ in self._candidates(Job(split, group, tuple(range(group.layout.rows)), [PrunePlan()])):
             for name, objective in wanting.items():
                 with blaming(name, f"to prepare for the {split} split"):
                     objective.prepare(candidate)
+            heads += candidate.heads * candidate.ids.shape[1] / self.window_tokens
+        ran = Work(self._run_forwards, heads) + self._apart
+        takes = Work(self.replay.num_blocks * group.ids.numel() / self.window_tokens, heads) + self._apart
+        self._prepared += ran
+        self._run_forwards, self._apart = 0.0, NOTHING
+        return takes
 
     def _healed(self, job: Job, going: Callable[[], bool]) -> Candidates:
         """Each plan replayed after a healing of its own: nothing is shared between plans, and nothing kept."""
@@ -114,7 +142,8 @@ class Evaluator:
             if job.group.replayed:
                 heads = Heads(self.replay, batch.ids, batch.scored, [self._replayed(batch.ids, plan, healed)], (1,))
             repair = partial(getattr, healed, "repair")
-            yield ReplayedCandidate(self.replay, plan, batch, heads, repair=repair), _keep_nothing
+            count = partial(self._ran_model, plan)
+            yield ReplayedCandidate(self.replay, plan, batch, heads, repair=repair, count=count), _keep_nothing
 
     def _replayed(self, ids: Tensor, plan: PrunePlan, healed: Healed) -> Tensor:
         """(rows, tokens, hidden size): the states of a healed plan after the last block, NaN if its fit ran away."""
@@ -159,7 +188,14 @@ class Evaluator:
                 yield self._candidate(plans[position], batch, heads, i), keep
 
     def _candidate(self, plan: PrunePlan, batch: Batch, heads: Heads | None, position: int = 0) -> ReplayedCandidate:
-        return ReplayedCandidate(self.replay, plan, batch, heads, position, partial(self._repair, plan))
+        return ReplayedCandidate(
+            self.replay, plan, batch, heads, position, partial(self._repair, plan), partial(self._ran_model, plan)
+        )
+
+    def _ran_model(self, plan: PrunePlan, tokens: int, read_out: int) -> None:
+        """Count what an objective has run with the model itself."""
+        forwards = layer_forwards([path_of(plan.actions(self._num_blocks))], self.prices.weight)
+        self._apart += Work(forwards * tokens / self.window_tokens, read_out / self.window_tokens)
 
     def _repair(self, plan: PrunePlan) -> Repair:
         """What healing changes in a plan, as far as it is not fitted to the plan as a whole."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.cost import Cost, Ledger, Limits, Tariff
+from searcher.cost import Cost, Ledger
 from searcher.plan import PrunePlan
 from searcher.scoreboard import removal_matrix
 from searcher.space import Space
-from searcher.statistics import cost_of, shape_of
+from searcher.statistics import shape_of
 from searcher.strategy import Ask, Scores, SearchStopped, Strategy
 
 SPREAD = 0.05
@@ -23,7 +23,7 @@ class Forecast:
     """What a search is expected to be charged.
 
     Attributes:
-        cost: of the plans it asked about.
+        cost: in all; what comes before the first plan is a part of it.
         complete: False if it was cut short, so that it would have cost more.
     """
 
@@ -34,7 +34,7 @@ class Forecast:
         return f"{'about' if self.complete else 'more than'} {self.cost.evaluations:,.0f} plans"
 
 
-def forecast(strategy: Strategy, space: Space, tariff: Tariff, limits: Limits, seconds: float = 2.0) -> Forecast:
+def forecast(strategy: Strategy, space: Space, ledger: Ledger, seconds: float = 2.0) -> Forecast:
     """Play a search against scores that are a sum over units and a little chance; only the cost means anything.
 
     A strategy that goes by what it finds will ask about other plans on a real model, and somewhat more or fewer.
@@ -42,15 +42,13 @@ def forecast(strategy: Strategy, space: Space, tariff: Tariff, limits: Limits, s
     Args:
         strategy: what will search.
         space: what it may do; its statistics and limits are replaced.
-        tariff: what asks cost.
-        limits: of the real search.
+        ledger: of the real search, charged for what comes before the first plan; left as it is.
         seconds: when to give up.
     """
     give_up = time.monotonic() + seconds
-    rng, ledger = np.random.default_rng(0), Ledger(tariff, limits)
+    rng, ledger = np.random.default_rng(0), ledger.copy()
     shapes = {name: shape_of(name, space.units, space.num_blocks) for name in strategy.statistics}
     made_up = {name: rng.uniform(0.1, 0.9, shape) for name, shape in shapes.items()}
-    ledger.charge_statistics(*cost_of(strategy.statistics, space.units, space.num_blocks, tariff.prices.weight))
     search = strategy.search(dataclasses.replace(space, fits=ledger.fits, statistics=made_up))
     costs = rng.uniform(0.1, 1.0, len(space.units))
     try:

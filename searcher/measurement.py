@@ -16,6 +16,8 @@ WINDOWS_GROUP = "windows:"
 """How the names of the groups of text windows begin."""
 PLAN_GROUP = "plan"
 """How the names of the groups begin that replay nothing."""
+WORKS = ("apart", "prepared", "preparing")
+"""Fields of a line that are left out where there is nothing to tell."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,29 @@ def rows_wanted(groups: Iterable[GroupLayout], windows: Collection[int] | None) 
 
 
 @dataclass(frozen=True)
+class Work:
+    """What was run: blocks, and output heads, over one window each."""
+
+    layer_forwards: float = 0.0
+    heads: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.layer_forwards + other.layer_forwards, self.heads + other.heads)
+
+    def to_json(self) -> dict[str, float]:
+        """Plain JSON values."""
+        return {"layer_forwards": self.layer_forwards, "heads": self.heads}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Work":
+        """The inverse of :meth:`to_json`."""
+        return cls(float(content["layer_forwards"]), float(content["heads"]))
+
+
+NOTHING = Work()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """The values of one plan on some rows of one group.
 
@@ -83,6 +108,9 @@ class Measurement:
         heads: output heads run for this, over one window each.
         seconds: spent since the last measurement.
         run: name of the run that it was taken over from; empty if it was made for this one.
+        apart: what of it was run for this plan alone, through the model itself.
+        prepared: run besides, for objectives to see the dense model, since the last measurement.
+        preparing: on the dense model, what preparing for this group takes, whoever has run it and how often.
     """
 
     split: Split
@@ -94,20 +122,28 @@ class Measurement:
     heads: float = 0.0
     seconds: float = 0.0
     run: str = ""
+    apart: Work = NOTHING
+    prepared: Work = NOTHING
+    preparing: Work = NOTHING
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; NaN and infinity as text, since they are results too."""
         values = {name: to_plain_json(numbers) for name, numbers in self.values.items()}
-        return {
-            "split": self.split,
-            "plan": str(self.plan),
-            "group": self.group,
-            "rows": list(self.rows),
-            "values": values,
-            "layer_forwards": self.layer_forwards,
-            "heads": self.heads,
-            "seconds": self.seconds,
-        } | ({"run": self.run} if self.run else {})
+        works = {name: getattr(self, name).to_json() for name in WORKS if getattr(self, name) != NOTHING}
+        return (
+            {
+                "split": self.split,
+                "plan": str(self.plan),
+                "group": self.group,
+                "rows": list(self.rows),
+                "values": values,
+                "layer_forwards": self.layer_forwards,
+                "heads": self.heads,
+                "seconds": self.seconds,
+            }
+            | ({"run": self.run} if self.run else {})
+            | works
+        )
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> "Measurement":
@@ -127,7 +163,14 @@ class Measurement:
             heads=float(line["heads"]),
             seconds=float(line["seconds"]),
             run=str(line.get("run", "")),
+            apart=_work(line, "apart"),
+            prepared=_work(line, "prepared"),
+            preparing=_work(line, "preparing"),
         )
+
+
+def _work(line: Mapping[str, Any], name: str) -> Work:
+    return Work.from_json(line[name]) if name in line else NOTHING
 
 
 def to_plain_json(value: Any) -> Any:

@@ -138,7 +138,8 @@ class Candidate(Protocol):
     def model(self) -> AbstractContextManager[Any]:
         """The transformers model itself, pruned for as long as a `with` statement lasts; for generation, say.
 
-        What is run with it is not metered.
+        The tokens that go through its blocks and its head are metered, and nothing is shared between plans: each plan
+        is charged what was run on the dense model.
         """
         ...
 
@@ -157,7 +158,7 @@ class Objective(ABC):
     lower_is_better: ClassVar[bool] = True
     reads: ClassVar[Reads] = "windows"
     """`windows`: the run's text windows, a row each. `inputs`: own token batches. `plan`: nothing is replayed; what is
-    measured follows from the plan, or from running `candidate.model()`, which is not metered."""
+    measured follows from the plan, or from running `candidate.model()`."""
     says_size: ClassVar[bool] = False
     """Whether the value says how much of the model is left, so that the number of removed units need not."""
     within: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
@@ -187,7 +188,10 @@ class Objective(ABC):
         return 1
 
     def prepare(self, dense: Candidate) -> None:  # noqa: B027 - most objectives have nothing to prepare
-        """See the dense model on one batch, before any plan is measured on it (for targets; keyed by `batch`)."""
+        """See the dense model on one batch, before any plan is measured on it (for targets; keyed by `batch`).
+
+        A search is charged for that once, though every evaluator prepares for itself.
+        """
 
     @abstractmethod
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:

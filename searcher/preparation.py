@@ -75,6 +75,7 @@ class Prepared:
         tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
         sizes = [(on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.crew.groups["search"]]
         heads = [(on_windows(m.group), m.heads) for m in dense if m.split == "search"]
+        apart = [(on_windows(m.group), m.apart.layer_forwards) for m in dense if m.split == "search"]
         return Tariff(
             num_blocks=self.model.num_blocks,
             prices=self.prices,
@@ -85,6 +86,8 @@ class Prepared:
             heads_per_window=sum(h for windowed, h in heads if windowed) / windows,
             own_heads=sum(h for windowed, h in heads if not windowed),
             screening_heads=sum(m.heads for m in dense if m.split == "screen") / windows,
+            apart_per_window=sum(f for windowed, f in apart if windowed) / windows,
+            own_apart=sum(f for windowed, f in apart if not windowed),
         )
 
     @property

@@ -1,6 +1,6 @@
 """The model itself without a plan's parts, as long as a `with` statement lasts: for generation and whole forwards."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -52,6 +52,33 @@ def pruned(
         stack.enter_context(without(outputs, silent))
         stack.enter_context(_blocks_replaced(architecture.blocks, [module for module, _ in slots]))
         yield model
+
+
+@contextmanager
+def counted(model: Any, architecture: Architecture, count: Callable[[int, int], None]) -> Iterator[None]:
+    """Tell of every forward pass of the model, whoever asks for it, how many tokens go through its parts.
+
+    Args:
+        model: a transformers causal LM, pruned or not.
+        architecture: where it keeps its parts.
+        count: told of tokens that enter the first block that is left, and of tokens that enter the output head.
+    """
+
+    def entered(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        count(hidden.shape[:-1].numel(), 0)
+
+    def read_out(_: nn.Module, args: tuple[Any, ...]) -> None:
+        count(0, args[0].shape[:-1].numel())
+
+    first, head = next(iter(architecture.blocks), None), model.get_output_embeddings()
+    handles = [first.register_forward_pre_hook(entered, with_kwargs=True)] if first is not None else []
+    handles += [head.register_forward_pre_hook(read_out)] if head is not None else []
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def find_slots(architecture: Architecture, outputs: Outputs, plan: PrunePlan, repair: Repair) -> list[Slot]:

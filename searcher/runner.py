@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher import registry
+from searcher.charges import DENSE, SEARCHED, cost_to_json, executed, open_ledger, paid_lines
 from searcher.config import RunConfig
-from searcher.cost import Cost, Ledger, Limits
 from searcher.crew import one_core
 from searcher.dense_pass import measure_statistics
 from searcher.errors import UsageError
@@ -20,7 +20,6 @@ from searcher.forecast import forecast
 from searcher.goals import check_bounds, make_goals
 from searcher.journal import RUN_FILE, Journal, write_json
 from searcher.measurement import Measurement
-from searcher.objective import Split
 from searcher.plan import PrunePlan, Unit
 from searcher.preparation import Prepared, make_objectives, prepare
 from searcher.progress import Progress
@@ -31,17 +30,13 @@ from searcher.search_space import find_start, open_space
 from searcher.selection import front_plans, ranked_plans
 from searcher.sharing import find_shared
 from searcher.shortlist import heal_shortlists, healing_work
-from searcher.statistics import check_statistics, cost_of
+from searcher.statistics import check_statistics
 from searcher.strategy import Outcome, Strategy
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
     from searcher.mirror import Mirror
-
-DENSE = PrunePlan()
-SEARCHED: tuple[Split, ...] = ("search", "screen")
-"""The splits that are measured for the search; the second only with screening."""
 
 
 def execute(config: RunConfig, progress: Progress) -> Path:
@@ -82,16 +77,15 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         progress.opened(folder, prepared.resolved, shared.runs)
         _measure_dense(recorder)
         recorder.shared = shared
-        ledger = _open_ledger(config, prepared, recorder)
-        _charge_healing(prepared, ledger)
-        statistics = _find_statistics(strategy, prepared, space.units, ledger, record, folder)
+        ledger = open_ledger(config, prepared, recorder, strategy.statistics, space.units)
+        statistics = _find_statistics(strategy.statistics, prepared, space.units, record, folder)
         space = dataclasses.replace(space, fits=ledger.fits, statistics=statistics)
         deadline = None if config.seconds is None else started + config.seconds
         dense = {label: recorder.known.rows("search", DENSE, label) for label in objectives}
         goals = make_goals(config, objectives, dense)
         loop = SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening)
         mirror = mirrors.enter_context(_mirror(database, config, record, loop, progress))
-        progress.searching(loop, forecast(strategy, space, ledger.tariff, ledger.limits))
+        progress.searching(loop, forecast(strategy, space, ledger))
         record["outcome"] = _judge(config, prepared, loop, loop.run(strategy), progress)
         write_json(folder / RUN_FILE, record)
         if mirror is not None:
@@ -184,16 +178,9 @@ def _measure_dense(recorder: Recorder) -> None:
 
 
 def _find_statistics(
-    strategy: Strategy,
-    prepared: Prepared,
-    units: Sequence[Unit],
-    ledger: Ledger,
-    record: dict[str, Any],
-    folder: Path,
+    names: Sequence[str], prepared: Prepared, units: Sequence[Unit], record: dict[str, Any], folder: Path
 ) -> dict[str, NDArray[np.float64]]:
     """Those of the strategy, kept in the record: a run that is resumed does not measure them again, but is charged."""
-    names, tariff = strategy.statistics, ledger.tariff
-    ledger.charge_statistics(*cost_of(names, units, tariff.num_blocks, tariff.prices.weight))
     if not set(names) <= record.get("statistics", {}).keys():
         ids = prepared.windows["search"].to(prepared.model.device)
         with one_core():  # as the evaluators compute, so that the numbers do not depend on the number of cores
@@ -203,30 +190,10 @@ def _find_statistics(
     return {name: np.array(record["statistics"][name], dtype=np.float64) for name in names}
 
 
-def _open_ledger(config: RunConfig, prepared: Prepared, recorder: Recorder) -> Ledger:
-    """The ledger with this configuration's limits, which must have room for one plan at least."""
-    dense = [line for line in recorder.lines if line.split in SEARCHED and line.plan == DENSE]
-    ledger = Ledger(prepared.tariff(dense), Limits(config.max_evaluations, config.max_cost))
-    if passed := ledger.limit_passed_by([], spare=1):
-        one = ledger.tariff.total(ledger.tariff.ask([DENSE], ledger.tariff.windows, own=True))
-        raise UsageError(
-            f"Not even one plan fits the {passed}",
-            f"A plan is 1 evaluation and costs up to {one:.3g}: raise --max-evaluations or --max-cost",
-        )
-    return ledger
-
-
-def _charge_healing(prepared: Prepared, ledger: Ledger) -> None:
-    treatment = prepared.treatment
-    if treatment is not None:
-        ledger.charge_healing(treatment.work.layer_forwards, treatment.work.heads)
-
-
 def _outcome(
     loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan], front: Sequence[PrunePlan]
 ) -> dict[str, Any]:
-    lines = (line for line in loop.recorder.lines if line.split in SEARCHED)
-    searched = [line for line in lines if loop.ledger.paid(line.plan, (), line.split == "screen")]
+    searched = paid_lines(loop, (line for line in loop.recorder.lines if line.split in SEARCHED))
     return {
         "chosen": {str(size): str(plan) for size, plan in chosen.items()},
         "front": [str(plan) for plan in front],
@@ -238,32 +205,9 @@ def _outcome(
         and all(objective.repeatable for objective in loop.goals.objectives.values()),
         "notes": outcome.notes,
         "cost": {
-            "charged": _cost(loop, loop.ledger.charged),
-            "executed": _cost(loop, _executed(loop, searched)),
+            "charged": cost_to_json(loop, loop.ledger.charged),
+            "executed": cost_to_json(loop, executed(loop)),
             "seconds": sum(line.seconds for line in searched),
         },
-    }
-
-
-def _executed(loop: SearchLoop, searched: list[Measurement]) -> Cost:
-    """What was run for the plans asked for, by this process and those before it: statistics, and what is journaled."""
-    rows = sum(group.rows for group in loop.recorder.crew.layout["search"])
-    own = [line for line in searched if not line.run]
-    return (
-        loop.ledger.statistics
-        + loop.ledger.healing
-        + Cost(
-            evaluations=round(sum(len(line.rows) for line in own if line.split == "search") / rows, 6),
-            layer_forwards=sum(line.layer_forwards for line in own),
-            heads=sum(line.heads for line in own),
-        )
-    )
-
-
-def _cost(loop: SearchLoop, cost: Cost) -> dict[str, float]:
-    return {
-        "evaluations": cost.evaluations,
-        "layer_forwards": cost.layer_forwards,
-        "heads": cost.heads,
-        "total": loop.ledger.tariff.total(cost),
+        "charges": {part: cost_to_json(loop, cost) for part, cost in loop.ledger.parts.items()},
     }

@@ -23,7 +23,7 @@ def measured(objective, *texts):
     known = Measurements(crew.layout)
     for line in crew.measure("search", list(map(PrunePlan.parse, texts)), known):
         known.add(line)
-        assert (line.layer_forwards, line.heads) == (0, 0)
+        assert line.apart.layer_forwards == pytest.approx(line.layer_forwards)  # nothing is replayed
     return [known.rows("search", PrunePlan.parse(text), "latency") for text in texts]
 
 
@@ -33,6 +33,20 @@ def test_a_ratio_for_each_round_and_one_for_the_dense_model(phase):
     np.testing.assert_array_equal(dense, np.ones(4))
     assert pruned.shape == (4,)
     assert (pruned > 0).all()
+
+
+@pytest.mark.parametrize(("phase", "tokens"), [("prefill", 8), ("decode", 8 + 2)])
+def test_what_goes_through_both_models_is_metered(phase, tokens):
+    with torch.inference_mode():
+        replay = open_replay(tiny_llama(), Granularity.BLOCK)
+        objectives = {"latency": Latency(phase, tokens=8, new_tokens=2, rounds=2, repeats=3)}
+        crew = open_crew(replay, objectives, {"search": IDS}, tiny_tokenizer(), measure_prices(replay, 12))
+    timings = 1 + 2 * 3  # the first is not counted in the ratio
+    for line in crew.measure("search", [PrunePlan.parse("dense"), PrunePlan.parse("0,2")], Measurements(crew.layout)):
+        blocks = 4 + (4 if line.plan == PrunePlan() else 2)
+        assert line.layer_forwards == pytest.approx(timings * blocks * tokens / 12)
+        read_out = 1 if phase == "prefill" else 1 + 2  # of the prompt only the last token
+        assert line.heads == pytest.approx(timings * 2 * read_out / 12)
 
 
 def test_both_are_timed_in_turn_and_medians_compared(monkeypatch):
