@@ -16,6 +16,7 @@ from searcher.objective import HEALED, Objective, Split
 from searcher.plan import Granularity, PrunePlan
 from searcher.preparation import make_objectives, prepare
 from searcher.progress import Progress
+from searcher.tracking import Plans, Scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,8 @@ def measure_plans(config: MeasurementConfig, plans: Sequence[PrunePlan], split: 
     known = Measurements(prepared.crew.layout)
     distinct = tuple(dict.fromkeys(plans))
     with contextlib.closing(prepared.crew) as crew:
-        for line in progress.counted(crew.measure(measured, distinct, known), len(distinct)):
+        ahead = Plans.ahead(Scale.of_model(prepared), crew.groups, measured, distinct, known)
+        for line in progress.counted(crew.measure(measured, distinct, known), ahead):
             known.add(line)
     rows = {plan: {name: known.rows(measured, plan, name) for name in prepared.objectives} for plan in distinct}
     documents = prepared.documents[splits[split]]

@@ -23,6 +23,7 @@ from searcher.plan import PrunePlan
 from searcher.preparation import Prepared, cut_heal, make_objectives, prepare
 from searcher.progress import Progress
 from searcher.repair_store import RepairStore
+from searcher.tracking import Plans, Scale
 from searcher.workers import AnyCrew
 
 DENSE = PrunePlan()
@@ -106,7 +107,7 @@ def heal_plan_by_hand(
         origin.check_text(prepared.text.fingerprint, prepared.text.name)
     plan.check(prepared.model.num_blocks)
     with contextlib.closing(prepared.crew) as crew:
-        plain = _measure(crew, "report", plan, progress)
+        plain = _measure(crew, Scale.of_model(prepared), "report", plan, progress)
     heal_text = cut_heal(config, prepared.text, prepared.model, "")
     healed = []
     for recipe in recipes:
@@ -150,13 +151,14 @@ def _heal(
         if store.find(one) is None:
             store.keep(one, healer.healed(one), progress.warn)
 
-    rows = _measure(crew, "healed-report", plan, progress, keep)
+    rows = _measure(crew, Scale.of_model(prepared), "healed-report", plan, progress, keep)
     found = {one: healer.healed(one) for one in (plan, DENSE)}
     return HealedPlan(text.recipe, found[plan], found[DENSE], rows[plan], rows[DENSE])
 
 
 def _measure(
     crew: AnyCrew,
+    scale: Scale,
     split: Split,
     plan: PrunePlan,
     progress: Progress,
@@ -165,7 +167,8 @@ def _measure(
     """The rows of the plan and of the dense model; told of each as soon as something of it has been measured."""
     known = Measurements(crew.layout)
     plans = tuple(dict.fromkeys([plan, DENSE]))
-    for line in progress.counted(crew.measure(split, plans, known), len(plans)):
+    ahead = Plans.ahead(scale, crew.groups, split, plans, known)
+    for line in progress.counted(crew.measure(split, plans, known), ahead):
         known.add(line)
         done(line.plan)
     labels = {name: None for group in crew.layout[split] for name in group.objectives}

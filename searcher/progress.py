@@ -8,16 +8,17 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from searcher.cost import Cost
+from searcher.best import BestPlans
 from searcher.forecast import Forecast
-from searcher.goals import additive
 from searcher.healing.patient import Check
 from searcher.measurement import Measurement
+from searcher.objective import Split
 from searcher.plan import PrunePlan
 from searcher.search_loop import SearchLoop
+from searcher.tracking import Plans, Scale, Search, Shares, Task
 
 LOG_EVERY = 10.0
 """Seconds between two lines where stderr is not a terminal."""
@@ -25,6 +26,8 @@ LOG_EVERY = 10.0
 
 class Progress:
     """A progress bar on a terminal, a line every ten seconds elsewhere; use it in a `with` statement.
+
+    Both tell the share of the work that is done, and by that the time left.
 
     Args:
         quiet: show nothing.
@@ -35,22 +38,21 @@ class Progress:
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[share]}"),
             TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
             disable=quiet or not self._console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("", total=None, status="", visible=False)
+        self._shown = self._bar.add_task("", total=None, visible=False, share="", status="", left="")
         self._loop: SearchLoop | None = None
-        self._best: tuple[int, float, PrunePlan] | None = None
-        self._stage, self._done, self._total = "", 0, 0
+        self._best: BestPlans | None = None
+        self._stage, self._status = "", ""
+        self._task: Task = Shares()
+        self._before = 0.0
         self._started = self._logged = time.monotonic()
-        self._seen: set[PrunePlan] = set()
-        self._spent = Cost()
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -82,124 +84,111 @@ class Progress:
             self._print(f"Measurements are shared with {', '.join(shared)}")
 
     def searching(self, loop: SearchLoop, expected: Forecast) -> None:
-        """The search begins, and is expected to ask about so many plans."""
+        """The search begins, and is expected to be charged so much."""
         space, known = loop.space, loop.recorder.known.plans("search")
-        total = max(1, int(expected.cost.evaluations) - len(known)) if expected.complete else None
         cost = f"{expected}, cost {loop.ledger.tariff.total(expected.cost):,.0f}"
         resumed = f"; {len(known) - 1} known from before" if len(known) > 1 else ""
         self._print(f"Searching {len(space.units)} units for {space.size} to remove: {cost}{resumed}")
-        self._spent = Cost()
-        for line in loop.recorder.lines:
-            self._spend(line)
+        self._loop, self._best = loop, BestPlans(loop)
         for plan in known:
-            self._compare(loop, plan)
-        self._begin("search", total, loop)
+            self._best.offer(plan)
+        self._begin("search", Search(loop, expected))
 
     def reporting(self, plans: Sequence[PrunePlan]) -> None:
         """The search is over; the dense model and the chosen plans are measured on the report split."""
-        known = self._loop.recorder.known if self._loop else None
-        missing = [plan for plan in plans if known is None or not known.complete("report", plan)]
-        if missing:
-            self._print(f"Measuring {len(missing)} plans on the report split")
-            self._begin("report", len(missing), self._loop)
+        if missing := self._ahead("report", plans):
+            self._print(f"Measuring {missing.plans} plans on the report split")
+            self._begin("report", missing)
 
     def healing_begins(self, plans: Sequence[PrunePlan]) -> None:
         """The search is over; these plans are healed, each with a fit of its own, and measured again."""
-        known = self._loop.recorder.known if self._loop else None
-        missing = [plan for plan in plans if known is None or not known.complete("healed-search", plan)]
-        if missing:
-            self._print(f"Healing {len(missing)} plans, among them the dense model as a control")
-            self._begin("heal", len(missing), self._loop)
+        if missing := self._ahead("healed-search", plans):
+            self._print(f"Healing {missing.plans} plans, among them the dense model as a control")
+            self._begin("heal", missing)
+
+    def _ahead(self, split: Split, plans: Sequence[PrunePlan]) -> Plans | None:
+        """What of these plans is left to measure, if there is anything."""
+        assert self._loop is not None, "a search comes first"
+        recorder, tariff = self._loop.recorder, self._loop.ledger.tariff
+        scale = Scale(tariff.num_blocks, tariff.prices, tariff.window_tokens)
+        ahead = Plans.ahead(scale, recorder.crew.groups, split, plans, recorder.known)
+        return ahead if ahead.plans else None
 
     def healing(self, plan: PrunePlan, check: Check) -> None:
         """A fit has been checked; may come from several threads."""
-        status = f"{plan}: step {check.step} of {check.steps}, held-out loss {check.held_out:.4g}"
-        self._bar.update(self._task, status=status)
-        if not self._console.is_terminal and time.monotonic() - self._logged >= LOG_EVERY:
-            self._logged = time.monotonic()
-            self._print(f"heal: {status}")
+        if not self._stage:
+            self._begin("heal", Shares())
+        self._status = f"{plan}: step {check.step} of {check.steps}, held-out loss {check.held_out:.4g}"
+        self._task.fitted(plan, check.step / max(1, check.steps))
+        self._show()
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[Callable[[float], None]]:
         """A part of an analysis begins; gives what is told of each share of it that is done."""
-        self._begin(name, 100, None)
-        shares = [0.0]
+        shares = Shares()
+        self._begin(name, shares)
 
         def done(share: float) -> None:
-            shares[0] += share
-            self._done = round(100 * shares[0])
-            self._bar.update(self._task, completed=self._done)
-            if not self._console.is_terminal and time.monotonic() - self._logged >= LOG_EVERY:
-                self._logged = time.monotonic()
-                self._print(f"{name}: {shares[0]:.0%}")
+            shares.done += share
+            self._show()
 
         yield done
 
-    def counted(self, lines: Iterable[Measurement], plans: int) -> Iterator[Measurement]:
-        """Pass measurements through, counting plans as they come."""
-        self._begin("measure", plans, None)
+    def counted(self, lines: Iterable[Measurement], ahead: Plans) -> Iterator[Measurement]:
+        """Pass measurements through, counting what they took of the work ahead."""
+        self._begin("measure", ahead)
+        plans = ahead.plans
         for line in lines:
-            self._seen.add(line.plan)
-            self._advance(len(self._seen))
+            ahead.finished(line)
+            self._status = f"{plans - ahead.plans} of {plans} plans"
+            self._show()
             yield line
-
-    def _begin(self, stage: str, total: int | None, loop: SearchLoop | None) -> None:
-        self._stage, self._done, self._total, self._loop = stage, 0, total or 0, loop
-        self._started = self._logged = time.monotonic()
-        self._seen.clear()
-        self._bar.reset(self._task, total=total, description=stage, visible=True, status="")
 
     def measured(self, line: Measurement) -> None:
         """A measurement was kept."""
-        loop = self._loop
-        self._spend(line)
-        if loop is None or line.split == "screen" or line.plan in self._seen:
+        if self._loop is None:  # of the dense model, before the search
             return
-        if not loop.recorder.known.complete(line.split, line.plan):
-            return
-        self._seen.add(line.plan)
-        if self._stage == "search":
-            self._compare(loop, line.plan)
-        self._advance(self._done + 1)
+        self._task.finished(line)
+        if self._stage == "search" and line.split == "search" and self._best is not None:
+            self._best.offer(line.plan)
+            self._status = str(self._best)
+        elif isinstance(self._task, Plans):
+            self._status = f"{self._task.plans} plans to go"
+        self._show()
 
-    def _compare(self, loop: SearchLoop, plan: PrunePlan) -> None:
-        """Is this the best plan of the largest size so far, up to that asked for?"""
-        size = plan.size(loop.space.granularity)
-        if size > loop.space.size:
-            return
-        name, objective = next(iter(loop.goals.objectives.items()))
-        score = additive(objective, loop.recorder.known.rows("search", plan, name))
-        entry = (-size, score, plan)
-        self._best = min(self._best or entry, entry)
+    def _begin(self, stage: str, task: Task) -> None:
+        self._stage, self._task, self._status, self._before = stage, task, "", task.done
+        self._started = self._logged = time.monotonic()
+        self._bar.reset(
+            self._shown, total=task.total, completed=0, description=stage, visible=True, share="", status="", left=""
+        )
 
-    def _advance(self, done: int) -> None:
-        self._done = done
-        total = max(done, self._total) if self._total else None
-        self._bar.update(self._task, completed=done, total=total, status=self._status())
-        self._log()
+    def _show(self) -> None:
+        """Draw the bar, or now and then print a line where none can be drawn."""
+        done, total = self._task.done, self._task.total
+        share = f"{min(1.0, done / total):.0%}" if total else ""
+        left = self._left(done, total)
+        amount = self._task.amount
+        if self._console.is_terminal:
+            status = "  ".join(filter(None, (amount, self._status)))
+            self._bar.update(self._shown, completed=done, total=total, share=share, status=status, left=left)
+        elif time.monotonic() - self._logged >= LOG_EVERY:
+            self._logged = time.monotonic()
+            if self._best:
+                self._best.told()
+            self._print(f"{self._stage}: {'  '.join(filter(None, (share, amount, self._status, left)))}")
 
-    def _status(self) -> str:
-        loop = self._loop
-        if loop is None or self._stage != "search":
+    def _left(self, done: float, total: float | None) -> str:
+        """The time that is left if the work goes on as fast as since this task was begun."""
+        if total is None or done <= self._before:
             return ""
-        name, objective = next(iter(loop.goals.objectives.items()))
-        best = "-"
-        if self._best is not None:
-            size, score, plan = self._best
-            value = objective.finish(score if objective.lower_is_better else -score)
-            best = f"of {-size}: {name} {value:.4g} ({plan})"
-        return f"best {best}  cost {loop.ledger.tariff.total(self._spent):.0f}"
+        seconds = (time.monotonic() - self._started) * (total - done) / (done - self._before)
+        return "about 1 s left" if seconds < 1 else f"about {_told(seconds)} left"
 
-    def _spend(self, line: Measurement) -> None:
-        if line.split in ("search", "screen"):
-            self._spent += Cost(0, line.layer_forwards, line.heads)
 
-    def _log(self) -> None:
-        """The same as a line, where a bar cannot be drawn."""
-        now = time.monotonic()
-        if self._console.is_terminal or now - self._logged < LOG_EVERY:
-            return
-        self._logged = now
-        left = (now - self._started) / self._done * max(0, self._total - self._done)
-        of, to_go = (f" of about {self._total}", f"  about {left:.0f} s left") if self._total else ("", "")
-        self._print(f"{self._stage}: {self._done}{of} plans  {self._status()}{to_go}")
+def _told(seconds: float) -> str:
+    """In words of at most two units: 45 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -116,7 +116,7 @@ def test_limits_of_plans_count_screening_as_what_it_costs(run):
 def test_what_runs_the_model_itself_is_charged_as_on_the_dense_model(run, tmp_path):
     (tmp_path / "own.py").write_text(GENERATING)
     plain, _ = run("plain", "--budget", "1")
-    found, record = run("own", "--budget", "1", "--objective", "perplexity", "--objective", "own.py:Generating")
+    found, _ = run("own", "--budget", "1", "--objective", "perplexity", "--objective", "own.py:Generating")
     tokens = OPTIONS["window_tokens"]
     charged, without = found["cost"]["charged"], plain["cost"]["charged"]
     assert charged["layer_forwards"] - without["layer_forwards"] == BLOCKS * BLOCKS * 8 / tokens  # of six plans
