@@ -148,7 +148,8 @@ WHAT_COSTS = {
     "screening": "screening",
     "preparing": "what objectives look up in the dense model",
     "statistics": "statistics of the dense model",
-    "healing": "healing",
+    "healing": "healing before the first plan",
+    "shortlist": "healing of the best plans, at most",
 }
 """What is charged besides plans that are measured, for a reader."""
 
@@ -175,11 +176,17 @@ def _healing_lines(run: Run) -> Iterator[str]:
         yield f"Every plan was measured after healing by {run.config.heal}, fitted on {windows}."
         return
     count = len({plan for plans in run.outcome["shortlists"].values() for plan in plans})
+    if not count:
+        yield f"No plan was healed by {run.config.heal}: the limit left no room. They were chosen without."
+        return
     work = f"{healing['layer_forwards']:,.0f} layer-forwards and {healing['heads']:,.0f} heads"
+    counted = "" if "shortlist" in run.outcome.get("charges", {}) else ", which no limit counts"
     yield (
         f"Chosen among {count} {'plan' if count == 1 else 'plans'} healed by {run.config.heal} on {windows}, with the "
-        f"dense model as a control: {work} in {healing['seconds']:.0f} s, which no limit counts."
+        f"dense model as a control: {work} in {healing['seconds']:.0f} s{counted}."
     )
+    if left_out := run.outcome.get("left_out"):
+        yield f"{left_out} more of the best plans were not healed: the limit left no room."
 
 
 def export_lines(exported: "Exported") -> Iterator[str]:

@@ -5,11 +5,14 @@ from collections.abc import Iterable, Sequence
 from searcher.config import RunConfig
 from searcher.cost import Cost, Ledger, Limits
 from searcher.errors import UsageError
+from searcher.forecast import Forecast
 from searcher.measurement import NOTHING, Measurement, Work
 from searcher.objective import Split
-from searcher.plan import PrunePlan, Unit
+from searcher.plan import PrunePlan
 from searcher.preparation import Prepared
 from searcher.search_loop import Recorder, SearchLoop
+from searcher.shortlist import SHARE, Price, keep_back
+from searcher.space import Space
 from searcher.statistics import cost_of
 
 DENSE = PrunePlan()
@@ -18,16 +21,18 @@ SEARCHED: tuple[Split, ...] = ("search", "screen")
 
 
 def open_ledger(
-    config: RunConfig, prepared: Prepared, recorder: Recorder, statistics: Sequence[str], units: Sequence[Unit]
+    config: RunConfig, prepared: Prepared, recorder: Recorder, statistics: Sequence[str], space: Space
 ) -> Ledger:
-    """The ledger, charged for all that comes before the first plan; it must have room for one plan at least.
+    """The ledger, charged for all that comes before the first plan, and with what healing a shortlist takes kept back.
+
+    It must have room for one plan at least.
 
     Args:
         config: with the limits.
         prepared: model and text.
         recorder: has measured the dense model.
         statistics: those that the strategy reads.
-        units: whose.
+        space: of the search.
 
     Raises:
         UsageError: a limit is too low for that.
@@ -36,11 +41,34 @@ def open_ledger(
     ledger = Ledger(prepared.tariff(dense), Limits(config.max_evaluations, config.max_cost))
     preparing = _sum(line.preparing for line in dense)
     ledger.charge_work("preparing", preparing.layer_forwards, preparing.heads)
-    ledger.charge_statistics(*cost_of(statistics, units, ledger.tariff.num_blocks, ledger.tariff.prices.weight))
+    ledger.charge_statistics(*cost_of(statistics, space.units, ledger.tariff.num_blocks, ledger.tariff.prices.weight))
     if prepared.treatment is not None:
         ledger.charge_work("healing", prepared.treatment.work.layer_forwards, prepared.treatment.work.heads)
+        if prepared.treatment.scope == "plan":
+            keep_back(ledger, space, config.heal_top, healing_price(prepared, ledger))
     _check_room(ledger)
     return ledger
+
+
+def for_search(ledger: Ledger, expected: Forecast) -> float:
+    """The share of a timeout that is the search's; the rest is kept back for healing a shortlist."""
+    total = ledger.tariff.total(expected.cost)
+    return max(SHARE, 1 - ledger.tariff.total(ledger.kept_back) / total) if total else 1.0
+
+
+def healing_price(prepared: Prepared, ledger: Ledger) -> Price:
+    """What healing a plan as a whole is charged: the most that its fit runs, and one plan measured."""
+    treatment, tariff = prepared.treatment, ledger.tariff
+    assert treatment is not None, "only a run that heals has such a price"
+
+    def price(plan: PrunePlan) -> Cost | None:
+        work = treatment.most_work(plan)
+        measured = tariff.ask([plan], tariff.windows, own=True)
+        if work is None:
+            return None
+        return tariff.worth(Cost(layer_forwards=work.layer_forwards, heads=work.heads)) + measured
+
+    return price
 
 
 def _check_room(ledger: Ledger) -> None:
@@ -52,6 +80,8 @@ def _check_room(ledger: Ledger) -> None:
     told = f"A plan is 1 evaluation and costs up to {one:.3g}"
     if names := [part for part, cost in ledger.parts.items() if tariff.total(cost)]:
         told += f"; {' and '.join(names)} before it, {before.evaluations:.3g} and {tariff.total(before):.3g}"
+    if after := tariff.total(ledger.kept_back):
+        told += f"; healing the control and a plan, {ledger.kept_back.evaluations:.3g} and {after:.3g}"
     raise UsageError(f"Not even one plan fits the {passed}", f"{told}: raise --max-evaluations or --max-cost")
 
 
@@ -63,11 +93,13 @@ def executed(loop: SearchLoop) -> Cost:
     screened = _sum(_work(line) for line in paid if line.split == "screen")
     beside = screened + _sum(line.prepared for line in own)
     measured = [line for line in paid if line.split == "search"]
+    healed = _sum(_work(line) for line in loop.recorder.lines if line.split == "healed-search" and not line.run)
     rows, work = sum(group.rows for group in loop.recorder.crew.layout["search"]), _sum(map(_work, measured))
     evaluations = round(sum(len(line.rows) for line in measured) / rows, 6)
     return (
         Cost(evaluations, work.layer_forwards, work.heads)
         + tariff.worth(Cost(layer_forwards=beside.layer_forwards, heads=beside.heads))
+        + tariff.worth(Cost(layer_forwards=healed.layer_forwards, heads=healed.heads))
         + parts.get("statistics", Cost())
         + parts.get("healing", Cost())
     )

@@ -184,7 +184,7 @@ class RunConfig(MeasurementConfig):
         gt=0,
         lt=1,
     )
-    max_evaluations: float | None = _limit(None, "Stop before more plans than this.", gt=0)
+    max_evaluations: float | None = _limit(None, "Stop before more plans than this, or what costs as much.", gt=0)
     max_cost: float | None = _limit(None, "Stop before this cost, in layer-forward equivalents per 1,000 tokens.", gt=0)
     timeout: str | None = _limit(None, "Stop after 90s, 30m or 2h; what is found then depends on the machine's speed.")
     name: str | None = _execution(None, "Name of the run folder. Default: made from the configuration.")

@@ -117,9 +117,9 @@ class Limits:
     max_cost: float | None = None
 
 
-Charge = Literal["plans", "screening", "preparing", "statistics", "healing"]
+Charge = Literal["plans", "screening", "preparing", "statistics", "healing", "shortlist"]
 """What a search is charged for: plans measured, plans screened, objectives' look at the dense model, statistics of it,
-and healing."""
+healing before the first plan, and healing of the best ones."""
 
 
 @dataclass
@@ -128,11 +128,15 @@ class Ledger:
 
     It does not matter what was run to answer, now or before a restart; so decisions based on the ledger are the
     same in every repetition.
+
+    Attributes:
+        kept_back: what will be needed after the search, and which the search may not spend.
     """
 
     tariff: Tariff
     limits: Limits
     parts: dict[Charge, Cost] = field(default_factory=dict)
+    kept_back: Cost = field(default_factory=Cost)
     _charged_windows: dict[tuple[PrunePlan, bool], set[int]] = field(default_factory=dict)
 
     def copy(self) -> "Ledger":
@@ -160,21 +164,22 @@ class Ledger:
     def charge(self, plans: Iterable[PrunePlan], windows: Iterable[int] | None = None, screen: bool = False) -> None:
         """Charge for an ask that is being answered."""
         plans = tuple(plans)
-        self._add("screening" if screen else "plans", self.cost_of(plans, windows, screen))
+        self.charge_cost("screening" if screen else "plans", self.cost_of(plans, windows, screen))
         wanted = set(range(self.tariff.windows) if windows is None else windows)
         for plan in plans:
             self._charged_windows.setdefault((plan, screen), set()).update(wanted)
 
     def charge_work(self, charge: Charge, layer_forwards: float, heads: float) -> None:
         """Charge for work that measures no plan, in blocks and output heads over one window."""
-        self._add(charge, self.tariff.worth(Cost(layer_forwards=layer_forwards, heads=heads)))
+        self.charge_cost(charge, self.tariff.worth(Cost(layer_forwards=layer_forwards, heads=heads)))
 
     def charge_statistics(self, layer_forwards: float, heads: float = 0.0) -> None:
         """Charge for statistics of the dense model, in layer-forwards and output heads per window."""
         windows = self.tariff.windows
         self.charge_work("statistics", layer_forwards * windows, heads * windows)
 
-    def _add(self, charge: Charge, cost: Cost) -> None:
+    def charge_cost(self, charge: Charge, cost: Cost) -> None:
+        """Charge so much."""
         self.parts[charge] = self.parts.get(charge, Cost()) + cost
 
     def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
@@ -189,13 +194,17 @@ class Ledger:
         screen: bool = False,
     ) -> str | None:
         """The limit that measuring (or screening) these plans and `spare` dense ones would pass, None if they fit."""
-        after = self.charged + self.cost_of(plans, windows, screen)
+        after = self.charged + self.kept_back + self.cost_of(plans, windows, screen)
         for _ in range(spare):
             after = after + self.tariff.ask([PrunePlan()], self.tariff.windows, own=True)
+        return self.limit_of(after)
+
+    def limit_of(self, cost: Cost, share: float = 1.0) -> str | None:
+        """The limit of which such a cost is more than this share."""
         limits = self.limits
-        if limits.max_evaluations is not None and after.evaluations > limits.max_evaluations + 1e-9:
+        if limits.max_evaluations is not None and cost.evaluations > share * limits.max_evaluations + 1e-9:
             return "evaluation limit"
-        if limits.max_cost is not None and self.tariff.total(after) > limits.max_cost * (1 + 1e-9):
+        if limits.max_cost is not None and self.tariff.total(cost) > share * limits.max_cost * (1 + 1e-9):
             return "cost limit"
         return None
 

@@ -23,7 +23,7 @@ class Forecast:
     """What a search is expected to be charged.
 
     Attributes:
-        cost: in all; what comes before the first plan is a part of it.
+        cost: in all; what comes before the first plan, and what is kept back for after the last, are parts of it.
         complete: False if it was cut short, so that it would have cost more.
     """
 
@@ -60,8 +60,8 @@ def forecast(strategy: Strategy, space: Space, ledger: Ledger, seconds: float = 
             ledger.charge(ask.plans, ask.windows, ask.screen)
             ask = search.send(_answer(ask, space, _scores(ask.plans, space, costs)))
     except (StopIteration, SearchStopped):
-        return Forecast(ledger.charged, complete=True)
-    return Forecast(ledger.charged, complete=False)
+        return Forecast(ledger.charged + ledger.kept_back, complete=True)
+    return Forecast(ledger.charged + ledger.kept_back, complete=False)
 
 
 def _scores(plans: tuple[PrunePlan, ...], space: Space, costs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from searcher import registry
 from searcher.cost import Prices
 from searcher.heal_text import HealText
 from searcher.healing.contract import Gaps, Healing, Scope
-from searcher.healing.heal import Healed, heal_plan
+from searcher.healing.heal import Healed, heal_plan, most_work
 from searcher.healing.patient import Check, Meter, Patient
 from searcher.notation import parse_recipe
 from searcher.plan import Granularity, PrunePlan
@@ -78,11 +78,13 @@ class Treatment:
         text: with what and on what.
         scope: what a repair depends on.
         work: what has been run before the first plan.
+        most_work: for scope `plan`, the most that healing one runs; None where the healing does not tell.
     """
 
     text: HealText
     scope: Scope
     work: Meter
+    most_work: Callable[[PrunePlan], Meter | None]
 
 
 def begin_treatment(text: HealText, replay: Replay, prices: Prices, granularity: Granularity) -> Treatment:
@@ -90,7 +92,7 @@ def begin_treatment(text: HealText, replay: Replay, prices: Prices, granularity:
     healer = Healer(text, replay, prices)
     if healer.scope == "unit":
         replay.after = healer.fit_units(granularity).after
-    return Treatment(text, healer.scope, healer.take_work())
+    return Treatment(text, healer.scope, healer.take_work(), healer.most_work)
 
 
 class Healer:
@@ -166,6 +168,10 @@ class Healer:
         self._patient.meter.count(healed.work.layer_forwards, healed.work.heads)
         future.set_result(healed)
         return healed
+
+    def most_work(self, plan: PrunePlan) -> Meter | None:
+        """The most that :meth:`healed` runs for a plan; None where the healing does not tell."""
+        return most_work(self._healing, self._patient, plan)
 
     def remember(self, plan: PrunePlan, healed: Healed) -> None:
         """A plan has been healed before."""

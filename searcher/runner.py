@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher import registry
-from searcher.charges import DENSE, SEARCHED, cost_to_json, executed, open_ledger, paid_lines
+from searcher.charges import DENSE, SEARCHED, cost_to_json, executed, for_search, healing_price, open_ledger, paid_lines
 from searcher.config import RunConfig
 from searcher.crew import one_core
 from searcher.dense_pass import measure_statistics
@@ -29,7 +29,7 @@ from searcher.search_loop import Recorder, SearchLoop
 from searcher.search_space import find_start, open_space
 from searcher.selection import front_plans, ranked_plans
 from searcher.sharing import find_shared
-from searcher.shortlist import heal_shortlists, healing_work
+from searcher.shortlist import Shortlists, heal_shortlists, healing_work
 from searcher.statistics import check_statistics
 from searcher.strategy import Outcome, Strategy
 
@@ -77,16 +77,18 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         progress.opened(folder, prepared.resolved, shared.runs)
         _measure_dense(recorder)
         recorder.shared = shared
-        ledger = open_ledger(config, prepared, recorder, strategy.statistics, space.units)
+        ledger = open_ledger(config, prepared, recorder, strategy.statistics, space)
         statistics = _find_statistics(strategy.statistics, prepared, space.units, record, folder)
         space = dataclasses.replace(space, fits=ledger.fits, statistics=statistics)
-        deadline = None if config.seconds is None else started + config.seconds
+        expected = forecast(strategy, space, ledger)
+        deadline = None if config.seconds is None else started + config.seconds * for_search(ledger, expected)
         dense = {label: recorder.known.rows("search", DENSE, label) for label in objectives}
         goals = make_goals(config, objectives, dense)
         loop = SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening)
         mirror = mirrors.enter_context(_mirror(database, config, record, loop, progress))
-        progress.searching(loop, forecast(strategy, space, ledger))
-        record["outcome"] = _judge(config, prepared, loop, loop.run(strategy), progress)
+        progress.searching(loop, expected)
+        outcome, deadline = loop.run(strategy), None if config.seconds is None else started + config.seconds
+        record["outcome"] = _judge(config, prepared, loop, outcome, deadline, progress)
         write_json(folder / RUN_FILE, record)
         if mirror is not None:
             mirror.finish(record["outcome"])
@@ -120,23 +122,30 @@ def _mirror(
 
 
 def _judge(
-    config: RunConfig, prepared: Prepared, loop: SearchLoop, outcome: Outcome, progress: Progress
+    config: RunConfig,
+    prepared: Prepared,
+    loop: SearchLoop,
+    outcome: Outcome,
+    deadline: float | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Choose plans, healed if they are to be, and measure them, the front and the dense model on the report split."""
     ranked = ranked_plans(loop, outcome)
-    shortlists: dict[int, tuple[PrunePlan, ...]] = {}
+    lists = Shortlists({}, 0)
     if prepared.treatment and prepared.treatment.scope == "plan":
         loop.recorder.crew.watch(progress.healing)
-        shortlists = heal_shortlists(loop, ranked, config.heal_top, progress.healing_begins)
-        loop.recorder.measure("healed-report", [DENSE, *(plans[0] for plans in shortlists.values())])
-    chosen = {size: (shortlists.get(size) or plans)[0] for size, plans in ranked.items()}
+        price = healing_price(prepared, loop.ledger)
+        lists = heal_shortlists(loop, ranked, config.heal_top, price, deadline, progress.healing_begins)
+        loop.recorder.measure("healed-report", [DENSE, *(plans[0] for plans in lists.healed.values())])
+    chosen = {size: (lists.healed.get(size) or plans)[0] for size, plans in ranked.items()}
     front = front_plans(loop, tuple(chosen.values()))
     judged = tuple(dict.fromkeys([DENSE, *chosen.values(), *front]))
     progress.reporting(judged)
     loop.recorder.measure("report", judged)
     ended = _outcome(loop, outcome, chosen, front)
-    if shortlists:
-        ended["shortlists"] = {str(size): list(map(str, plans)) for size, plans in shortlists.items()}
+    if prepared.treatment and prepared.treatment.scope == "plan":
+        ended["shortlists"] = {str(size): list(map(str, plans)) for size, plans in lists.healed.items()}
+        ended["left_out"] = lists.left_out
         ended["cost"]["healing"] = healing_work(loop.recorder.lines)
     return ended
 

@@ -16,7 +16,6 @@ from searcher.preparation import Prepared
 from searcher.search_loop import SearchLoop
 from searcher.trie import layer_forwards, path_of
 
-
 _Key = tuple[Split, PrunePlan, str]
 """A plan on a group of a split."""
 

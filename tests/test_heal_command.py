@@ -126,6 +126,53 @@ def test_a_shortlist_is_healed_and_ranked_anew(searcher_command, tmp_path):
     assert "healed report perplexity" in " ".join(table.out.split())
 
 
+def outcome_of(found):
+    with open(f"{found['run']}/run.json") as file:
+        return json.load(file)["outcome"]
+
+
+@pytest.mark.parametrize(("limit", "kind"), [("--max-evaluations", "evaluations"), ("--max-cost", "total")])
+def test_limits_count_the_healing_of_a_shortlist(searcher_command, limit, kind):
+    arguments = ("run", "--strategy", "exhaustive", "--budget", "2", "--heal-windows", "12", "--format", "json")
+    healing = ("--heal", f"{LORA},patience=0", "--heal-top", "4")
+    free = document(searcher_command(*arguments, *healing, "--name", "free", "--runs-dir", "free"))
+    charges, healed = outcome_of(free)["charges"], free["cost"]["healing"]
+    assert charges["shortlist"]["evaluations"] > 5  # four plans and the control, each with a fit
+    assert free["cost"]["charged"][kind] == pytest.approx(charges["plans"][kind] + charges["shortlist"][kind])
+    assert healed["layer_forwards"] > 0
+    most = charges["plans"][kind] + 0.7 * charges["shortlist"][kind]
+    limited = document(searcher_command(*arguments, *healing, limit, most, "--name", "some", "--runs-dir", "some"))
+    outcome = outcome_of(limited)
+    assert limited["cost"]["charged"][kind] <= most
+    (shortlist,) = outcome["shortlists"].values()
+    assert 1 <= len(shortlist) < 4
+    assert outcome["left_out"] == 4 - len(shortlist)
+    table = searcher_command(*arguments[:-2], *healing, limit, most, "--name", "some", "--runs-dir", "some")
+    assert "of the best plans were not healed: the limit left no room" in " ".join(table.out.split())
+    refused = searcher_command(*arguments, *healing, limit, 2, "--name", "none")
+    assert refused.code == 2
+    assert "healing the control and a plan" in refused.err
+
+
+def test_a_healing_that_does_not_tell_what_it_runs_is_outside_of_limits_and_said_to_be(searcher_command, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from searcher.healing.contract import Healing\nfrom searcher.repair import Repair\n\n\n"
+        'class Idle(Healing):\n    """Nothing."""\n\n    def heal(self, patient, plan):\n        return Repair()\n'
+    )
+    arguments = ("run", "--strategy", "greedy", "--budget", "2", "--heal-windows", "12", "--heal", "own.py:Idle")
+    done = searcher_command(*arguments, "--max-evaluations", "8")
+    assert done.code == 0, done.err
+    assert "which no limit counts" in " ".join(done.out.split())
+
+
+def test_a_timeout_leaves_the_control_and_the_best_plan_healed(searcher_command):
+    arguments = ("run", "--strategy", "exhaustive", "--budget", "2", "--heal-windows", "12", "--format", "json")
+    found = document(searcher_command(*arguments, "--heal", LORA, "--heal-top", "3", "--timeout", "0.001s"))
+    (shortlist,) = outcome_of(found)["shortlists"].values()
+    assert len(shortlist) == 1
+    assert "healed" in found["best"]
+
+
 def test_all_healings_are_listed(searcher_command):
     listed = searcher_command("list", "healings", defaults=False).out
     assert all(name in listed for name in ("lora", "bias", "linear", "linear-folded", "layer", "ffn", "swiglu"))

@@ -18,7 +18,7 @@ from searcher.errors import UsageError
 from searcher.plan import Granularity, PrunePlan
 
 if TYPE_CHECKING:  # keeps the names of healings free of torch
-    from searcher.healing.patient import Patient
+    from searcher.healing.patient import Meter, Patient
     from searcher.repair import Repair, StandIn
     from searcher.trie import Path
 
@@ -60,6 +60,13 @@ class Healing(ABC):
             UsageError: this plan or model cannot be healed so.
             DivergedError: the fit ran away.
         """
+
+    def most_work(self, patient: "Patient", plan: PrunePlan) -> "Meter | None":
+        """For scope `plan`: the most that `heal` runs for this plan, which limits count; None: it cannot be told.
+
+        Early stopping and the like are left out of it, since it must be known before.
+        """
+        return None
 
     def units(self, patient: "Patient", granularity: Granularity) -> "Repair":
         """For scope `unit`: what stands after each block for anything that plans of this granularity do with it."""

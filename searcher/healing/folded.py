@@ -16,7 +16,7 @@ from searcher.errors import UsageError
 from searcher.healing.contract import Healing
 from searcher.healing.gaps import choose, gap_ends
 from searcher.healing.moments import RIDGES, Moments
-from searcher.healing.patient import PADDING, Patient
+from searcher.healing.patient import PADDING, Meter, Patient
 from searcher.plan import Action, Part, PrunePlan
 from searcher.recording import first
 from searcher.repair import Repair
@@ -106,6 +106,16 @@ class LinearFolded(Healing):
             prefix = _name_of(patient.replay, projection.block)
             weights |= {f"{prefix}.{name}": weight for name, weight in found.items()}
         return Repair(weights=weights)
+
+    def most_work(self, patient: Patient, plan: PrunePlan) -> Meter:
+        """See :class:`Healing`: passes of the plan and of the dense model, and at each gap the maps that are tried."""
+        work, blocks = Meter(), patient.replay.num_blocks
+        fit, held_out = len(patient.fit), len(patient.held_out)
+        gaps = len(list(gap_ends(path_of(plan.actions(blocks)))))
+        maps = 1 + (len(RIDGES) if self.ridge is None else 1)
+        if gaps:
+            work.count(2 * blocks * (fit + held_out) + gaps * (3 + fit + maps * held_out))
+        return work
 
     def _fit(self, patient: Patient, projection: Projection, pruned: "_States", dense: "_States") -> dict[str, Tensor]:
         """The block's new weights by their names in it; none if no change is better.

@@ -35,6 +35,18 @@ class Healed:
     diverged: bool = False
 
 
+def most_work(healing: Healing, patient: Patient, plan: PrunePlan) -> Meter | None:
+    """The most that :func:`heal_plan` runs; None where the healing cannot tell, 0 where it refuses the plan."""
+    try:
+        work = healing.most_work(patient, plan)
+    except UsageError:
+        work = Meter()
+    if work is not None:
+        work.count_passes(2 * patient.blocks_of(plan), len(patient.held_out))
+        work.count(0.0, len(patient.held_out))
+    return work
+
+
 def heal_plan(healing: Healing, patient: Patient, plan: PrunePlan) -> Healed:
     """Fit a healing to a plan; the empty plan is the control, the dense model healed the same way."""
     started, work = time.monotonic(), Meter()

@@ -15,8 +15,8 @@ from transformers.pytorch_utils import Conv1D
 from searcher.architecture import Architecture
 from searcher.head import FusedHead, OwnHead
 from searcher.healing.contract import Healing
-from searcher.healing.patient import PADDING, Patient
-from searcher.healing.training import BACKWARD, Recipe, Task, train
+from searcher.healing.patient import PADDING, Meter, Patient
+from searcher.healing.training import BACKWARD, Recipe, Task, most_rows, train
 from searcher.plan import Action, Part, PrunePlan, Unit
 from searcher.repair import LowRank, Repair
 from searcher.replay import repaired
@@ -90,6 +90,17 @@ class Lora(Healing):
                 found |= self._train(patient, stage, plan, found)
         return Repair(added=found)
 
+    def most_work(self, patient: Patient, plan: PrunePlan) -> Meter:
+        """See :class:`Healing`."""
+        work = Meter()
+        for stage in self.stages(plan, patient.replay.num_blocks):
+            rows = most_rows(self._recipe(stage.steps), self.steps, len(patient.fit), len(patient.held_out))
+            work.count_passes(patient.blocks_of(stage.plan), sum(rows))
+        return work
+
+    def _recipe(self, steps: int) -> Recipe:
+        return Recipe("lora", steps, self.batch, self.lr, self.lr / 10, 0.0, self.patience, self.seed)
+
     def stages(self, plan: PrunePlan, num_blocks: int) -> list[Stage]:
         """The plans that are healed one after another, the last of them the whole; only blocks it keeps are adapted."""
         removals = len(plan.removed) if self.iterative and plan.removed else 1
@@ -120,8 +131,7 @@ class Lora(Healing):
 
         with repaired(patient.replay, Repair(added=others)):
             task = Task(adapters.parameters, backward, held_out, stage.first, self.steps)
-            recipe = Recipe("lora", stage.steps, self.batch, self.lr, self.lr / 10, 0.0, self.patience, self.seed)
-            train(patient, task, recipe)
+            train(patient, task, self._recipe(stage.steps))
         return adapters.factors()
 
 

@@ -50,6 +50,10 @@ class Meter:
         self.layer_forwards += layer_forwards
         self.heads += heads
 
+    def count_passes(self, forwards: float, rows: float) -> None:
+        """Count whole passes of so many rows through a model of so many blocks, and its head."""
+        self.count(forwards * rows, rows)
+
 
 def ignore(check: Check) -> None:
     """Watches nothing."""
@@ -113,8 +117,11 @@ class Patient:
 
     def count_forward(self, plan: PrunePlan, rows: int, heads: bool = False, passes: float = 1.0) -> None:
         """Count a forward pass over so many rows under a plan, or several such passes."""
-        forwards = layer_forwards([path_of(plan.actions(self.replay.num_blocks))], self.prices.weight)
-        self.meter.count(passes * forwards * rows, passes * rows if heads else 0.0)
+        self.meter.count(passes * self.blocks_of(plan) * rows, passes * rows if heads else 0.0)
+
+    def blocks_of(self, plan: PrunePlan) -> float:
+        """Blocks that a pass through the model under a plan runs."""
+        return layer_forwards([path_of(plan.actions(self.replay.num_blocks))], self.prices.weight)
 
     def _losses(self, ids: Tensor, plan: PrunePlan) -> Tensor:
         ((_, hidden),) = self.replay.states(ids, [plan])

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_map
 from searcher.batches import in_groups
 from searcher.errors import UsageError
 from searcher.healing.contract import Healing
-from searcher.healing.patient import PADDING, Patient
-from searcher.healing.training import BACKWARD, Recipe, Task, train
+from searcher.healing.patient import PADDING, Meter, Patient
+from searcher.healing.training import BACKWARD, Recipe, Task, most_rows, train
 from searcher.plan import Action, Part, PrunePlan
 from searcher.repair import Place, Repair, StandIn
 from searcher.replay import Replay
@@ -85,12 +85,29 @@ class Replacement(Healing):
     def begin(self, replay: Replay, gap: Gap) -> StandIn:
         """What is trained for a gap, as it will stand there: in the model's dtype and on its device."""
 
+    @abstractmethod
+    def price(self, replay: Replay, gap: Gap) -> float:
+        """What running that costs, in blocks: by its parameters."""
+
+    def most_work(self, patient: Patient, plan: PrunePlan) -> Meter:
+        """See :class:`Healing`: the states around the gaps, of the plan and of the dense model, and the fits."""
+        work, gaps, fit, held_out = Meter(), find_gaps(self.name, plan), len(patient.fit), len(patient.held_out)
+        for gap in gaps:
+            rows = most_rows(self._recipe(), len(gaps) * self.steps, fit, held_out)
+            work.count(self.price(patient.replay, gap) * sum(rows))
+        if gaps:
+            before = sum(plan.action(block) is not Action.GONE for block in range(gaps[-1][0]))
+            work.count((gaps[-1][1] + 1 + before) * (fit + held_out))
+        return work
+
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            self.name, self.steps, self.batch, self.lr, self.min_lr, self.weight_decay, self.patience, self.seed
+        )
+
     def heal(self, patient: Patient, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""
         gaps = find_gaps(self.name, plan)
-        recipe = Recipe(
-            self.name, self.steps, self.batch, self.lr, self.min_lr, self.weight_decay, self.patience, self.seed
-        )
         after: dict[Place, StandIn] = {}
         with torch.inference_mode(False), torch.no_grad():
             for gap, fit, held_out in walk_gaps(patient, gaps, after):
@@ -105,7 +122,7 @@ class Replacement(Healing):
                     len(gaps) * self.steps,
                 )
                 with torch.enable_grad():
-                    train(patient, task, recipe)
+                    train(patient, task, self._recipe())
                 after[gap[1], Action.GONE] = filling.learnt()
         return Repair(after=after)
 
@@ -130,6 +147,10 @@ class Layer(Replacement):
         configs = [vars(module)["config"] for module in block.modules() if "config" in vars(module)]
         return StandIn(copy.deepcopy(block, {id(config): config for config in configs}), like=gap[0])
 
+    def price(self, replay: Replay, gap: Gap) -> float:
+        """See :class:`Replacement`."""
+        return 1.0
+
 
 @dataclass(frozen=True)
 class Ffn(Replacement):
@@ -150,7 +171,14 @@ class Ffn(Replacement):
 
     def begin(self, replay: Replay, gap: Gap) -> StandIn:
         """See :class:`Replacement`."""
-        return StandIn(fresh(FFN, self.inner or 4 * _width(replay), replay, self.seed))
+        return StandIn(fresh(FFN, self._inner(replay), replay, self.seed))
+
+    def price(self, replay: Replay, gap: Gap) -> float:
+        """See :class:`Replacement`."""
+        return _price_of(FFN, self._inner(replay), replay, gap)
+
+    def _inner(self, replay: Replay) -> int:
+        return self.inner or 4 * _width(replay)
 
 
 @dataclass(frozen=True)
@@ -172,7 +200,14 @@ class Swiglu(Replacement):
 
     def begin(self, replay: Replay, gap: Gap) -> StandIn:
         """See :class:`Replacement`."""
-        return StandIn(fresh(SwiGLU, self.inner or 8 * _width(replay) // 3, replay, self.seed))
+        return StandIn(fresh(SwiGLU, self._inner(replay), replay, self.seed))
+
+    def price(self, replay: Replay, gap: Gap) -> float:
+        """See :class:`Replacement`."""
+        return _price_of(SwiGLU, self._inner(replay), replay, gap)
+
+    def _inner(self, replay: Replay) -> int:
+        return self.inner or 8 * _width(replay) // 3
 
 
 class Filling:
@@ -305,6 +340,12 @@ def fresh(kind: type[nn.Module], inner: int, replay: Replay, seed: int) -> nn.Mo
         else:
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
     return module.to(replay.model.device, replay.model.dtype).requires_grad_(False)
+
+
+def _price_of(kind: type[nn.Module], inner: int, replay: Replay, gap: Gap) -> float:
+    with torch.device("meta"):
+        module = kind(_width(replay), inner)
+    return _count(module) / _count(replay.architecture.blocks[gap[0]])
 
 
 def _width(replay: Replay) -> int:

@@ -125,6 +125,20 @@ def steps_between_checks(steps: int, batch: int, held_out: int) -> int:
     return max(1, math.ceil(steps / min(CHECKS, max(1, round(affordable)))))
 
 
+def most_rows(recipe: Recipe, steps: int, fit: int, held_out: int) -> tuple[int, int]:
+    """The windows that :func:`train` runs at most: forwards and backwards as forward passes, and in checks.
+
+    Args:
+        recipe: how it trains.
+        steps: of the whole fit, of which this training may be a part.
+        fit: windows to fit on.
+        held_out: windows in a check.
+    """
+    every = steps_between_checks(steps, recipe.batch, held_out)
+    checks = (recipe.steps - 1) // every + 2 if recipe.steps else 1
+    return (1 + BACKWARD) * min(recipe.batch, fit) * recipe.steps, checks * held_out
+
+
 def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
     """Numbers below `count` in random order, without end and `batch` at a time: each once before any comes again.
 

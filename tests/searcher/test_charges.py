@@ -136,7 +136,9 @@ def test_the_forecast_is_what_is_charged(run, monkeypatch, strategy):
     from searcher.progress import Progress
 
     searching = Progress.searching
-    monkeypatch.setattr(Progress, "searching", lambda self, loop, cost: told.append(cost) or searching(self, loop, cost))
+    monkeypatch.setattr(
+        Progress, "searching", lambda self, loop, cost: told.append(cost) or searching(self, loop, cost)
+    )
     name, argument = strategy
     objectives = ("--objective", "perplexity", "--objective", "kl")
     arguments = ("--strategy", name, "--strategy-arg", argument, "--budget", "2", *objectives)

@@ -1,0 +1,43 @@
+"""What a healing says that it runs at most is what it runs, where nothing ends it early."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from patients import patient_of
+
+from searcher.healer import make_healing
+from searcher.healing.heal import heal_plan, most_work
+from searcher.healing.patient import Meter
+from searcher.plan import PrunePlan
+
+RECIPES = [
+    "lora:steps=7,batch=3,rank=2,patience=0",
+    "lora:steps=7,batch=3,rank=2,patience=0,iterative=true,where=after",
+    "layer:steps=5,batch=2,patience=0",
+    "ffn:steps=5,batch=40,patience=0,inner=8",
+    "swiglu:steps=3,batch=2,patience=0",
+    "linear-folded",
+    "linear-folded:ridge=0.1",
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("plan", ["dense", "2", "1-2,4"])
+def test_no_healing_runs_more_than_it_says(recipe, plan):
+    patient, removed = patient_of("llama", num_blocks=6), PrunePlan.parse(plan)
+    with torch.inference_mode():
+        most = most_work(make_healing(recipe), replace(patient, meter=Meter()), removed)
+        ran = heal_plan(make_healing(recipe), patient, removed).work
+    assert ran.layer_forwards <= most.layer_forwards + 1e-9
+    assert ran.heads <= most.heads + 1e-9
+    if recipe.startswith("lora"):
+        assert (ran.layer_forwards, ran.heads) == pytest.approx((most.layer_forwards, most.heads))
+    else:
+        assert ran.layer_forwards >= 0.4 * most.layer_forwards  # and it is no wild guess
+
+
+@torch.inference_mode()
+def test_a_plan_that_cannot_be_healed_so_costs_two_looks_at_its_loss():
+    most = most_work(make_healing("layer:steps=2"), patient_of("llama"), PrunePlan.parse("1.attn"))
+    assert (most.layer_forwards, most.heads) == (2 * 5 * 3.6, 2 * 5)
