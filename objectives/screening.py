@@ -24,8 +24,7 @@ class Screening(Objective):
 
     def prepare(self, dense: Candidate) -> None:
         """Find the tokens that matter."""
-        likely = [logits.topk(min(TOP, logits.shape[-1]), dim=-1).indices.flatten() for logits in dense.logits()]
-        self._vocabulary[dense.batch] = torch.unique(torch.cat([dense.ids.flatten(), *likely]))
+        self._vocabulary[dense.batch] = torch.unique(torch.cat([dense.ids.flatten(), dense.likely(TOP).flatten()]))
 
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:
         """The mean loss of each window."""

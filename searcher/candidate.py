@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from searcher.amounts import Amounts
+from searcher.dense_cache import DenseCache
 from searcher.divergence import Reference, refer
 from searcher.objective import Divergence, Split
 from searcher.plan import PrunePlan
@@ -25,10 +26,12 @@ class Facts:
     Attributes:
         tokenizer: the model's, from transformers.
         amounts: see :func:`searcher.sizes.measure_amounts`.
+        dense: keeps what is computed on the dense model, if it is kept.
     """
 
     tokenizer: Any
     amounts: Mapping[str, Amounts]
+    dense: DenseCache | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +141,21 @@ class ReplayedCandidate:
         self.heads += len(self.ids)
         return self._replay.head.logits(self.hidden(), self.ids)
 
+    def likely(self, count: int) -> Tensor:
+        """int64 (rows, tokens, count): the likeliest next tokens, or all if there are not so many."""
+        self.heads += len(self.ids)
+        return self._likeliest(count)
+
+    def _likeliest(self, count: int) -> Tensor:
+        rows = self._replay.head.logits(self.hidden(), self.ids)
+        return torch.stack([logits.topk(min(count, logits.shape[-1]), dim=-1).indices for logits in rows])
+
     def reference(self, kind: Divergence) -> Reference:
         """What `divergence` needs to know of the dense model, which this must be."""
         self.heads += 2 * len(self.ids)
+        return self._refer(kind)
+
+    def _refer(self, kind: Divergence) -> Reference:
         return refer(kind, self._replay.head, self.hidden(), self.ids)
 
     def divergence(self, reference: Reference) -> Tensor:
@@ -157,6 +172,11 @@ class ReplayedCandidate:
             counted(model, replay.architecture, self._count),
         ):
             yield model
+
+    @property
+    def own_heads(self) -> Heads | None:
+        """The states that it was replayed to, and those of others with it; None if nothing was replayed."""
+        return self._heads
 
     def broken(self) -> bool:
         """Whether the model under this plan computes anything that is not finite, as far as it was run."""

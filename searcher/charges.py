@@ -85,8 +85,13 @@ def _check_room(ledger: Ledger) -> None:
     raise UsageError(f"Not even one plan fits the {passed}", f"{told}: raise --max-evaluations or --max-cost")
 
 
-def executed(loop: SearchLoop) -> Cost:
-    """What was run for all that was charged, by this process and those before it."""
+def executed(loop: SearchLoop, statistics: Sequence[str]) -> Cost:
+    """What was run for all that was charged, by this process and those before it.
+
+    Args:
+        loop: of the search, which is over.
+        statistics: those that were measured; others were known from other runs.
+    """
     tariff, parts = loop.ledger.tariff, loop.ledger.parts
     own = [line for line in loop.recorder.lines if line.split in SEARCHED and not line.run]
     paid = paid_lines(loop, own)
@@ -100,9 +105,15 @@ def executed(loop: SearchLoop) -> Cost:
         Cost(evaluations, work.layer_forwards, work.heads)
         + tariff.worth(Cost(layer_forwards=beside.layer_forwards, heads=beside.heads))
         + tariff.worth(Cost(layer_forwards=healed.layer_forwards, heads=healed.heads))
-        + parts.get("statistics", Cost())
+        + tariff.worth(_of_statistics(loop, statistics))
         + parts.get("healing", Cost())
     )
+
+
+def _of_statistics(loop: SearchLoop, names: Sequence[str]) -> Cost:
+    tariff = loop.ledger.tariff
+    forwards, heads = cost_of(names, loop.space.units, tariff.num_blocks, tariff.prices.weight)
+    return Cost(layer_forwards=forwards * tariff.windows, heads=heads * tariff.windows)
 
 
 def paid_lines(loop: SearchLoop, lines: Iterable[Measurement]) -> list[Measurement]:

@@ -16,6 +16,7 @@ import torch
 
 from searcher.candidate import Facts
 from searcher.cost import Prices
+from searcher.dense_cache import DenseCache
 from searcher.evaluator import Evaluator
 from searcher.groups import Groups, make_groups
 from searcher.heal_text import HealText
@@ -135,6 +136,7 @@ def open_crew(
     memory: int | None = None,
     cores: int | None = None,
     healing: HealText | None = None,
+    dense: DenseCache | None = None,
 ) -> Crew:
     """A crew for a model and text; use under `torch.inference_mode()`.
 
@@ -147,6 +149,7 @@ def open_crew(
         memory: bytes, see :func:`searcher.memory.find_room`.
         cores: how many evaluators at most on a CPU; by default one for each thread that torch uses.
         healing: with what and on what plans are healed before they are measured.
+        dense: keeps what is computed on the dense model.
 
     Raises:
         UsageError: the memory is not enough, or an objective brings no inputs.
@@ -155,7 +158,7 @@ def open_crew(
     for group in (group for split in groups.values() for group in split):
         check_vocabulary(group.ids, replay.model, tokenizer)
     window_tokens = next(iter(windows.values())).shape[1]
-    facts = Facts(tokenizer, measure_amounts(replay, window_tokens))
+    facts = Facts(tokenizer, measure_amounts(replay, window_tokens), dense)
     cores = cores or torch.get_num_threads()
     return crew_for(replay, objectives, groups, prices, window_tokens, facts, memory, cores, healing)
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from searcher.dense_cache import DenseCache
 from searcher.gradients import measure_taylor, weights_of
 from searcher.plan import Action, Part, PrunePlan, Unit
 from searcher.replay import Replay
@@ -73,6 +74,20 @@ def measure_statistics(
     if "magnitude" in names:
         found["magnitude"] = np.array([_magnitude(replay, unit) for unit in units])
     return {name: found[name] for name in names}
+
+
+def find_statistics(
+    replay: Replay, ids: Tensor, names: Sequence[str], units: Sequence[Unit], cache: DenseCache
+) -> tuple[dict[str, NDArray[np.float64]], tuple[str, ...]]:
+    """Those that were kept, and the others measured as by :func:`measure_statistics`; and which these were."""
+    of_units = " of " + ",".join(map(str, units))
+    kept = {name: cache.find(name + of_units, [ids]) for name in names}
+    missing = tuple(name for name, tensors in kept.items() if tensors is None)
+    measured = measure_statistics(replay, ids, missing, units) if missing else {}
+    for name, values in measured.items():
+        cache.keep(name + of_units, [ids], {"values": torch.from_numpy(values)})
+    known = {name: tensors["values"].numpy() for name, tensors in kept.items() if tensors is not None}
+    return {name: known[name] if name in known else measured[name] for name in names}, missing
 
 
 @torch.inference_mode()

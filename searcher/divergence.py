@@ -71,6 +71,20 @@ def refer(kind: Divergence, head: FusedHead | OwnHead, hidden: Tensor, ids: Tens
     return Sliced(hidden, _log_sums(head, head.scored_states(hidden), ids, head.losses(hidden, ids)), kind)
 
 
+def pack(reference: Reference) -> dict[str, Tensor]:
+    """The tensors of a reference, to be kept."""
+    return {name: value for name, value in vars(reference).items() if isinstance(value, Tensor)}
+
+
+def unpack(kind: Divergence, tensors: dict[str, Tensor]) -> Reference:
+    """The inverse of :func:`pack`."""
+    if "mean_weights" in tensors:
+        return Linear(**tensors)
+    if "log_sums" in tensors:
+        return Sliced(**tensors, kind=kind)
+    return RowByRow(**tensors, kind=kind)
+
+
 @dataclass(frozen=True, eq=False)
 class Linear:
     """Kullback-Leibler divergence from a dense model with logits linear in the states.

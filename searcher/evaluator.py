@@ -11,6 +11,7 @@ from torch import Tensor
 from searcher.batches import in_groups
 from searcher.candidate import Batch, Facts, Heads, ReplayedCandidate
 from searcher.cost import Prices
+from searcher.dense_candidate import DenseCandidate
 from searcher.errors import UsageError
 from searcher.groups import Group, blaming
 from searcher.healer import Healer, HealingStopped
@@ -113,19 +114,29 @@ class Evaluator:
         return self._preparing[place]
 
     def _show_dense(self, split: Split, group: Group, wanting: Mapping[str, Objective]) -> Work:
-        """What it takes does not depend on states that happen to be kept; what is run does."""
-        heads = 0.0
+        """What it takes does not depend on what happens to be kept, in memory or on disk; what is run does."""
         self._run_forwards = 0.0
-        for candidate, _ in self._candidates(Job(split, group, tuple(range(group.layout.rows)), [PrunePlan()])):
-            for name, objective in wanting.items():
-                with blaming(name, f"to prepare for the {split} split"):
-                    objective.prepare(candidate)
-            heads += candidate.heads * candidate.ids.shape[1] / self.window_tokens
-        ran = Work(self._run_forwards, heads) + self._apart
-        takes = Work(self.replay.num_blocks * group.ids.numel() / self.window_tokens, heads) + self._apart
-        self._prepared += ran
+        job = Job(split, group, tuple(range(group.layout.rows)), [PrunePlan()])
+        cache = self.facts.dense if self.replay.model.device.type == "cpu" else None
+        count = partial(self._ran_model, PrunePlan())
+        dense = DenseCandidate(self.replay, self._batch(job), partial(self._run_dense, job), cache, count)
+        for name, objective in wanting.items():
+            with blaming(name, f"to prepare for the {split} split"):
+                objective.prepare(dense)
+        windows, blocks = group.ids.numel() / self.window_tokens, self.replay.num_blocks if dense.asked else 0
+        heads = Work(0.0, dense.heads * group.ids.shape[1] / self.window_tokens)
+        saved = dense.saved * group.ids.shape[1] / self.window_tokens
+        takes = Work(blocks * windows) + heads + self._apart
+        self._prepared += Work(self._run_forwards, heads.heads - saved) + self._apart
         self._run_forwards, self._apart = 0.0, NOTHING
         return takes
+
+    def _run_dense(self, job: Job) -> Heads | None:
+        """The dense model's states on a group, and what its head makes of them."""
+        found = None
+        for candidate, _ in self._candidates(job):
+            found = candidate.own_heads
+        return found
 
     def _healed(self, job: Job, going: Callable[[], bool]) -> Candidates:
         """Each plan replayed after a healing of its own: nothing is shared between plans, and nothing kept."""

@@ -137,7 +137,7 @@ def _heal(
     cores = torch.get_num_threads()
     with torch.inference_mode(), one_core():
         tokenizer, prices = prepared.model.tokenizer, prepared.prices
-        crew = open_crew(prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text)
+        crew = open_crew(prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text, prepared.dense)
     healer = crew.evaluator.healer
     assert healer is not None, "the crew was given a healing"
     store = RepairStore(runs_dir, prepared.model, prepared.text, text, prepared.replay.architecture)

@@ -120,6 +120,10 @@ class Candidate(Protocol):
         """One row at a time: (tokens, vocabulary) logits in the model's dtype, scaled and capped as it does."""
         ...
 
+    def likely(self, count: int) -> "Tensor":
+        """int64 (rows, tokens, count): the likeliest next tokens, or all if there are not so many."""
+        ...
+
     def reference(self, kind: Divergence) -> "Reference":
         """What `divergence` needs to know of the dense model; for `prepare`, to be kept by `batch`."""
         ...
@@ -190,7 +194,8 @@ class Objective(ABC):
     def prepare(self, dense: Candidate) -> None:  # noqa: B027 - most objectives have nothing to prepare
         """See the dense model on one batch, before any plan is measured on it (for targets; keyed by `batch`).
 
-        A search is charged for that once, though every evaluator prepares for itself.
+        A search is charged for that once, though every evaluator prepares for itself. On a CPU, `losses`, `likely` and
+        `reference` of the dense model are kept on disk, so that it need not be run for them again.
         """
 
     @abstractmethod

@@ -12,6 +12,8 @@ from searcher.amounts import Amounts
 from searcher.config import MeasurementConfig
 from searcher.cost import Prices, Tariff
 from searcher.crew import Crew, one_core, open_crew
+from searcher.dense_cache import DenseCache
+from searcher.environment import dense_identity
 from searcher.errors import UsageError
 from searcher.groups import SCREENING
 from searcher.heal_text import HealText, cut_heal_text
@@ -54,6 +56,7 @@ class Prepared:
         documents: of each split, the number of the document that each window was cut from.
         amounts: what the parts of the model take, by name; see :func:`searcher.sizes.measure_amounts`.
         treatment: how plans are healed, if they are.
+        dense: keeps what is computed on the dense model.
     """
 
     model: LoadedModel
@@ -67,7 +70,8 @@ class Prepared:
     resolved: dict[str, Any]
     documents: dict[Split, tuple[int, ...]]
     amounts: Mapping[str, Amounts]
-    treatment: Treatment | None = None
+    treatment: Treatment | None
+    dense: DenseCache
 
     def tariff(self, dense: Iterable[Measurement]) -> Tariff:
         """What asks cost, given the dense model's measurements for the search (they show how many heads are taken)."""
@@ -159,12 +163,25 @@ def prepare(
                 resolved["heal_windows"] = heal_text.rows
                 say(f"Healing by {heal_text.recipe}, {len(heal_text.held_out)} of {heal_text.rows} windows held out")
                 treatment = begin_treatment(heal_text, replay, prices, granularity)
-            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text)
+            dense = DenseCache(dense_identity(model) | {"granularity": str(granularity)}, say)
+            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text, dense)
     crew = _with_workers(local, workers, config, screened_by, memory, say)
     documents = {split: found.documents for split, found in cut.items()}
     amounts = local.evaluator.facts.amounts
     return Prepared(
-        model, text, objectives, screened_by, replay, windows, crew, prices, resolved, documents, amounts, treatment
+        model,
+        text,
+        objectives,
+        screened_by,
+        replay,
+        windows,
+        crew,
+        prices,
+        resolved,
+        documents,
+        amounts,
+        treatment,
+        dense,
     )
 
 

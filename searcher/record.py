@@ -158,7 +158,11 @@ def open_record(folder: Path, record: dict[str, Any]) -> list[str]:
                 f"{folder} cannot be gone on with: {'; '.join(reasons)}",
                 "Its numbers and new ones would not be the same: use another --name, or go on as it was begun",
             )
-        kept = ("statistics", "outcome") if finished else ("statistics",)  # stays finished, whatever happens now
+        kept = [
+            "statistics",
+            "statistics_run",
+            *(["outcome"] if finished else []),
+        ]  # stays finished, whatever happens now
         record |= {name: before[name] for name in kept if name in before}
     write_json(path, record)
     return []

@@ -14,7 +14,7 @@ from searcher import registry
 from searcher.charges import DENSE, SEARCHED, cost_to_json, executed, for_search, healing_price, open_ledger, paid_lines
 from searcher.config import RunConfig
 from searcher.crew import one_core
-from searcher.dense_pass import measure_statistics
+from searcher.dense_pass import find_statistics
 from searcher.errors import UsageError
 from searcher.forecast import forecast
 from searcher.goals import check_bounds, make_goals
@@ -81,18 +81,24 @@ def execute(config: RunConfig, progress: Progress) -> Path:
         statistics = _find_statistics(strategy.statistics, prepared, space.units, record, folder)
         space = dataclasses.replace(space, fits=ledger.fits, statistics=statistics)
         expected = forecast(strategy, space, ledger)
-        deadline = None if config.seconds is None else started + config.seconds * for_search(ledger, expected)
+        deadline = _deadline(config, started, for_search(ledger, expected))
         dense = {label: recorder.known.rows("search", DENSE, label) for label in objectives}
         goals = make_goals(config, objectives, dense)
         loop = SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening)
         mirror = mirrors.enter_context(_mirror(database, config, record, loop, progress))
         progress.searching(loop, expected)
-        outcome, deadline = loop.run(strategy), None if config.seconds is None else started + config.seconds
-        record["outcome"] = _judge(config, prepared, loop, outcome, deadline, progress)
+        run = record.get("statistics_run", strategy.statistics)  # older versions have kept none
+        outcome, deadline = loop.run(strategy), _deadline(config, started)
+        record["outcome"] = _judge(config, prepared, loop, outcome, deadline, run, progress)
         write_json(folder / RUN_FILE, record)
         if mirror is not None:
             mirror.finish(record["outcome"])
     return folder
+
+
+def _deadline(config: RunConfig, started: float, share: float = 1.0) -> float | None:
+    """When that share of the timeout is over, by `time.monotonic`."""
+    return None if config.seconds is None else started + config.seconds * share
 
 
 def _open_database(url: str) -> "RDBStorage":
@@ -127,6 +133,7 @@ def _judge(
     loop: SearchLoop,
     outcome: Outcome,
     deadline: float | None,
+    statistics_run: Sequence[str],
     progress: Progress,
 ) -> dict[str, Any]:
     """Choose plans, healed if they are to be, and measure them, the front and the dense model on the report split."""
@@ -142,7 +149,7 @@ def _judge(
     judged = tuple(dict.fromkeys([DENSE, *chosen.values(), *front]))
     progress.reporting(judged)
     loop.recorder.measure("report", judged)
-    ended = _outcome(loop, outcome, chosen, front)
+    ended = _outcome(loop, outcome, chosen, front, statistics_run)
     if prepared.treatment and prepared.treatment.scope == "plan":
         ended["shortlists"] = {str(size): list(map(str, plans)) for size, plans in lists.healed.items()}
         ended["left_out"] = lists.left_out
@@ -193,14 +200,19 @@ def _find_statistics(
     if not set(names) <= record.get("statistics", {}).keys():
         ids = prepared.windows["search"].to(prepared.model.device)
         with one_core():  # as the evaluators compute, so that the numbers do not depend on the number of cores
-            found = measure_statistics(prepared.replay, ids, names, units)
+            found, measured = find_statistics(prepared.replay, ids, names, units, prepared.dense)
+        record["statistics_run"] = list(measured)
         record["statistics"] = {name: values.tolist() for name, values in found.items()}
         write_json(folder / RUN_FILE, record)
     return {name: np.array(record["statistics"][name], dtype=np.float64) for name in names}
 
 
 def _outcome(
-    loop: SearchLoop, outcome: Outcome, chosen: dict[int, PrunePlan], front: Sequence[PrunePlan]
+    loop: SearchLoop,
+    outcome: Outcome,
+    chosen: dict[int, PrunePlan],
+    front: Sequence[PrunePlan],
+    statistics_run: Sequence[str],
 ) -> dict[str, Any]:
     searched = paid_lines(loop, (line for line in loop.recorder.lines if line.split in SEARCHED))
     return {
@@ -215,7 +227,7 @@ def _outcome(
         "notes": outcome.notes,
         "cost": {
             "charged": cost_to_json(loop, loop.ledger.charged),
-            "executed": cost_to_json(loop, executed(loop)),
+            "executed": cost_to_json(loop, executed(loop, statistics_run)),
             "seconds": sum(line.seconds for line in searched),
         },
         "charges": {part: cost_to_json(loop, cost) for part, cost in loop.ledger.parts.items()},
