@@ -52,7 +52,7 @@ def size_limit() -> int:
         return 0 if given.strip() == "0" else parse_bytes(given)
     except UsageError as error:
         raise UsageError(
-            f"SEARCHER_CACHE_LIMIT is '{given}': {error.message}", "Such as 2GiB, or 0 for none"
+            f"SEARCHER_CACHE_LIMIT is '{given}', which is no size", "Set it to 2GiB, say, or to 0 for none"
         ) from error
 
 
