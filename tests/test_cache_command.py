@@ -6,6 +6,7 @@ import pytest
 @pytest.fixture
 def call(searcher_command, tmp_path, monkeypatch):
     monkeypatch.setenv("SEARCHER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SEARCHER_CACHE_LIMIT")
 
     def run(*arguments):
         done = searcher_command("cache", *arguments, defaults=False)
