@@ -12,8 +12,10 @@ import torch
 
 from searcher import registry
 from searcher.crew import Crew, crew_for, one_core
+from searcher.environment import environment
 from searcher.errors import UsageError
 from searcher.groups import Groups
+from searcher.identity import environment_changes
 from searcher.job import Job
 from searcher.measurement import Measurement
 from searcher.objective import Split
@@ -62,6 +64,11 @@ class Worker:
         torch.set_float32_matmul_precision(model["precision"])
         if model["device_type"] == "cuda":
             replay.model.to("cuda")
+        if changes := environment_changes(model, environment(replay.model.device)):
+            raise UsageError(
+                f"A worker would measure other numbers than this machine: {'; '.join(changes)}",
+                "Take machines of one kind, with the same versions",
+            )
         # the weights are counted as taken by each worker, though they are there once (not known but on Linux)
         shared = getattr(psutil.Process().memory_info(), "shared", 0) if model["device_type"] == "cpu" else 0
         self._groups = model["groups"]

@@ -92,8 +92,8 @@ def _init(**options: Any) -> Callable[[], None]:
     if ray.is_initialized():
         return lambda: None
     before = signal.getsignal(signal.SIGTERM)
-    ray.init(logging_level="ERROR", log_to_driver=False, **options)
-    _silence()
+    _keep_off_stdout()
+    ray.init(logging_level="ERROR", log_to_driver=True, **options)
 
     def leave() -> None:
         ray.shutdown()
@@ -103,12 +103,19 @@ def _init(**options: Any) -> Callable[[], None]:
     return leave
 
 
-def _silence() -> None:
-    """Ray prints that a worker died on stdout, which belongs to the result; there is no option against it."""
+def _keep_off_stdout() -> None:
+    """What plug-ins print in workers goes to stderr, and what Ray says itself nowhere; it has no option for either.
+
+    It would print on stdout, which belongs to the result, and tell there of every worker that died.
+    """
     from ray._private import worker
 
+    def forward(data: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
+        if str(data.get("pid")).isdigit() and not data.get("is_err"):
+            sys.stderr.write("".join(f"{line}\n" for line in data.get("lines", ())))
+
     if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = lambda *_args, **_kwargs: None
+        worker.print_to_stdstream = forward
 
 
 def cores_of_each(nodes: Sequence[int], workers: int) -> int:

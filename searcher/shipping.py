@@ -9,6 +9,7 @@ from torch import Tensor
 
 from searcher.cluster import import_ray
 from searcher.crew import Crew
+from searcher.environment import environment
 
 
 def put(local: Crew) -> Any:
@@ -35,6 +36,7 @@ def put(local: Crew) -> Any:
                 "healing": local.evaluator.healer and local.evaluator.healer.text,
                 "window_tokens": local.evaluator.window_tokens,
                 "device_type": replay.model.device.type,
+                "environment": environment(replay.model.device),
                 "precision": torch.get_float32_matmul_precision(),
             }
         )

@@ -19,9 +19,10 @@ from tiny_checkpoint import command
 from transformers import AutoModelForCausalLM
 
 from objectives.loss import Perplexity
-from searcher.actor import Objectives
+from searcher.actor import Objectives, Worker
 from searcher.cluster import cores_of_each
 from searcher.crew import open_crew
+from searcher.environment import environment
 from searcher.errors import UsageError
 from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
@@ -48,6 +49,8 @@ class Slow(Perplexity):
 
     def measure(self, candidate):
         time.sleep(self.seconds)
+        if str(candidate.plan) == "dense":
+            print("printed by a worker")
         if self.fails and str(candidate.plan) == "1,3":
             raise ArithmeticError("lost count")
         return super().measure(candidate)
@@ -200,7 +203,18 @@ def test_nothing_of_ray_on_stdout_and_no_other_priority(workers, capfd):
     assert psutil.Process(pid).nice() == psutil.Process().nice()
     measured(workers, lambda lines: os.kill(pid, signal.SIGKILL) if lines == 5 else None)
     time.sleep(1.5)  # a message about it would take its time
-    assert capfd.readouterr().out == ""
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert set(err.splitlines()) == {"printed by a worker"}
+
+
+def test_a_worker_on_a_machine_of_another_kind_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    replay = opened().evaluator.replay
+    model = {"replay": replay, "window_tokens": 32, "precision": "highest", "device_type": "cpu"}
+    there = environment(replay.model.device) | {"instructions": "avx2 of_the_driver"}
+    refused = Worker().open(model | {"environment": there}, Objectives({}), 1, 0)
+    assert "A worker would measure other numbers than this machine: the processor had of_the_driver" in str(refused)
 
 
 def test_cores_are_shared_out_node_by_node():
