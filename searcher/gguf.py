@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from gguf import GGUFReader
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from searcher.embedded import cache_dir, file_sha256
 from searcher.errors import UsageError, first_line
-from searcher.pretrained import BROKEN, check_weights, quietly
+from searcher.pretrained import BROKEN, check_weights, heads_ahead, quietly
 
 MANIFEST = "searcher-cache.json"
 """The file of a conversion that says how long each of the others is."""
+_BLOCK = re.compile(r"blk\.(\d+)\.")
 _PART = re.compile(r"-\d{5}-of-(\d{5})$")
 
 
@@ -114,9 +116,22 @@ def _save_dequantised(path: Path, folder: Path) -> None:
             reason = "it ends too soon" if isinstance(error, struct.error) else first_line(error)
             raise UsageError(f"GGUF file '{path}' cannot be read: {reason}", hint) from error
         check_weights(model, info, str(path))
+        _refuse_further_blocks(path, model)
         _forget_quantisation(model)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _refuse_further_blocks(path: Path, model: Any) -> None:
+    """transformers reads as many blocks as the file's metadata says, and leaves further ones out without a word."""
+    numbers = (_BLOCK.match(tensor.name) for tensor in GGUFReader(path).tensors)
+    held = max((int(found[1]) + 1 for found in numbers if found), default=0)
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    if held > count + heads_ahead(model):
+        raise UsageError(
+            f"GGUF file '{path}' has {count} blocks by its metadata, but holds weights of {held}",
+            "Fetch or convert it again",
+        )
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -71,7 +71,7 @@ def _left_out(model: Any, unexpected: list[str], name: str) -> list[str]:
         place = _deepest(full, modules)
         part = full[len(place) :].strip(".").partition(".")[0]
         further = int(part) - count if place == blocks and part.isdigit() else None
-        if further is not None and further >= _heads_ahead(model):
+        if further is not None and further >= heads_ahead(model):
             raise UsageError(
                 f"Model '{name}' has {count} blocks by its config.json, but holds weights of more: {_some(unexpected)}",
                 f"Set num_hidden_layers to what the weights are of, or {_FITTING}",
@@ -92,7 +92,7 @@ def _blocks(model: Any) -> tuple[str, int]:
     return next(lists, ""), count
 
 
-def _heads_ahead(model: Any) -> int:
+def heads_ahead(model: Any) -> int:
     """How many blocks after the last one only predict tokens further ahead, and are no part of the model itself."""
     config = model.config.get_text_config(decoder=True)
     return max((value for key in _AHEAD if isinstance(value := getattr(config, key, None), int)), default=0)

@@ -10,14 +10,14 @@ from transformers import PreTrainedModel
 TOKENS = ["<unk>", "<s>", "</s>", *(chr(code) for code in range(33, 126)), "ab"]
 
 
-def write_tiny_gguf(path: Path, num_blocks: int = 2) -> PreTrainedModel:
-    """Write a random Llama with a tokenizer of letters, and return the model."""
+def write_tiny_gguf(path: Path, num_blocks: int = 2, said: int | None = None) -> PreTrainedModel:
+    """Write a random Llama with a tokenizer of letters, and return the model; `said` blocks by the metadata."""
     model = tiny_model("llama", num_blocks=num_blocks)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
     writer.add_context_length(256)
     writer.add_embedding_length(32)
-    writer.add_block_count(num_blocks)
+    writer.add_block_count(said or num_blocks)
     writer.add_feed_forward_length(64)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)

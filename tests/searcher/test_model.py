@@ -315,6 +315,14 @@ class TestGguf:
         refuse("GGUF file .* cannot be read", str(tiny.path))
         assert list((cache / "models").iterdir()) == []
 
+    @pytest.mark.parametrize(
+        ("said", "message"), [(1, "has 1 blocks by its metadata, but holds weights of 2"), (3, "would be random")]
+    )
+    def test_blocks_that_the_metadata_does_not_tell_of(self, tmp_path, cache, said, message):
+        write_tiny_gguf(tmp_path / "a.gguf", said=said)
+        refuse(message, str(tmp_path / "a.gguf"))
+        assert list((cache / "models").iterdir()) == []
+
     def test_one_of_several_parts(self, tiny):
         path = tiny.path.rename(tiny.path.with_name("tiny-00001-of-00003.gguf"))
         refuse("is one of 3 parts. Merge them with: llama-gguf-split --merge", str(path))
