@@ -1,24 +1,43 @@
 """What the model card of an exported plan says: the numbers of its run, and the command that makes it again."""
 
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 
-from results.run import Run
+from results.run import Run, Values
 from results.table import estimate
-from searcher.checkpoint.card import Card, Numbers
+from searcher.checkpoint.card import Card, Numbers, Value
 from searcher.config import MeasurementConfig
 from searcher.plan import PrunePlan
+from searcher.sources import SHORT_NAMES
 
-FLAGS = ("model", "revision", "trust_remote_code", "dtype")
+FLAGS = ("model", "revision", "trust_remote_code", "device")
 """Options of measurement that `searcher export` takes and that matter to it."""
 HEALING_FLAGS = ("data", "window_tokens", "heal_windows")
 """The same, where it heals."""
 
 
-def card_of(run: Run | None, plan: PrunePlan, original: str, healing: str, config: MeasurementConfig) -> Card:
-    """What to say of a plan, with the values of the run that chose it, if one did."""
+def card_of(
+    run: Run | None,
+    plan: PrunePlan,
+    original: str,
+    healing: str,
+    config: MeasurementConfig,
+    more: Mapping[str, str | None],
+) -> Card:
+    """What to say of a plan, with the values of the run that chose it, if one did.
+
+    Args:
+        run: the run, if there is one.
+        plan: that is exported.
+        original: name of the model.
+        healing: how it was healed, empty if it was not.
+        config: what was loaded, and healed with.
+        more: other options that were given, by their names on the command line.
+    """
     if run is None:
-        return Card(original, _command(["--plan", str(plan)], healing, config, MeasurementConfig()), healing)
-    place = str(run.folder)
+        command = _command(["--plan", str(plan)], healing, config, MeasurementConfig(), more)
+        return Card(original, command, healing, datasets=_datasets(config) if healing else ())
     evaluation = run.evaluation(plan)
     search = (
         f"The plan was chosen by the strategy `{run.config.strategy}` (granularity {run.config.granularity}, budget "
@@ -32,21 +51,53 @@ def card_of(run: Run | None, plan: PrunePlan, original: str, healing: str, confi
         columns[1] = "pruned and healed"
     rows = [[name, *(estimate(report[name]) for report in found)] for name in run.objectives]
     size = [] if plan == run.best.plan else ["--size", str(evaluation.size)]
+    # what is exported was measured as it is, unless it was healed in a way that the run has not seen
+    values = _values(run, Values(evaluation.search, found[-1])) if healing == (run.config.heal or "") else ()
     return Card(
         original,
-        _command([place, *size], healing, config, run.config),
+        _command([str(run.folder), *size], healing, config, run.config, more),
         healing,
-        Numbers(columns, rows, f"the report split of {run.record['text']}"),
+        Numbers(columns, rows, f"the report split of {run.record['text']}", values),
         search=search,
+        datasets=sorted({*_datasets(run.config), *(_datasets(config) if healing else ())}),
     )
 
 
-def _command(source: list[str], healing: str, config: MeasurementConfig, known: MeasurementConfig) -> str:
+def _values(run: Run, found: Values) -> tuple[Value, ...]:
+    """Those that say how good the model is, and not how large or fast."""
+    text = next(iter(_datasets(run.config)), run.record["text"])
+    values = []
+    for label, objective in run.objectives.items():
+        name, options = run.config.recipes[label]
+        if objective.reads == "windows":
+            values.append(Value(label, name, found.report[label].value, text))
+        elif own := options.get("task") or options.get("file"):
+            values.append(Value(label, str(options.get("metric", name)), found.report[label].value, Path(own).name))
+    return tuple(values)
+
+
+def _datasets(config: MeasurementConfig) -> tuple[str, ...]:
+    """Hub id of the text, if it is from there."""
+    name = SHORT_NAMES.get(config.data or "", config.data or "").split(":")[0]
+    here = name.startswith((".", "/", "~")) or Path(name).suffix or Path(name).exists()
+    return (name,) if "/" in name and not here else ()
+
+
+def _command(
+    source: list[str],
+    healing: str,
+    config: MeasurementConfig,
+    known: MeasurementConfig,
+    more: Mapping[str, str | None],
+) -> str:
     """The command but for its folder; options are given where they differ from those that it takes from the source."""
+    options = {
+        name.replace("_", "-"): getattr(config, name)
+        for name in FLAGS + (HEALING_FLAGS if healing else ())
+        if getattr(config, name) != getattr(known, name)
+    }
     given = ["searcher", "export", *source]
-    for name in FLAGS + (HEALING_FLAGS if healing else ()):
-        value, flag = getattr(config, name), f"--{name.replace('_', '-')}"
-        if value != getattr(known, name):
-            given += [flag] if value is True else [flag, str(value)]
-    given += ["--heal", healing] if healing else []
+    for name, value in ({**options, **more} | ({"heal": healing} if healing else {})).items():
+        if value is not None and value is not False:
+            given += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return shlex.join(given)

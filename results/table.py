@@ -191,18 +191,17 @@ def _healing_lines(run: Run) -> Iterator[str]:
 
 def export_lines(exported: "Exported") -> Iterator[str]:
     """What was written, and what it takes."""
+    from searcher.checkpoint.card import describe_check
+
     dense, left = exported.parameters
     yield escape(f"Plan {exported.plan} in {exported.folder} (form {exported.form}, {exported.bytes / 1e6:,.1f} MB)")
     yield f"{left:,} of {dense:,} parameters ({left / dense:.1%})"
     if exported.cache is not None:
         before, after = exported.cache
         yield f"{after:,.0f} of {before:,.0f} bytes of key-value cache a token ({after / before:.1%})"
+    yield f"Weights in {exported.dtype}, {exported.precision}"
     if exported.verified is not None:
-        found = exported.verified
-        yield (
-            f"Loaded again in float32 by a fresh process: logits differ by {found['logit_difference']:.1e} of the "
-            f"largest, with a cache by {found['cache_difference']:.1e}; {found['generated']} tokens generated alike."
-        )
+        yield describe_check(exported.verified)
 
 
 def evaluations_table(document: dict[str, Any], split: str) -> Table:

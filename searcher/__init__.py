@@ -19,7 +19,7 @@ from searcher.plan import Budget, Granularity, PrunePlan, Unit
 if TYPE_CHECKING:
     from results.comparison import Comparison
     from results.run import Run
-    from searcher.exporter import Exported, Opened
+    from searcher.exporter import Exported
     from searcher.form import Form
     from searcher.heal_by_hand import Healings
     from searcher.identity import Origin
@@ -235,7 +235,8 @@ def export(
         check: load it again and compare it; needs memory for the model in float32, twice.
         runs_dir: where repairs are kept; by default beside the run, or in `runs`.
         quiet: show no progress on stderr.
-        options: model, data and the like, as for :func:`run`.
+        options: model, data and the like, as for :func:`run`; `dtype` is that of the weights that are written, by
+            default that of the checkpoint that is pruned.
 
     Returns:
         Where it is, in which form, and what it takes.
@@ -243,18 +244,32 @@ def export(
     Raises:
         UsageError: a plan, folder, form, healing or option does not fit; or the disk is full.
     """
-    from searcher.checkpoint.write import check_target
+    check_own_packages()
+    check_options("export", options)
+    from results.card import card_of
+    from searcher.checkpoint.target import check_target
+    from searcher.config import MeasurementConfig, make_config
     from searcher.exporter import export as write
     from searcher.form import Form
+    from searcher.model import STORED
+    from searcher.opened import open_plan
     from searcher.progress import Progress
 
-    check_options("export", options)
-    check_target(Path(folder), force)  # before a long healing
     if form is not None and form not in tuple(Form):
         raise UsageError(f"Form '{form}' is not known", f"Choose {', '.join(Form)}")
+    wanted, dtype = None if form is None else Form(form), options.get("dtype")
+    if run is not None:  # which is healed in the dtype that it was measured in
+        options = {name: value for name, value in options.items() if name != "dtype"}
+    removed, options, beside, origin = _planned(run, plan, size, options)
+    config = make_config(MeasurementConfig, options)
+    check_target(Path(folder), force, config.model)  # before a long healing
+    recipe, repairs = heal or config.heal, Path(runs_dir or beside)
     with Progress(quiet) as progress:
-        opened, card = _opened_plan(run, plan, size, heal, runs_dir, options, progress)
-        return write(opened, Path(folder), card, None if form is None else Form(form), force, check, progress)
+        opened = open_plan(config, removed, recipe, repairs, progress, origin, dtype or STORED, wanted)
+        given = {"dtype": dtype, "runs-dir": None if runs_dir is None else str(runs_dir)}
+        source = None if run is None else _opened([run])[0]
+        card = card_of(source, removed, opened.loaded.name, recipe or "", config, given)
+        return write(opened, Path(folder), card, wanted, force, check, progress)
 
 
 def analyze(
@@ -329,13 +344,17 @@ def best_model(
     Raises:
         UsageError: a plan, healing or option does not fit.
     """
-    from searcher.exporter import pruned_model
+    check_own_packages()
+    check_options("best_model", options)
+    from searcher.config import MeasurementConfig, make_config
+    from searcher.opened import open_plan, pruned_model
     from searcher.progress import Progress
 
-    check_options("best_model", options)
+    removed, options, beside, origin = _planned(run, plan, size, options)
+    config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
-        opened, _ = _opened_plan(run, plan, size, heal, runs_dir, options, progress)
-        return pruned_model(opened)
+        recipe, repairs = heal or config.heal, Path(runs_dir or beside)
+        return pruned_model(open_plan(config, removed, recipe, repairs, progress, origin))
 
 
 def load(folder: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False) -> Any:
@@ -354,29 +373,6 @@ def load(folder: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_
     from searcher.checkpoint.load import load_checkpoint
 
     return load_checkpoint(Path(folder), dtype, device, trust_remote_code)
-
-
-def _opened_plan(
-    run: "str | Path | Run | None",
-    plan: str | None,
-    size: int | None,
-    heal: str | None,
-    runs_dir: str | Path | None,
-    options: dict[str, Any],
-    progress: Any,
-) -> "tuple[Opened, Any]":
-    """The plan, its model, healed if it is to be, and what the model card will say."""
-    check_own_packages()
-    from results.card import card_of
-    from searcher.config import MeasurementConfig, make_config
-    from searcher.exporter import open_plan
-
-    removed, options, beside, origin = _planned(run, plan, size, options)
-    config = make_config(MeasurementConfig, options)
-    recipe = heal or config.heal
-    opened = open_plan(config, removed, recipe, Path(runs_dir or beside), progress, origin)
-    source = None if run is None else _opened([run])[0]
-    return opened, card_of(source, removed, opened.loaded.name, recipe or "", config)
 
 
 def _planned(

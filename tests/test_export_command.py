@@ -38,7 +38,8 @@ def test_a_run_is_exported_and_loads(searcher_command, tmp_path):
     assert done.code == 0, done.err
     told = " ".join(done.out.split())
     assert f"Plan {found['best']['plan']} in small (form stock" in told
-    assert "Loaded again in float32 by a fresh process" in told
+    assert "Weights in float32, as in the original" in told
+    assert "a fresh process loaded it in float32: its logits differ" in told
     card = (tmp_path / "small/README.md").read_text()
     value = found["best"]["report"]["perplexity"]["value"]
     assert f"{value:.4g}"[:5] in card.replace(",", "")
@@ -109,7 +110,7 @@ def test_a_model_with_code_of_its_own(searcher_command, tiny, tmp_path, capsys):
 
 def test_an_existing_folder_is_refused_before_anything_is_healed(searcher_command, model, tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
-    monkeypatch.setattr("searcher.exporter.open_plan", lambda *_: pytest.fail("it healed first"))
+    monkeypatch.setattr("searcher.opened.open_plan", lambda *_: pytest.fail("it healed first"))
     done = searcher_command("export", "--plan", "1", "--heal", "lora", "-o", "there", *model, defaults=False)
     assert done.code == 2
     assert "there exists" in done.err

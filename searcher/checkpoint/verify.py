@@ -12,33 +12,46 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import GenerationConfig
 
 from searcher.checkpoint.load import load_checkpoint
 from searcher.sizes import cache_bytes
 
+TOLERANCE = 1e-4
+"""Of float32 logits, relative to the largest."""
 GENERATED = 16
 """Tokens to generate with a cache and without."""
 
 
 @dataclass(frozen=True)
-class Verified:
+class Agreement:
+    """Whether a model does with a key-value cache what it does without.
+
+    Attributes:
+        cache_difference: between logits with a cache and without, the largest, relative to the largest logit; None if
+            it cannot be run token by token.
+        same_text: whether generation is the same with a cache and without.
+        generated: tokens that were generated.
+        cache_bytes: what the cache took for each token of the text.
+    """
+
+    cache_difference: float | None
+    same_text: bool
+    generated: int
+    cache_bytes: float
+
+
+@dataclass(frozen=True)
+class Verified(Agreement):
     """What a checkpoint was found to do, in float32.
 
     Attributes:
         logit_difference: to the candidate's, the largest, relative to the largest logit.
-        cache_difference: between logits with a cache and without, the same way.
-        same_text: whether generation is the same with a cache and without.
-        generated: tokens that were generated.
         parameters: of the model, tied ones once.
-        cache_bytes: what the key-value cache took for each token of the reference text, in float32.
     """
 
     logit_difference: float
-    cache_difference: float
-    same_text: bool
-    generated: int
     parameters: int
-    cache_bytes: float
 
 
 def verify(folder: Path, reference: Path, trust: bool = False) -> Verified:
@@ -50,19 +63,30 @@ def verify(folder: Path, reference: Path, trust: bool = False) -> Verified:
         trust: whether to run modelling code that comes with it.
     """
     model, wanted = load_checkpoint(folder, torch.float32, trust=trust), load_file(reference)
-    ids = wanted["ids"]
     with torch.inference_mode():
-        logits = model(input_ids=ids, use_cache=False).logits
-        cached, used = _step_by_step(model, ids)
-        prompt = ids[:, : max(1, min(ids.shape[1], _limit(model) - GENERATED))]
-        texts = [_generate(model, prompt, use_cache) for use_cache in (True, False)]
+        logits = model(input_ids=wanted["ids"], use_cache=False).logits
     scale = float(wanted["logits"].abs().max()) or 1.0
     return Verified(
-        float((logits - wanted["logits"]).abs().max()) / scale,
-        float((cached - logits).abs().max()) / scale,
+        **asdict(agreement(model, wanted["ids"])),
+        logit_difference=float((logits - wanted["logits"]).abs().max()) / scale,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def agreement(model: Any, ids: Tensor) -> Agreement:
+    """Run a model in float32 on int64 (1, tokens) with a key-value cache and without."""
+    with torch.inference_mode():
+        logits = model(input_ids=ids, use_cache=False).logits
+        try:
+            cached, used = _step_by_step(model, ids)
+        except (RuntimeError, TypeError, AttributeError, LookupError, ValueError):  # a family that keeps no such cache
+            return Agreement(None, False, 0, 0.0)
+        prompt = ids[:, : max(1, min(ids.shape[1], _limit(model) - GENERATED))]
+        texts = [_generate(model, prompt, use_cache) for use_cache in (True, False)]
+    return Agreement(
+        float((cached - logits).abs().max()) / (float(logits.abs().max()) or 1.0),
         torch.equal(*texts),
         texts[0].shape[1] - prompt.shape[1],
-        sum(parameter.numel() for parameter in model.parameters()),
         used / ids.shape[1],
     )
 
@@ -76,23 +100,27 @@ def _step_by_step(model: Any, ids: Tensor) -> tuple[Tensor, int]:
     half = ids.shape[1] // 2
     done = model(input_ids=ids[:, :half], use_cache=True)
     logits = [done.logits]
+    kept = "cache_params" if "cache_params" in done else "past_key_values"  # as models with a state call it
     for position in range(half, ids.shape[1]):
-        done = model(input_ids=ids[:, position : position + 1], past_key_values=done.past_key_values, use_cache=True)
+        done = model(input_ids=ids[:, position : position + 1], **{kept: done[kept]}, use_cache=True)
         logits.append(done.logits)
-    used = sum(cache_bytes(layer) for layer in getattr(done.past_key_values, "layers", ()))
+    used = sum(cache_bytes(layer) for layer in getattr(done[kept], "layers", ()))
     return torch.cat(logits, dim=1), used
 
 
 def _generate(model: Any, prompt: Tensor, use_cache: bool) -> Tensor:
-    text: Tensor = model.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        max_new_tokens=GENERATED,
-        min_new_tokens=GENERATED,
-        do_sample=False,
-        use_cache=use_cache,
-        pad_token_id=0,
-    )
+    """Greedily, whatever the checkpoint's own generation config asks for: beams, stop words, another kind of cache."""
+    own, model.generation_config = model.generation_config, GenerationConfig(pad_token_id=0)
+    try:
+        text: Tensor = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=GENERATED,
+            do_sample=False,
+            use_cache=use_cache,
+        )
+    finally:
+        model.generation_config = own
     return text
 
 

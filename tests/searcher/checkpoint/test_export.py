@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,14 +12,16 @@ from families import FAMILIES, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import searcher
-from searcher import exporter
+from searcher.checkpoint import fresh
 from searcher.checkpoint.card import Card
+from searcher.checkpoint.target import check_target
 from searcher.checkpoint.verify import verify
 from searcher.errors import UsageError
-from searcher.exporter import Opened, export
+from searcher.exporter import export
 from searcher.form import Form
 from searcher.granularity import granularity_of
 from searcher.model import LoadedModel
+from searcher.opened import Opened
 from searcher.plan import Action, PrunePlan
 from searcher.progress import Progress
 from searcher.repair import LowRank, Repair, StandIn
@@ -37,7 +40,7 @@ def opened(family, plan, repair=None, dtype=torch.float32, through=None):
     if through is not None:  # then buffers keep their own precision
         model.save_pretrained(through)
         model = AutoModelForCausalLM.from_pretrained(through, dtype=dtype).eval().requires_grad_(False)
-    loaded = LoadedModel(model, tiny_tokenizer(), "tiny", "fingerprint", torch.device("cpu"), dtype)
+    loaded = LoadedModel(model, tiny_tokenizer(), "tiny", "fingerprint", torch.device("cpu"), dtype, through)
     plan = PrunePlan.parse(plan)
     with torch.inference_mode():
         try:
@@ -51,7 +54,7 @@ def opened(family, plan, repair=None, dtype=torch.float32, through=None):
 @pytest.fixture
 def in_process(monkeypatch):
     """Verified in this process, which is faster."""
-    monkeypatch.setattr(exporter, "_in_fresh_process", lambda f, r: asdict(verify(Path(f), Path(r))))
+    monkeypatch.setattr(fresh, "in_fresh_process", lambda _, f, r: asdict(verify(Path(f), Path(r))))
 
 
 def write(one, target, form=None, **options):
@@ -208,7 +211,7 @@ def test_a_folder_that_exists(tmp_path, in_process):
     assert (target / "model.safetensors").read_bytes() != kept
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("all of it")
-    with pytest.raises(UsageError, match="is no checkpoint and will not be replaced"):
+    with pytest.raises(UsageError, match="will not be replaced: it is no checkpoint of searcher export"):
         write(opened("llama", "2"), tmp_path / "mine", force=True)
     assert (tmp_path / "mine/thesis.txt").read_text() == "all of it"
 
@@ -254,7 +257,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, in_process, monkeypatch):
 
 
 def test_a_checkpoint_that_is_not_what_was_measured_is_not_left(tmp_path, monkeypatch):
-    def damaged(folder, reference):
+    def damaged(_, folder, reference):
         from safetensors.torch import load_file, save_file
 
         weights = load_file(Path(folder) / "model.safetensors")
@@ -262,7 +265,7 @@ def test_a_checkpoint_that_is_not_what_was_measured_is_not_left(tmp_path, monkey
         save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
         return asdict(verify(Path(folder), Path(reference)))
 
-    monkeypatch.setattr(exporter, "_in_fresh_process", damaged)
+    monkeypatch.setattr(fresh, "in_fresh_process", damaged)
     with pytest.raises(UsageError, match="is not what was measured: its logits differ"):
         write(opened("llama", "2"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -299,23 +302,93 @@ def test_what_was_left_of_another_checkpoint_is_left_alone(tmp_path, in_process)
     assert (tmp_path / "new/model.safetensors").exists()
 
 
-@pytest.mark.parametrize("kind", ["project", "trainer", "source", "link"])
-def test_force_replaces_nothing_but_checkpoints(kind, tmp_path, in_process):
+def beside(name, content="all of it"):
+    """Puts a file of the user's into a checkpoint."""
+
+    def put(target):
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_text(content)
+
+    return put
+
+
+def linked(target):
+    target.rename(target.with_name("real"))
+    target.symlink_to(target.with_name("real"))
+
+
+def weights_linked(target):
+    (target / "model.safetensors").rename(target.with_name("weights"))
+    (target / "model.safetensors").symlink_to(target.with_name("weights"))
+
+
+def a_file(target):
+    shutil.rmtree(target)
+    target.write_text("all of it")
+
+
+THEIRS = {
+    "a document": (beside("thesis.docx"), "it holds thesis.docx"),
+    "a hidden file": (beside(".env"), r"it holds \.env"),
+    "a hidden folder": (beside(".git/HEAD"), r"it holds \.git"),
+    "a cache": (beside("__pycache__/own.txt"), "it holds __pycache__"),
+    "a training": (beside("checkpoint-500/optimizer.pt"), "it holds checkpoint-500"),
+    "other weights": (beside("pytorch_model.bin"), "it holds pytorch_model.bin"),
+    "an empty folder": (lambda target: (target / "new").mkdir(), "it holds new"),
+    "a checkpoint of another program": (
+        lambda target: (target / "searcher.json").unlink(),
+        "no checkpoint of searcher",
+    ),
+    "a link to a folder": (linked, "it is a link"),
+    "a link in it": (weights_linked, "it holds model.safetensors"),
+    "a file": (a_file, "it is no folder"),
+    "a device": (lambda target: (shutil.rmtree(target), target.symlink_to("/dev/full")), "it is a link"),
+}
+
+
+@pytest.mark.parametrize("kind", THEIRS)
+def test_force_replaces_nothing_that_we_did_not_write(kind, tmp_path, in_process, exported):
     target = tmp_path / "out"
-    one = opened("llama", "1", through=target)
-    if kind == "project":
-        (target / "config.json").write_text('{"name": "a web page"}')
-    if kind == "trainer":
-        (target / "checkpoint-500").mkdir()
-    if kind == "link":
-        target.rename(tmp_path / "real")
-        target.symlink_to(tmp_path / "real")
-    if kind != "source":
-        one.replay.model.name_or_path = ""
-    before = sorted(path.name for path in target.iterdir())
-    with pytest.raises(UsageError, match="will not be replaced"):
-        write(one, target, force=True)
-    assert sorted(path.name for path in target.iterdir()) == before
+    shutil.copytree(exported, target)
+    change, told = THEIRS[kind]
+    change(target)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=f"will not be replaced: {told}"):
+        check_target(target, force=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not (tmp_path / "thesis.docx").exists()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A checkpoint as `searcher export` writes it."""
+    target = tmp_path_factory.mktemp("exported") / "out"
+    write(opened("llama", "1"), target, check=False)
+    return target
+
+
+@pytest.mark.parametrize("spelling", ["itself", "relative", "through a link", "roundabout"])
+def test_the_model_that_is_pruned_is_never_replaced(spelling, exported, tmp_path, monkeypatch):
+    source = tmp_path / "model"
+    shutil.copytree(exported, source)
+    (tmp_path / "link").symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    spelled = {
+        "itself": source,
+        "relative": Path("model"),
+        "through a link": Path("link"),
+        "roundabout": "link/../model",
+    }
+    with pytest.raises(UsageError, match="is the model that is pruned and will not be replaced"):
+        check_target(Path(spelled[spelling]), force=True, source="./model/")
+
+
+@pytest.mark.parametrize("place", ["file/out", "/proc/out", "/dev/null/out"])
+def test_a_place_that_cannot_be_written(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot be written \("):
+        check_target(tmp_path / place, force=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_ctrl_c_between_the_renames_puts_the_old_checkpoint_back(tmp_path, in_process, monkeypatch):
