@@ -18,7 +18,7 @@ from searcher.measurement import Measurements
 from searcher.plan import Granularity, PrunePlan, all_units
 from searcher.workers import AnyCrew, WorkerCrew
 
-DEFAULTS = Setting(device="cpu")
+DEFAULTS = Setting()
 MEMORY = 8 << 30
 """Bytes that all workers may take together."""
 
@@ -78,7 +78,8 @@ def main(
         opened = open_model(setting)
         units = all_units(opened.replay.num_blocks, Granularity.BLOCK)
         chosen = spread([PrunePlan.of(pair) for pair in combinations(units, 2)], 8 if setting.quick else plans)
-        counts = range(1, min(2, torch.get_num_threads()) + 1)
+        there_are = torch.get_num_threads() if opened.loaded.device.type == "cpu" else torch.cuda.device_count()
+        counts = range(1, min(2, there_are) + 1)
         steps.expect(repeats * (1 + len(counts)) * len(chosen))
         for _ in range(repeats):
             steps.at("one process")
@@ -94,7 +95,7 @@ def main(
     report(setting, f"ray-{opened.kind}", title, rows, weights_gib=weights / 2**30)
 
 
-cli = command(main, DEFAULTS, without=("device",))
+cli = command(main, DEFAULTS)
 
 if __name__ == "__main__":
     start(cli)

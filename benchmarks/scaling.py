@@ -9,15 +9,15 @@ from statistics import linear_regression
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.common import Opened, measure, opened, report
+from benchmarks.common import Opened, measure, open_model, opened, report
 from benchmarks.evaluator import spread
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
 from searcher.measurement import Measurements
-from searcher.model import LoadedModel, load_model
+from searcher.model import LoadedModel
 from searcher.plan import Granularity, PrunePlan, all_units
 
 DEFAULTS = Setting(window_tokens=64)
@@ -27,13 +27,12 @@ BLOCKS = 12
 """Of the smallest model; of a quick one a quarter of that."""
 
 
-def random_llama(like: LoadedModel, blocks: int, windows: int, tokens: int) -> Opened:
-    """A random model with this many blocks, and windows of random tokens."""
+def random_llama(like: LoadedModel, blocks: int, ids: Tensor) -> Opened:
+    """A random model with this many blocks."""
     given = like.model.config.get_text_config(decoder=True)
     widths = {name: getattr(given, name) for name in WIDTHS if getattr(given, name, None)}
     config = LlamaConfig(**widths, num_hidden_layers=blocks, tie_word_embeddings=True)
     model = LlamaForCausalLM(config).to(like.device, like.dtype).eval().requires_grad_(False)
-    ids = torch.randint(config.vocab_size, (windows, tokens), generator=torch.Generator().manual_seed(0))
     loaded = LoadedModel(model, like.tokenizer, "random", "", like.device, like.dtype)
     return opened(loaded, ids, Granularity.BLOCK)
 
@@ -58,16 +57,20 @@ def singles(blocks: int) -> list[PrunePlan]:
     return [PrunePlan.of([unit]) for unit in all_units(blocks, Granularity.BLOCK)]
 
 
-def series(like: LoadedModel, setting: Setting) -> dict[str, dict[int, Callable[[], float]]]:
-    """By what is varied and how much of it there is: what gives the seconds."""
-    few, tokens = setting.windows, setting.window_tokens
-    smallest = BLOCKS // 4 if setting.quick else BLOCKS
-    blocks, every = [smallest, 2 * smallest, 4 * smallest], pairs(smallest)
-    same = random_llama(like, smallest, 4 * few, tokens)
+def series(like: Opened, few: int, smallest: int) -> dict[str, dict[int, Callable[[], float]]]:
+    """By what is varied and how much of it there is: what gives the seconds.
 
-    def on(n: int, plans: Sequence[PrunePlan]) -> Callable[[], float]:
-        return lambda: seconds_of(random_llama(like, n, few, tokens), plans, few)
+    Args:
+        like: with four times the fewest windows.
+        few: the fewest windows.
+        smallest: blocks of the smallest model.
+    """
+    every, same = pairs(smallest), random_llama(like.loaded, smallest, like.ids)
 
+    def on(blocks: int, plans: Sequence[PrunePlan]) -> Callable[[], float]:
+        return lambda: seconds_of(random_llama(like.loaded, blocks, like.ids), plans, few)
+
+    blocks = [smallest, 2 * smallest, 4 * smallest]
     counts = [len(every) // part for part in (8, 4, 2, 1) if part <= len(every)]
     return {
         "blocks, leave one out (n plans of n blocks)": {n: on(n, singles(n)) for n in blocks},
@@ -86,8 +89,8 @@ def main(setting: Setting) -> None:
     """
     rows: list[dict[str, Any]] = []
     with Steps("scaling") as steps:
-        like = load_model(setting.model, dtype=setting.dtype, device=setting.device)
-        asked = series(like, setting)
+        like = open_model(replace(setting, windows=4 * setting.windows))
+        asked = series(like, setting.windows, BLOCKS // 4 if setting.quick else BLOCKS)
         steps.expect(sum(sum(points) for points in asked.values()))
         for name, points in asked.items():
             steps.at(name)
@@ -97,12 +100,12 @@ def main(setting: Setting) -> None:
                 steps.done(n)
             slope, _ = linear_regression(np.log([*seconds]).tolist(), np.log([*seconds.values()]).tolist())
             rows += [{"series": name, "n": n, "seconds": took, "exponent": slope} for n, took in seconds.items()]
-    dtype = str(like.dtype).removeprefix("torch.")
-    title = f"Seconds against size: random Llamas like {like.name}, {dtype}, windows of {setting.window_tokens} tokens"
-    report(setting, f"scaling-{like.device.type}-{dtype}", title, rows)
+    tokens = setting.window_tokens
+    title = f"Seconds against size: random Llamas like {like.loaded.name}, {like.dtype}, windows of {tokens} tokens"
+    report(setting, f"scaling-{like.kind}", title, rows)
 
 
-cli = command(main, DEFAULTS, without=("data",))
+cli = command(main, DEFAULTS)
 
 if __name__ == "__main__":
     start(cli)

@@ -33,9 +33,8 @@ def benchmark(tiny, tmp_path, monkeypatch):
     before = {path: path.read_bytes() for path in RESULTS.iterdir()}
 
     def run(name, *options):
-        text = () if name == "scaling" else ("--data", tiny / "text.jsonl")
         kept = () if name == "healing" else ("--out", tmp_path / "out")
-        output = call(name, "--quick", "--model", tiny / "model", *text, *kept, *options)
+        output = call(name, "--quick", "--model", tiny / "model", "--data", tiny / "text.jsonl", *kept, *options)
         assert {path: path.read_bytes() for path in RESULTS.iterdir()} == before, "the project's figures were touched"
         return output, {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
 

@@ -1,12 +1,17 @@
 """The tables of the benchmarks' page, and the command that takes all their figures."""
 
+import importlib
+import inspect
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from types import SimpleNamespace
 
+import pytest
+
 from benchmarks import __main__ as suite
-from benchmarks.setting import RESULTS
+from benchmarks.setting import RESULTS, Setting
 from benchmarks.tables import README, markdown, write_tables
 
 FIGURES = {
@@ -50,7 +55,7 @@ def test_the_page_shows_the_figures_that_are_kept(tmp_path):
     assert page.read_text() == README.read_text(), "run python -m benchmarks.tables"
 
 
-def test_all_benchmarks_run_one_after_the_other(monkeypatch, capsys):
+def test_all_benchmarks_run_one_after_the_other_and_failures_are_counted(monkeypatch):
     commands = []
 
     def run(command):
@@ -59,8 +64,13 @@ def test_all_benchmarks_run_one_after_the_other(monkeypatch, capsys):
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(suite, "write_tables", lambda *_: None)
-    failed = sum(name == "head" for name, *_ in suite.SUITE)
-    assert suite.main(["--device", "cpu"]) == failed
+    assert suite.main(["--device", "cpu"]) == [name for name, *_ in suite.SUITE].count("head") > 0
     assert commands == [
         [sys.executable, "-m", f"benchmarks.{name}", *options, "--device", "cpu"] for name, *options in suite.SUITE
     ]
+
+
+@pytest.mark.parametrize("name", sorted({name for name, *_ in suite.SUITE}))
+def test_what_is_given_to_all_benchmarks_each_of_them_takes(name):
+    taken = inspect.signature(importlib.import_module(f"benchmarks.{name}").cli).parameters
+    assert {field.name for field in fields(Setting)} <= taken.keys()
