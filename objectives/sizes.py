@@ -18,13 +18,13 @@ class Left(Objective):
     says_size = True
 
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:
-        """The amount that is left."""
+        """The amount that is left, with what healing adds."""
         if self.amount not in candidate.amounts:
             raise UsageError(
                 f"Objective '{self.amount}' cannot be told for a {candidate.config.model_type} model",
                 f"It keeps its parts in another way; there is {', '.join(candidate.amounts)}",
             )
-        return np.array([candidate.amounts[self.amount].left(candidate.plan)])
+        return np.array([candidate.left(self.amount)])
 
 
 class Parameters(Left):

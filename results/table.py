@@ -82,11 +82,12 @@ def shown_plans(run: Run) -> tuple[Evaluation, ...]:
 def plan_cells(run: Run, evaluation: Evaluation) -> list[str]:
     """What a table of plans says of one, a text for each of its columns."""
     cells = [str(evaluation.size), str(evaluation.plan)]
-    for name, report in evaluation.report.items():
+    for name, plain in evaluation.report.items():
+        fixed = _follows_from_plan(run, name)
+        report = evaluation.healed.report[name] if fixed and evaluation.healed else plain
         dense = run.dense.report[name].value
         times = report.value / dense if dense else math.nan
         shown = f"{times:.2f}x" if math.isfinite(times) else "-"
-        fixed = _follows_from_plan(run, name)
         cells += [number(report.value), shown] if fixed else [number(evaluation.search[name]), estimate(report), shown]
         if run.dense.healed and not fixed:
             cells.append(estimate(evaluation.healed.report[name]) if evaluation.healed else "")

@@ -17,6 +17,7 @@ from searcher.pruned import counted, pruned
 from searcher.repair import Repair
 from searcher.replay import Replay
 from searcher.siblings import Sizes, in_sizes
+from searcher.sizes import measure_added
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,7 @@ class ReplayedCandidate:
         position: its place among these.
         repair: gives what healing has changed.
         count: told of the tokens that go through the blocks and through the head of the model itself.
+        healed: gives the modules that the plan has once it is healed, be it later.
     """
 
     def __init__(
@@ -112,13 +114,14 @@ class ReplayedCandidate:
         position: int = 0,
         repair: Callable[[], Repair] = Repair,
         count: Callable[[int, int], None] = lambda tokens, read_out: None,
+        healed: Callable[[], Repair] = Repair,
     ) -> None:
         self.plan, self.batch, self.rows, self.config = plan, batch.name, batch.rows, replay.model.config
         self.split, self.ids, self.scored, self.extra = batch.split, batch.ids, batch.scored, batch.extra
         self.tokenizer, self.amounts = batch.facts.tokenizer, batch.facts.amounts
         self.heads = 0.0
         self._replay, self._heads, self._position, self._repair = replay, heads, position, repair
-        self._counted, self._count = False, count
+        self._counted, self._count, self._healed = False, count, healed
 
     def hidden(self) -> Tensor:
         """(rows, tokens, hidden size): hidden states after the last block, before the final norm."""
@@ -177,6 +180,11 @@ class ReplayedCandidate:
     def own_heads(self) -> Heads | None:
         """The states that it was replayed to, and those of others with it; None if nothing was replayed."""
         return self._heads
+
+    def left(self, amount: str) -> float:
+        """What the plan leaves of an amount, with what healing puts in."""
+        stands = self._healed().of(self.plan, self._replay.num_blocks).after.values()
+        return self.amounts[amount].left(self.plan) + measure_added(self.amounts, stands)[amount]
 
     def broken(self) -> bool:
         """Whether the model under this plan computes anything that is not finite, as far as it was run."""

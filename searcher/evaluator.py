@@ -154,7 +154,10 @@ class Evaluator:
                 heads = Heads(self.replay, batch.ids, batch.scored, [self._replayed(batch.ids, plan, healed)], (1,))
             repair = partial(getattr, healed, "repair")
             count = partial(self._ran_model, plan)
-            yield ReplayedCandidate(self.replay, plan, batch, heads, repair=repair, count=count), _keep_nothing
+            yield (
+                ReplayedCandidate(self.replay, plan, batch, heads, repair=repair, count=count, healed=repair),
+                _keep_nothing,
+            )
 
     def _replayed(self, ids: Tensor, plan: PrunePlan, healed: Healed) -> Tensor:
         """(rows, tokens, hidden size): the states of a healed plan after the last block, NaN if its fit ran away."""
@@ -199,9 +202,9 @@ class Evaluator:
                 yield self._candidate(plans[position], batch, heads, i), keep
 
     def _candidate(self, plan: PrunePlan, batch: Batch, heads: Heads | None, position: int = 0) -> ReplayedCandidate:
-        return ReplayedCandidate(
-            self.replay, plan, batch, heads, position, partial(self._repair, plan), partial(self._ran_model, plan)
-        )
+        repair, healed = partial(self._repair, plan), partial(self._repair_to_come, plan)
+        count = partial(self._ran_model, plan)
+        return ReplayedCandidate(self.replay, plan, batch, heads, position, repair, count, healed)
 
     def _ran_model(self, plan: PrunePlan, tokens: int, read_out: int) -> None:
         """Count what an objective has run with the model itself."""
@@ -213,6 +216,12 @@ class Evaluator:
         if self.healer and self.healer.scope == "gap":
             return self.healer.gaps.repair(plan)
         return Repair(after=self.replay.after)
+
+    def _repair_to_come(self, plan: PrunePlan) -> Repair:
+        """The same, and where it is fitted to the plan as a whole, the modules it will put in: they count in sizes."""
+        if self.healer and self.healer.scope == "plan":
+            return Repair(after=self.healer.stand_ins(plan))
+        return self._repair(plan)
 
     def _batch(self, job: Job) -> Batch:
         group, device = job.group, self.replay.model.device

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +16,7 @@ from searcher.healing.heal import Healed, heal_plan, most_work
 from searcher.healing.patient import Check, Meter, Patient
 from searcher.notation import parse_recipe
 from searcher.plan import Granularity, PrunePlan
-from searcher.repair import Repair
+from searcher.repair import Place, Repair, StandIn
 from searcher.replay import Replay
 
 KEPT_REPAIRS = 16
@@ -132,6 +132,10 @@ class Healer:
     def fit_units(self, granularity: Granularity) -> Repair:
         """For scope `unit`: what stands after each block, once for all plans."""
         return self._healing.units(self._patient, granularity)
+
+    def stand_ins(self, plan: PrunePlan) -> Mapping[Place, StandIn]:
+        """For scope `plan`: what will stand after blocks once the plan is healed."""
+        return self._healing.stand_ins(self._replay, plan)
 
     @property
     def gaps(self) -> Gaps:

@@ -76,7 +76,7 @@ class Candidate(Protocol):
         extra: what the objective put into the batch, if it brought it itself.
         config: the transformers config of the dense model.
         tokenizer: the model's, from transformers.
-        amounts: what each part of the model takes: `parameters`, `weights-bytes`, `kv-cache`, `flops`.
+        amounts: what each part of the dense model takes: `parameters`, `weights-bytes`, `kv-cache`, `flops`.
     """
 
     @property
@@ -136,6 +136,13 @@ class Candidate(Protocol):
 
         Args:
             reference: of the dense model on this batch, all of its rows.
+        """
+        ...
+
+    def left(self, amount: str) -> float:
+        """What the plan leaves of one of the `amounts`, with the modules that healing puts in.
+
+        Where a plan is healed as a whole, and not yet, those that it will get are counted.
         """
         ...
 

@@ -1,6 +1,6 @@
 """What the parts of a model take: parameters, bytes of weights and key-value cache, FLOPs. Measured, no tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from searcher.amounts import Amounts
 from searcher.prices import count_flops
+from searcher.repair import StandIn
 from searcher.replay import Replay
 
 
@@ -35,6 +36,27 @@ def measure_amounts(replay: Replay, tokens: int) -> dict[str, Amounts]:
         "flops": _of_flops(replay, ids),
     }
     return {name: amounts for name, amounts in found.items() if amounts is not None}
+
+
+def measure_added(amounts: Mapping[str, Amounts], after: Iterable[StandIn]) -> dict[str, float]:
+    """What modules that stand after blocks add to each amount: those of a repair, or those that it will have.
+
+    A block takes what the one does that it is like; any other module keeps no cache, and its matrices are used once for
+    each token.
+
+    Args:
+        amounts: of the model.
+        after: the modules; they may be on the device `meta`.
+    """
+    stand_ins = tuple(after)
+    modules = [one.module for one in stand_ins]
+    likes = [one.like for one in stand_ins if one.like is not None]
+    matrices = [p.numel() for one in stand_ins if one.like is None for p in one.module.parameters() if p.dim() == 2]
+    found = {"parameters": float(count_parameters(modules)), "weights-bytes": float(count_bytes(modules))}
+    for name in ("kv-cache", "flops"):
+        found[name] = sum(amounts[name].block[like] for like in likes) if name in amounts else 0.0
+    found["flops"] += 2.0 * sum(matrices)
+    return {name: found[name] for name in amounts}
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:

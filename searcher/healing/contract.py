@@ -12,6 +12,7 @@ the model, the plan and the text it is given: no state between plans, chance onl
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from searcher.errors import UsageError
@@ -19,7 +20,8 @@ from searcher.plan import Granularity, PrunePlan
 
 if TYPE_CHECKING:  # keeps the names of healings free of torch
     from searcher.healing.patient import Meter, Patient
-    from searcher.repair import Repair, StandIn
+    from searcher.repair import Place, Repair, StandIn
+    from searcher.replay import Replay
     from searcher.trie import Path
 
 Scope = Literal["unit", "gap", "plan"]
@@ -67,6 +69,14 @@ class Healing(ABC):
         Early stopping and the like are left out of it, since it must be known before.
         """
         return None
+
+    def stand_ins(self, replay: "Replay", plan: PrunePlan) -> "Mapping[Place, StandIn]":
+        """For scope `plan`: what will stand after blocks once the plan is healed, nothing by default.
+
+        Sizes count it in a search, before any plan is healed; so it needs no values: blocks of the model as they are,
+        and other modules on the device `meta`.
+        """
+        return {}
 
     def units(self, patient: "Patient", granularity: Granularity) -> "Repair":
         """For scope `unit`: what stands after each block for anything that plans of this granularity do with it."""

@@ -81,13 +81,24 @@ class Replacement(Healing):
 
     name: ClassVar[str]
 
+    def stand_ins(self, replay: Replay, plan: PrunePlan) -> Mapping[Place, StandIn]:
+        """See :class:`Healing`."""
+        try:
+            return {(gap[1], Action.GONE): self.blank(replay, gap) for gap in find_gaps(self.name, plan)}
+        except UsageError:  # a plan that cannot be healed so stays as it is
+            return {}
+
+    @abstractmethod
+    def blank(self, replay: Replay, gap: Gap) -> StandIn:
+        """What will stand in a gap, without values of its own."""
+
     @abstractmethod
     def begin(self, replay: Replay, gap: Gap) -> StandIn:
         """What is trained for a gap, as it will stand there: in the model's dtype and on its device."""
 
-    @abstractmethod
     def price(self, replay: Replay, gap: Gap) -> float:
         """What running that costs, in blocks: by its parameters."""
+        return _count(self.blank(replay, gap).module) / _count(replay.architecture.blocks[gap[0]])
 
     def most_work(self, patient: Patient, plan: PrunePlan) -> Meter:
         """See :class:`Healing`: the states around the gaps, of the plan and of the dense model, and the fits."""
@@ -141,15 +152,15 @@ class Layer(Replacement):
 
     name: ClassVar[str] = "layer"
 
+    def blank(self, replay: Replay, gap: Gap) -> StandIn:
+        """See :class:`Replacement`."""
+        return StandIn(replay.architecture.blocks[gap[0]], like=gap[0])
+
     def begin(self, replay: Replay, gap: Gap) -> StandIn:
         """A copy of the gap's first block, with the model's own config, where per-layer lists may be shortened."""
         block = replay.architecture.blocks[gap[0]]
         configs = [vars(module)["config"] for module in block.modules() if "config" in vars(module)]
         return StandIn(copy.deepcopy(block, {id(config): config for config in configs}), like=gap[0])
-
-    def price(self, replay: Replay, gap: Gap) -> float:
-        """See :class:`Replacement`."""
-        return 1.0
 
 
 @dataclass(frozen=True)
@@ -169,16 +180,13 @@ class Ffn(Replacement):
 
     name: ClassVar[str] = "ffn"
 
+    def blank(self, replay: Replay, gap: Gap) -> StandIn:
+        """See :class:`Replacement`."""
+        return StandIn(blank(FFN, self.inner or 4 * _width(replay), replay))
+
     def begin(self, replay: Replay, gap: Gap) -> StandIn:
         """See :class:`Replacement`."""
-        return StandIn(fresh(FFN, self._inner(replay), replay, self.seed))
-
-    def price(self, replay: Replay, gap: Gap) -> float:
-        """See :class:`Replacement`."""
-        return _price_of(FFN, self._inner(replay), replay, gap)
-
-    def _inner(self, replay: Replay) -> int:
-        return self.inner or 4 * _width(replay)
+        return StandIn(drawn(self.blank(replay, gap).module, replay, self.seed))
 
 
 @dataclass(frozen=True)
@@ -198,16 +206,13 @@ class Swiglu(Replacement):
 
     name: ClassVar[str] = "swiglu"
 
+    def blank(self, replay: Replay, gap: Gap) -> StandIn:
+        """See :class:`Replacement`."""
+        return StandIn(blank(SwiGLU, self.inner or 8 * _width(replay) // 3, replay))
+
     def begin(self, replay: Replay, gap: Gap) -> StandIn:
         """See :class:`Replacement`."""
-        return StandIn(fresh(SwiGLU, self._inner(replay), replay, self.seed))
-
-    def price(self, replay: Replay, gap: Gap) -> float:
-        """See :class:`Replacement`."""
-        return _price_of(SwiGLU, self._inner(replay), replay, gap)
-
-    def _inner(self, replay: Replay) -> int:
-        return self.inner or 8 * _width(replay) // 3
+        return StandIn(drawn(self.blank(replay, gap).module, replay, self.seed))
 
 
 class Filling:
@@ -325,11 +330,15 @@ def walk_gaps(
         states = [[replay.run_stand_in(hidden, stand_in) for hidden in batches] for batches in states]
 
 
-def fresh(kind: type[nn.Module], inner: int, replay: Replay, seed: int) -> nn.Module:
-    """A module of :mod:`searcher.standins` that adds nothing yet; its first matrices are drawn as torch draws them."""
+def blank(kind: type[nn.Module], inner: int, replay: Replay) -> nn.Module:
+    """A module of :mod:`searcher.standins` on the device `meta`, in the model's dtype."""
     with torch.device("meta"):  # where nothing is drawn from the generator that all threads share
-        module = kind(_width(replay), inner)
-    module.to_empty(device="cpu")
+        return kind(_width(replay), inner).to(replay.model.dtype)
+
+
+def drawn(module: nn.Module, replay: Replay, seed: int) -> nn.Module:
+    """A blank module that adds nothing yet, on the model's device; its first matrices are drawn as torch draws them."""
+    module = module.float().to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         bound = 1 / math.sqrt(parameter.shape[-1])
@@ -340,12 +349,6 @@ def fresh(kind: type[nn.Module], inner: int, replay: Replay, seed: int) -> nn.Mo
         else:
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
     return module.to(replay.model.device, replay.model.dtype).requires_grad_(False)
-
-
-def _price_of(kind: type[nn.Module], inner: int, replay: Replay, gap: Gap) -> float:
-    with torch.device("meta"):
-        module = kind(_width(replay), inner)
-    return _count(module) / _count(replay.architecture.blocks[gap[0]])
 
 
 def _width(replay: Replay) -> int:

@@ -11,7 +11,7 @@ from searcher.cost import Prices
 from searcher.errors import UsageError
 from searcher.healing.contract import DivergedError
 from searcher.healing.patient import PADDING, Meter, Patient
-from searcher.healing.replacement import Ffn, Layer, Swiglu, find_gaps, fresh
+from searcher.healing.replacement import Ffn, Layer, Swiglu, blank, drawn, find_gaps
 from searcher.plan import Action, Granularity, PrunePlan
 from searcher.pruned import pruned
 from searcher.registry import make
@@ -269,7 +269,7 @@ def test_the_width_is_an_option(name, kind):
     assert type(default) is type(small) is kind
     assert default.up.out_features == {"ffn": 128, "swiglu": 85}[name]
     assert small.up.out_features == 7
-    assert fresh(kind, 7, patient.replay, seed=0).up.weight.abs().max() <= 1 / 32**0.5
+    assert drawn(blank(kind, 7, patient.replay), patient.replay, seed=0).up.weight.abs().max() <= 1 / 32**0.5
 
 
 def test_options_are_checked():
