@@ -46,6 +46,32 @@ def count_clusters(documents: Sequence[int]) -> int:
     return len({number for number in documents if number != PACKED}) + sum(number == PACKED for number in documents)
 
 
+def spread(documents: Sequence[int], count: int) -> list[int]:
+    """The places of so many windows, or of all if there are fewer: of each document as many, and far apart in it.
+
+    Args:
+        documents: the document of each window.
+        count: how many.
+
+    Returns:
+        Ascending; the same every time.
+    """
+    clusters = _numbered(documents)
+    members = [np.flatnonzero(clusters == number).tolist() for number in range(int(clusters.max(initial=-1)) + 1)]
+    shares, left = [0] * len(members), min(count, len(clusters))
+    while left:
+        room = [number for number, share in enumerate(shares) if share < len(members[number])]
+        for number in _evenly(room, min(left, len(room))):
+            shares[number] += 1
+            left -= 1
+    return sorted(place for places, share in zip(members, shares, strict=True) for place in _evenly(places, share))
+
+
+def _evenly(items: Sequence[int], count: int) -> list[int]:
+    """So many of the items, at equal distances."""
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+
+
 def _numbered(documents: Sequence[int]) -> NDArray[np.int64]:
     """The cluster of each window, from 0 on."""
     keys = [("window", i) if number == PACKED else ("document", number) for i, number in enumerate(documents)]

@@ -21,11 +21,13 @@ class HealText:
         recipe: name and options of the healing, such as `lora:steps=200`.
         fit: int64 (windows, tokens) of the heal split to fit on.
         held_out: int64 (windows, tokens) of it to choose by.
+        documents: of each held-out window, the document it was cut from; empty if each is of its own.
     """
 
     recipe: str
     fit: Tensor
     held_out: Tensor
+    documents: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -56,7 +58,7 @@ def cut_heal_text(
             "Raise --heal-windows, lower --window-tokens, or give a longer text with --data",
         )
     held_out = _boundary(cut.documents)
-    return HealText(recipe, cut.ids[:held_out], cut.ids[held_out:])
+    return HealText(recipe, cut.ids[:held_out], cut.ids[held_out:], cut.documents[held_out:])
 
 
 def _boundary(documents: Sequence[int]) -> int:

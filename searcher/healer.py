@@ -67,7 +67,7 @@ def make_patient(text: HealText, replay: Replay, prices: Prices) -> Patient:
     device = replay.model.device
     with torch.inference_mode(False):  # those that train cannot use tensors made for inference
         fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
-    return Patient(replay, fit, held_out, prices)
+    return Patient(replay, fit, held_out, prices, documents=text.documents)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ MEANING = {
     "text_fingerprint": "text",
     "inputs_fingerprint": "tokenizer, or choice of text or items",
     "extra_fingerprint": "set of answers or the like, which objectives keep beside their tokens",
+    "healing_version": "version of the healing, which repairs otherwise",
 }
 """What it means that a fingerprint has changed."""
 BY_CONTENT = ("model", "data")

@@ -49,7 +49,9 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     if config.heal is None:
         del searched["heal_top"]
     else:
-        fingerprints["healing_source"] = registry.source_fingerprint("healing", parse_recipe(config.heal)[0])
+        name, _ = parse_recipe(config.heal)
+        fingerprints["healing_source"] = registry.source_fingerprint("healing", name)
+        fingerprints["healing_version"] = registry.make("healing", *parse_recipe(config.heal)).version
     beside = {"extra_fingerprint": _extra_fingerprint(prepared), **_reads(config, prepared)}
     known = {name: value for name, value in beside.items() if value}  # most runs have none of it
     identity: dict[str, Any] = json.loads(json.dumps(by_name(prepared.resolved | searched) | fingerprints | known))

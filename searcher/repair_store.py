@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from searcher import registry
 from searcher.architecture import Architecture
 from searcher.dependencies import dependencies_of
 from searcher.environment import environment
@@ -54,6 +55,7 @@ class RepairStore:
             "heal_windows": windows.rows,
             "window_tokens": windows.fit.shape[1],
             "recipe": windows.recipe,
+            "version": registry.make("healing", *parse_recipe(windows.recipe)).version,
             "reads": dependencies_of("healing", *parse_recipe(windows.recipe)),
             "environment": environment(model.device),
         }

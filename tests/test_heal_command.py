@@ -208,3 +208,12 @@ def test_options_of_healing_without_any_are_refused(searcher_command, arguments)
 
 def test_heal_takes_no_workers(searcher_command):
     assert searcher_command("heal", "--plan", "1", "--workers", "2").code == 2
+
+
+def test_a_run_made_by_another_version_of_a_healing_is_not_gone_on_with(searcher_command, monkeypatch):
+    same = ("run", "--budget", "1", "--strategy", "greedy", "--heal", "bias", "--heal-windows", "12", "--name", "one")
+    assert searcher_command(*same).code == 0
+    monkeypatch.setattr("searcher.healing.bias.Bias.version", 3)
+    done = searcher_command(*same)
+    assert done.code == 2
+    assert "version of the healing" in done.err

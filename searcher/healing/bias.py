@@ -37,8 +37,8 @@ class Bias(Healing):
     Source: the emulated update of Siddiqui et al. 2024, arXiv:2407.16286: b = E[block(h) - block_without_part(h)].
 
     Args:
-        gate: drop each vector that, with that part alone removed, does not lower the loss of so many held-out windows;
-            0 keeps all.
+        gate: drop each vector that, with that part alone removed, does not lower the loss of so many held-out windows,
+            spread over their documents; 0 keeps all.
         first: whether the first token of a window counts in the means.
     """
 
@@ -46,6 +46,7 @@ class Bias(Healing):
     first: bool = False
 
     scope: ClassVar[Scope] = "unit"
+    version: ClassVar[int] = 2  # 1 gated by the first held-out windows, of few documents
 
     def heal(self, patient: Patient, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""
@@ -90,9 +91,9 @@ def mean_updates(patient: Patient, places: Collection[Place], first: bool) -> di
 
 
 def find_helpful(patient: Patient, after: dict[Place, StandIn], windows: int) -> set[Place]:
-    """The places whose stand-in lowers the loss of these held-out windows in the model that only misses that part."""
+    """The places whose stand-in lowers the loss of so many held-out windows in the model that only misses that part."""
     without, with_it = (dict.fromkeys(after, 0.0) for _ in range(2))
-    for ids in in_groups(patient.held_out[:windows]):
+    for ids in in_groups(patient.some_held_out(windows)):
         for place, part, _ in _steps(patient, ids, after):
             without[place] += _rest_of_loss(patient, part, place[0], ids)
             with_it[place] += _rest_of_loss(patient, patient.replay.run_stand_in(part, after[place]), place[0], ids)

@@ -49,6 +49,8 @@ class Healing(ABC):
     """Derive from it, document the class in one line, and name it as `path/to/file.py:Class`."""
 
     scope: ClassVar[Scope] = "plan"
+    version: ClassVar[int] = 1
+    """Raised where the same options give another repair than before: runs and kept repairs of both do not mix."""
 
     @abstractmethod
     def heal(self, patient: "Patient", plan: PrunePlan) -> "Repair":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from searcher.batches import in_groups
+from searcher.clusters import spread
 from searcher.cost import Prices
 from searcher.plan import Action, PrunePlan
 from searcher.repair import Repair
@@ -75,6 +76,7 @@ class Patient:
         watch: told of every check of a fit.
         go_on: called at every step of a fit; raises an exception to end it.
         meter: counts what is run.
+        documents: of each held-out window, the document it was cut from; empty if each is of its own.
     """
 
     replay: Replay
@@ -84,6 +86,11 @@ class Patient:
     watch: Callable[[Check], None] = ignore
     go_on: Callable[[], None] = keep_going
     meter: Meter = field(default_factory=Meter)
+    documents: tuple[int, ...] = ()
+
+    def some_held_out(self, count: int) -> Tensor:
+        """int64 (windows, tokens): so many of the held-out windows, of as many documents as there are."""
+        return self.held_out[spread(self.documents or range(len(self.held_out)), count)]
 
     def loss(self, plan: PrunePlan, repair: Repair) -> float:
         """Mean next-token loss of a repaired plan on the held-out windows, in nats."""

@@ -5,17 +5,15 @@ import pytest
 from scipy import stats
 
 from objectives.loss import Loss
-from results.intervals import PACKED as THEIRS
 from results.intervals import interval
-from searcher.clusters import PACKED, standard_errors
+from searcher.clusters import PACKED, spread, standard_errors
 
 DOCUMENTS = [None, [0, 1, 2, 3, 4, 5, 6, 7], [0, 0, 0, 1, 1, 5, 5, 9], [3, 3, 3, 3, 3, 3, PACKED, PACKED]]
 
 
 @pytest.mark.parametrize("documents", DOCUMENTS)
 def test_equal_those_of_the_intervals_that_results_show(documents):
-    assert PACKED == THEIRS
-    items = np.random.default_rng(0).normal(size=(3, 4, 8))
+    items = 10 + np.random.default_rng(0).normal(size=(3, 4, 8))  # losses, of which none is below 0
     errors, degrees = standard_errors(items, documents)
     for place in np.ndindex(3, 4):
         low, high = interval(Loss(), items[place], documents)
@@ -43,3 +41,21 @@ def test_what_is_not_finite_has_no_error_and_spoils_no_other():
     errors, _ = standard_errors(items)
     assert errors[0] == expected[0]
     assert np.isnan(errors[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("documents", "count", "places"),
+    [
+        (range(6), 3, [1, 3, 5]),
+        (range(32), 4, [4, 12, 20, 28]),
+        ([0] * 30 + [1, 2], 4, [7, 22, 30, 31]),  # one of each, and what is left of the longest
+        ([0, 0, 0, 0, 1, 1, 1, 1], 4, [1, 3, 5, 7]),
+        ([0, 0, 1, 1, 2, 2, 3, 3], 2, [3, 7]),
+        ([PACKED, PACKED, 5, 5], 3, [0, 1, 3]),
+        ([0, 1], 8, [0, 1]),
+        ([], 8, []),
+        ([0, 1], 0, []),
+    ],
+)
+def test_windows_are_spread_over_documents_and_within_them(documents, count, places):
+    assert spread(documents, count) == places

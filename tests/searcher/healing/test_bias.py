@@ -165,3 +165,10 @@ def test_work_is_counted():
     assert patient.meter.layer_forwards == pytest.approx(16 * (4 + 0.4) + 5 * (4 + 0.4 + 2 * 1))
     assert patient.meter.heads == 5 * 4
     assert patient.fit.shape == (16, TOKENS)
+
+
+def test_the_gate_looks_at_windows_of_every_document():
+    patient = replace(patient_of("llama"), documents=(0, 0, 0, 1, 2))
+    assert len(patient.held_out) == 5
+    for count, places in ((3, [1, 3, 4]), (1, [3]), (8, [0, 1, 2, 3, 4])):
+        assert torch.equal(patient.some_held_out(count), patient.held_out[places])
