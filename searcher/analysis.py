@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from searcher.anatomy import contiguous, heads, influence, interactions, replacement, shapley, updates
 from searcher.anatomy.losses import Losses
+from searcher.arrays import read_arrays
 from searcher.config import MeasurementConfig
 from searcher.cost import Cost
 from searcher.environment import environment
@@ -124,11 +125,33 @@ def analyze(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str
         losses = Losses(prepared.crew, known, prepared.model.num_blocks, prepared.prices)
         units = all_units(prepared.model.num_blocks, wanted.granularity)
         bench = Bench(prepared, units, losses, journal, wanted)
-        todo = [part for part in wanted.parts if not (folder / f"{part}.json").exists()]
+        todo = [part for part in wanted.parts if not _is_whole(folder, part, progress)]
         _say_costs(bench, todo, progress)
         for part in todo:
             _measure(bench, part, folder, record, progress)
     return folder
+
+
+def _is_whole(folder: Path, part: str, progress: Progress) -> bool:
+    """Whether a part has been measured, and its files can be read."""
+    if not (folder / f"{part}.json").exists():
+        return False
+    try:
+        read_json(folder / f"{part}.json")
+        read_arrays(folder / f"{part}.npz", "")
+    except UsageError as error:
+        progress.warn(f"{error.message}: {part} is measured again")
+        return False
+    return True
+
+
+def _read_rows(folder: Path) -> dict[int, NDArray[Any]]:
+    """The rows that were kept; one that cannot be read is measured again."""
+    rows: dict[int, NDArray[Any]] = {}
+    for path in folder.glob("*.npy"):
+        with contextlib.suppress(UsageError):
+            rows[int(path.stem)] = read_arrays(path, "")[path.stem]
+    return rows
 
 
 def _measure(bench: Bench, part: str, folder: Path, record: dict[str, Any], progress: Progress) -> None:
@@ -155,7 +178,7 @@ def _replacement(bench: Bench, done: Done) -> Result:
     """Row by row, each kept: it takes minutes."""
     replay, folder = bench.prepared.replay, bench.journal.folder / "replacement-rows"
     folder.mkdir(exist_ok=True)
-    rows = {int(path.stem): np.load(path) for path in folder.glob("*.npy")}
+    rows = _read_rows(folder)
     misfits = replacement.find_misfits(replay, bench.ids)
     places = [place for place in range(replay.num_blocks) if place not in rows]
     for place, row in replacement.measure_rows(replay, bench.ids, misfits, places, done):

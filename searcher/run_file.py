@@ -100,15 +100,24 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN_FILE
     content = read_json(path)
+    check_content(path, content, _RunFile, MEND)
+    read_config(path, content)
+    return content
+
+
+def check_content(path: Path, content: dict[str, Any], schema: type[BaseModel], hint: str) -> None:
+    """Refuse what does not hold all that it must.
+
+    Raises:
+        UsageError: the first thing that is missing or does not fit, by its name in the file.
+    """
     try:
-        _RunFile.model_validate(content)
+        schema.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         wrong = "is missing" if first["type"] == "missing" else f"does not fit: {first['msg']}"
-        raise UsageError(f"{path}: '{place}' {wrong}", MEND) from error
-    read_config(path, content)
-    return content
+        raise UsageError(f"{path} is damaged: '{place}' {wrong}", hint) from error
 
 
 def read_config(path: Path, content: dict[str, Any]) -> RunConfig:

@@ -123,6 +123,19 @@ def test_a_damaged_file_is_named(analyzed, searcher_command, options, name, cont
     assert name in done.err.replace("\n", "")
 
 
+@pytest.mark.parametrize(("name", "content"), [("heads.npz", b"PK"), ("heads.json", b"{"), ("heads.npz", None)])
+def test_a_damaged_part_that_is_asked_for_is_measured_again(analyzed, searcher_command, options, name, content):
+    before = dict(np.load(analyzed / "heads.npz"))
+    (analyzed / name).unlink()
+    if content is not None:
+        (analyzed / name).write_bytes(content)
+    done = searcher_command("analyze", *options, "--part", "heads", defaults=False)
+    assert done.code == 0, done.err
+    assert "heads is measured again" in " ".join(done.err.split())
+    after = dict(np.load(analyzed / "heads.npz"))
+    assert all(np.array_equal(before[array], after[array], equal_nan=True) for array in before)
+
+
 def test_options_that_an_analysis_does_not_have_are_refused():
     with pytest.raises(searcher.UsageError, match="no option 'workers'"):
         searcher.analyze(workers=2)

@@ -1,34 +1,22 @@
 """An analysis, read from its folder."""
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from results.anatomy.schema import FACTS, Record
 from results.labels import units
+from searcher.arrays import read_arrays
 from searcher.clusters import count_clusters
-from searcher.errors import UsageError, first_line
+from searcher.errors import UsageError
 from searcher.journal import read_json
 from searcher.parts import PARTS
+from searcher.run_file import check_content
 
 ANALYSIS_FILE = "analysis.json"
-_FIELDS = {
-    "model": str,
-    "text": str,
-    "num_blocks": int,
-    "windows": int,
-    "window_tokens": int,
-    "documents": list,
-    "granularity": str,
-    "identity": dict,
-    "config": dict,
-    "cost": dict,
-    "versions": dict,
-}
 _SHAPES = {
     "influence": {"units": "u", "dense": "w", "removed": "uw", "leave_one_out": "u"},
     "updates": {"units": "u", "mean": "u", "mean_absolute": "u", "sigma": "u"},
@@ -39,7 +27,7 @@ _SHAPES = {
     "shapley": {"units": "u", "single": "u", "pairs": "uu"},
 }
 """The arrays that each part must have, a letter for each dimension: blocks, heads, units, windows."""
-_MEND = "Take its files away and run the same searcher analyze command again"
+_MEND = "Run the same searcher analyze command with --part {}, which measures it again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +106,7 @@ def read_analysis(folder: str | Path) -> Analysis:
     if not (folder / ANALYSIS_FILE).is_file():
         raise UsageError(f"{folder} is not an analysis: it has no {ANALYSIS_FILE}", "Make one with: searcher analyze")
     record = read_json(folder / ANALYSIS_FILE)
-    _check_record(folder, record)
+    check_content(folder / ANALYSIS_FILE, record, Record, "Analyze under another --name")
     parts = {part: _read_part(folder, record, part) for part in PARTS if (folder / f"{part}.json").exists()}
     if not parts:
         raise UsageError(
@@ -127,23 +115,16 @@ def read_analysis(folder: str | Path) -> Analysis:
     return Analysis(folder, record, parts)
 
 
-def _check_record(folder: Path, record: Mapping[str, Any]) -> None:
-    for name, kind in _FIELDS.items():
-        if not isinstance(record.get(name), kind):
-            found = "missing" if name not in record else f"{record[name]!r}, not {kind.__name__}"
-            raise UsageError(
-                f"{folder / ANALYSIS_FILE} is damaged: '{name}' is {found}", "Analyze under another --name"
-            )
-
-
 def _read_part(folder: Path, record: Mapping[str, Any], part: str) -> Part:
     """A part's facts are written last, so that where they are its arrays must be too."""
-    facts, path = read_json(folder / f"{part}.json"), folder / f"{part}.npz"
+    mend = _MEND.format(part)
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} cannot be read ({first_line(error)})", _MEND) from error
+        facts = read_json(folder / f"{part}.json")
+    except UsageError as error:
+        raise UsageError(error.message, mend) from error
+    check_content(folder / f"{part}.json", facts, FACTS[part], mend)
+    path = folder / f"{part}.npz"
+    arrays = read_arrays(path, mend)
     _check_arrays(path, part, arrays, {"b": record["num_blocks"]})
     return Part(arrays, facts, record["cost"].get(part, {}))
 
@@ -151,10 +132,12 @@ def _read_part(folder: Path, record: Mapping[str, Any], part: str) -> Part:
 def _check_arrays(path: Path, part: str, arrays: Mapping[str, NDArray[Any]], sizes: dict[str, int]) -> None:
     for name, letters in _SHAPES[part].items():
         if name not in arrays:
-            raise UsageError(f"{path} has no array '{name}'", _MEND)
+            raise UsageError(f"{path} has no array '{name}'", _MEND.format(part))
         shape = arrays[name].shape
         fits = len(shape) == len(letters) and all(
             sizes.setdefault(letter, size) == size for letter, size in zip(letters, shape, strict=True)
         )
         if not fits or (name != "units" and arrays[name].dtype.kind != "f"):
-            raise UsageError(f"{path}: array '{name}' is {arrays[name].dtype} {shape}, which does not fit", _MEND)
+            raise UsageError(
+                f"{path}: array '{name}' is {arrays[name].dtype} {shape}, which does not fit", _MEND.format(part)
+            )

@@ -1,5 +1,6 @@
 """An analysis is read whole or refused; what is not finished is left out."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from analyses import write_analysis
 
+from results.anatomy import write_analysis_page
 from results.anatomy.analysis import read_analysis
 from searcher.errors import UsageError
 from searcher.parts import PARTS
@@ -85,3 +87,38 @@ def test_reading_loads_nothing_that_measures():
     code = "import sys, results.anatomy; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "searcher.anatomy"} & set(loaded)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["analysis.json", *(f"{part}.{kind}" for part in PARTS for kind in ("json", "npz"))])
+def test_a_file_that_is_cut_short_is_named(tmp_path, name, share):
+    write_analysis(tmp_path)
+    content = (tmp_path / name).read_bytes().rstrip()
+    (tmp_path / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UsageError, match=name.replace(".", r"\.")) as error:
+        read_analysis(tmp_path)
+    part = name.partition(".")[0]
+    assert (f"--part {part}" if part in PARTS else "--name") in error.value.hint
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("file", ["facts", "record"])
+def test_a_key_that_is_missing_is_named_or_makes_no_difference(tmp_path, part, file):
+    write_analysis(tmp_path, [part])
+    path = tmp_path / ("analysis.json" if file == "record" else f"{part}.json")
+    content = json.loads(path.read_text())
+    needless = set()
+    for key in content:
+        path.write_text(json.dumps({name: value for name, value in content.items() if name != key}))
+        try:
+            read_analysis(tmp_path)
+            needless.add(key)
+        except UsageError as error:
+            told = error.message
+            if not told.endswith(f"{path.name} is damaged: '{key}' is missing"):
+                pytest.fail(told)
+    path.write_text(json.dumps({name: value for name, value in content.items() if name not in needless}))
+    if file == "facts":
+        write_analysis_page(tmp_path)
+    else:
+        assert needless <= {"parts"}
