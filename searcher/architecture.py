@@ -1,4 +1,4 @@
-"""Where a causal LM keeps its blocks, attention and FFN sublayers: found by structure, without per-model tables."""
+"""Where a causal LM keeps its blocks, found by structure, and their sublayers, found by usual names; without tables."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
