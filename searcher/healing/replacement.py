@@ -3,50 +3,23 @@
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch import nn
 
-from searcher.batches import in_groups
 from searcher.errors import UsageError
 from searcher.healing.contract import Healing
-from searcher.healing.patient import PADDING, Meter, Patient
-from searcher.healing.training import BACKWARD, Recipe, Task, most_rows, train
-from searcher.plan import Action, Part, PrunePlan
+from searcher.healing.filling import Filling, Gap, count_parameters, find_gaps, walk_gaps
+from searcher.healing.patient import Meter, Patient
+from searcher.healing.training import Recipe, Task, most_rows, train
+from searcher.plan import Action, PrunePlan
 from searcher.repair import Place, Repair, StandIn
 from searcher.replay import Replay
 from searcher.standins import FFN, SwiGLU
-
-TINY = 1e-6
-"""Keeps a relative error finite."""
-
-Gap = tuple[int, int]
-"""The first and the last of consecutive removed blocks."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """What enters a gap and what should leave it.
-
-    Attributes:
-        entering: (windows, tokens, hidden size) of the plan, with the gaps before this one filled.
-        leaving: the same of the dense model, after the gap's last block.
-        real: bool (windows, tokens), False for padding.
-    """
-
-    entering: Tensor
-    leaving: Tensor
-    real: Tensor
-
-    def batches(self) -> Iterator["Pairs"]:
-        """The windows in groups that are run together."""
-        parts = (in_groups(tensor) for tensor in (self.entering, self.leaving, self.real))
-        return (Pairs(*part) for part in zip(*parts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -98,7 +71,7 @@ class Replacement(Healing):
 
     def price(self, replay: Replay, gap: Gap) -> float:
         """What running that costs, in blocks: by its parameters."""
-        return _count(self.blank(replay, gap).module) / _count(replay.architecture.blocks[gap[0]])
+        return count_parameters(self.blank(replay, gap).module) / count_parameters(replay.architecture.blocks[gap[0]])
 
     def most_work(self, patient: Patient, plan: PrunePlan) -> Meter:
         """See :class:`Healing`: the states around the gaps, of the plan and of the dense model, and the fits."""
@@ -215,121 +188,6 @@ class Swiglu(Replacement):
         return StandIn(drawn(self.blank(replay, gap).module, replay, self.seed))
 
 
-class Filling:
-    """A stand-in while it is trained, as a float32 copy.
-
-    Args:
-        patient: whose model runs it.
-        stand_in: as it will stand.
-        gap: in which.
-        fit: states to fit on.
-        held_out: states to check it on.
-        error: see :class:`Replacement`.
-    """
-
-    def __init__(self, patient: Patient, stand_in: StandIn, gap: Gap, fit: Pairs, held_out: Pairs, error: str) -> None:
-        self._patient, self._stand_in, self._fit, self._held_out, self._error = patient, stand_in, fit, held_out, error
-        self.learner = copy.deepcopy(stand_in.module).float().requires_grad_(True)
-        self._running = StandIn(self.learner if stand_in.like is None else _InFloat32(self.learner), stand_in.like)
-        self._price = _count(self.learner) / _count(patient.replay.architecture.blocks[gap[0]])  # in blocks
-
-    def backward(self, rows: Tensor) -> float:
-        """Leave the gradients of these windows' mean error in the learner, and return that error."""
-        rows = rows.to(self._fit.real.device)
-        pairs = Pairs(self._fit.entering[rows], self._fit.leaving[rows], self._fit.real[rows])
-        error = self._errors(pairs).mean()
-        error.backward()  # type: ignore[no-untyped-call]
-        self._patient.meter.count((1 + BACKWARD) * self._price * len(rows))
-        self._patient.meter.tokens += int(pairs.real.sum())
-        return error.item()
-
-    @torch.no_grad()
-    def held_out_error(self) -> float:
-        """The mean error on the held-out windows."""
-        errors = [self._errors(pairs) for pairs in self._held_out.batches()]
-        self._patient.meter.count(self._price * len(self._held_out.real))
-        return float(torch.cat(errors).double().mean())
-
-    def learnt(self) -> StandIn:
-        """The stand-in with what was learnt, in the dtypes that it has."""
-        self._stand_in.module.load_state_dict(self.learner.state_dict())
-        return self._stand_in
-
-    def _errors(self, pairs: Pairs) -> Tensor:
-        """float32 (real tokens,): the squared distance of what leaves from what should."""
-        left = self._patient.replay.run_stand_in(pairs.entering.float(), self._running)
-        wanted = pairs.leaving.float()
-        errors = (left - wanted).square().mean(dim=-1)
-        if self._error == "relative":
-            errors = errors / wanted.square().mean(dim=-1).clamp(min=TINY)
-        return errors[pairs.real]
-
-
-class _InFloat32(nn.Module):
-    """A block in float32, which is handed masks and positions in the model's dtype."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = tree_map(_widened, (args, kwargs))
-        return self.block(*args, **kwargs)
-
-
-def _widened(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def find_gaps(name: str, plan: PrunePlan) -> list[Gap]:
-    """The runs of consecutive blocks that a plan removes, ascending.
-
-    Args:
-        name: of the healing, for the error.
-        plan: of whole blocks.
-
-    Raises:
-        UsageError: it removes a sublayer of a block that stays.
-    """
-    gaps: list[Gap] = []
-    for unit in plan.removed:
-        if unit.part is not Part.BLOCK:
-            raise UsageError(
-                f"Healing '{name}' fills gaps of whole blocks, but plan {plan} removes {unit}",
-                "Heal plans that remove sublayers with lora or bias",
-            )
-        joins = bool(gaps) and gaps[-1][1] == unit.block - 1
-        gaps.append((gaps.pop()[0] if joins else unit.block, unit.block))
-    return gaps
-
-
-def walk_gaps(
-    patient: Patient, gaps: Sequence[Gap], after: Mapping[Place, StandIn]
-) -> Iterator[tuple[Gap, Pairs, Pairs]]:
-    """Every gap with the states around it, for the windows to fit on and for those held out.
-
-    Args:
-        patient: whose model and windows.
-        gaps: ascending.
-        after: what stands in the gaps; a gap's is looked up when the next one is asked for.
-    """
-    replay, texts = patient.replay, (patient.fit, patient.held_out)
-    dense = [patient.dense_states(ids, [last for _, last in gaps]) for ids in texts]
-    states = [[replay.embed(batch) for batch in in_groups(ids.clamp(min=0))] for ids in texts]
-    block = 0
-    for first, last in gaps:
-        for kept in range(block, first):
-            states = [[patient.run_block(hidden, kept, Action.KEEP) for hidden in batches] for batches in states]
-        entering = [torch.cat(batches) for batches in states]
-        fit, held_out = (
-            Pairs(inside, outside[last], ids != PADDING)
-            for inside, outside, ids in zip(entering, dense, texts, strict=True)
-        )
-        yield (first, last), fit, held_out
-        stand_in, block = after[last, Action.GONE], last + 1
-        states = [[replay.run_stand_in(hidden, stand_in) for hidden in batches] for batches in states]
-
-
 def blank(kind: type[nn.Module], inner: int, replay: Replay) -> nn.Module:
     """A module of :mod:`searcher.standins` on the device `meta`, in the model's dtype."""
     with torch.device("meta"):  # where nothing is drawn from the generator that all threads share
@@ -353,7 +211,3 @@ def drawn(module: nn.Module, replay: Replay, seed: int) -> nn.Module:
 
 def _width(replay: Replay) -> int:
     return int(replay.model.config.get_text_config(decoder=True).hidden_size)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
