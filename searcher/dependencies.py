@@ -20,8 +20,8 @@ def dependencies_of(kind: registry.Kind, name: str, options: Mapping[str, Any]) 
     """What a strategy, objective or healing reads and imports, by a name for users, each with a digest or version.
 
     Files and folders that an option names count by their content; so do, of a plug-in, its source, the modules that it
-    imports, and files that a string in any of these names. Of installed packages the version counts, but not here if
-    `searcher.environment` has it. What a plug-in finds in other ways is not seen: it is best named in an option.
+    imports, and files that these read by a name in the source. Of installed packages the version counts, but not here
+    if `searcher.environment` has it. What a plug-in finds in other ways is not seen: it is best named in an option.
 
     Args:
         kind: of the plug-in.

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,9 @@ _OURS = Path(__file__).resolve().parents[1]
 _ENGINE = ("searcher", "results", "study", "pydantic")
 """Packages that are not followed: ours, which the version of searcher stands for, and the one that checks options."""
 _LONGEST_NAME = 200
+_READING = re.compile(r"open|read\w*|load\w*|fromfile|genfromtxt")
+"""Functions and methods that read a file; `open` does so unless its mode is one of these."""
+_WRITTEN = re.compile(r"[rbt]*[wax+][bt+]*")
 
 
 @dataclass
@@ -24,7 +28,7 @@ class Found:
     """What a module and those it imports are made of.
 
     Attributes:
-        files: source files that are neither installed nor ours, and files that strings in these name; with short names.
+        files: source files that are neither installed nor ours, and files that these read by name; with short names.
         packages: names of installed distributions that are imported, with their versions.
     """
 
@@ -35,7 +39,8 @@ class Found:
 def follow_imports(file: Path, module: str = "") -> Found:
     """Follow all imports of a source file, those within functions too, to the standard library and installed packages.
 
-    What is computed cannot be seen: a name of a module that is put together, or a file that no string names.
+    What is computed cannot be seen: a name of a module that is put together, or of a file that is not written where it
+    is read.
 
     Args:
         file: the source.
@@ -54,13 +59,15 @@ def follow_imports(file: Path, module: str = "") -> Found:
 
 def _follow(name: str, path: Path, found: Found) -> Iterator[tuple[str, Path]]:
     """The source files that one imports; what else it depends on is noted."""
+    if not _is_ours(path):
+        found.files[path] = _short(name, path)
     try:
         tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else ast.Module([], [])
     except SyntaxError:  # importing it will tell
         return
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     if not _is_ours(path):
-        found.files |= {path: _short(name, path), **dict(_named_files(tree, path.parent))}
+        found.files |= dict(_named_files(tree, path.parent))
     for imported in _imported(tree, package):
         yield from _locate(imported, found)
 
@@ -76,21 +83,23 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and _calls_import(node.func):
+        elif isinstance(node, ast.Call) and _name(node.func) in ("import_module", "__import__"):
             yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
 
 
-def _calls_import(function: ast.expr) -> bool:
-    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    return name in ("import_module", "__import__")
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else str(getattr(function, "id", ""))
 
 
 def _named_files(tree: ast.AST, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Files that a string of the source names, seen from the source or from the working directory."""
-    for node in ast.walk(tree):
-        text = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(text, str) and len(text) <= _LONGEST_NAME and text.isprintable() and Path(text).suffix:
-            yield from ((place.resolve(), text) for place in (folder / text, Path(text)) if _is_file(place))
+    """Files that are read by a name in the source, seen from there or from the working directory; not those written."""
+    for call in (
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and _READING.fullmatch(_name(node.func))
+    ):
+        texts = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        if not any(map(_WRITTEN.fullmatch, texts)):
+            named = (text for text in texts if len(text) <= _LONGEST_NAME and text.isprintable() and Path(text).suffix)
+            yield from ((p.resolve(), text) for text in named for p in (folder / text, Path(text)) if _is_file(p))
 
 
 def _is_file(path: Path) -> bool:

@@ -13,11 +13,12 @@ _PLUGIN = re.compile(r"(.+\.py):(\w+)")
 
 
 def absolute(config: Config) -> Config:
-    """The configuration with every path in full, so that all is found from another folder too.
+    """The configuration with paths in full, so that what goes on from a run finds all from another folder too.
 
-    These are model and data, plug-ins, and values of options: of what is there, and is written like a path.
+    These are model and data, objectives and healings, and values of their options: of what is there, and is written
+    like a path. The search is over: its strategy stays as it was given.
     """
-    fields = config.model_dump()
+    fields = config.model_dump(exclude={"strategy", "strategy_args"})
     changed = {name: _full(Path(value)) for name in ("model", "data") if (value := fields[name]) and _there(value)}
     return config.model_copy(update={**_paths(fields, lambda path: _full(path)), **changed})
 
@@ -49,7 +50,7 @@ def _paths(fields: dict[str, Any], change: Callable[[Path], str]) -> dict[str, A
 
     def objective(text: str) -> str:
         label, name = split_label(text)
-        return text if plugin(name) == name else f"{label}={plugin(name)}"
+        return label if plugin(name) == label else f"{label}={plugin(name)}"
 
     def recipe(text: str) -> str:
         name, options = parse_recipe(text)
