@@ -80,11 +80,23 @@ def best_so_far(run: Run, objective: str) -> Progress:
         if score < best:
             best = score
             found.append((done / rows, value, line.plan))
-    share = charged["total"] / charged["evaluations"] if charged["evaluations"] else 0.0
+    first, share = _begin_and_share(run)
     cost, values, plans = (
-        zip(*((min(n * share, charged["total"]), v, p) for n, v, p in found), strict=True) if found else ((), (), ())
+        zip(*((min(first + n * share, charged["total"]), v, p) for n, v, p in found), strict=True)
+        if found
+        else ((), (), ())
     )
     return Progress(cost, values, plans, charged["total"])
+
+
+def _begin_and_share(run: Run) -> tuple[float, float]:
+    """The cost charged before the first plan, and that of each plan; screening is spread over the plans."""
+    parts = run.outcome.get("charges", {"plans": run.outcome["cost"]["charged"]})  # older runs have not told them apart
+    plans, screening = parts.get("plans", {}), parts.get("screening", {})
+    if not plans.get("evaluations"):
+        return 0.0, 0.0
+    first = sum(part["total"] for name, part in parts.items() if name in ("preparing", "statistics", "healing"))
+    return first, (plans["total"] + screening.get("total", 0.0)) / plans["evaluations"]
 
 
 def _draw(ax: Axes, progress: Progress, look: Look) -> None:
