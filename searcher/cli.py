@@ -319,9 +319,15 @@ def list_(
     budget: Annotated[
         str | None, typer.Option(help="Show what each strategy costs for this budget, such as 8 or 1-8.")
     ] = None,
-    granularity: Annotated[Granularity, typer.Option(help="Units of that budget.")] = Granularity.BLOCK,
-    blocks: Annotated[int, typer.Option(help="Blocks of the model it is for. Default: 30.", min=1)] = 30,
-    runs_dir: Annotated[str, typer.Option(help="Where run folders are.")] = "runs",
+    granularity: Annotated[
+        Granularity | None, typer.Option(help="Units of that budget. Default: block.", show_default=False)
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option(help="Blocks of the model it is for. Default: 30.", min=1, show_default=False)
+    ] = None,
+    runs_dir: Annotated[
+        str | None, typer.Option(help="Where run folders are. Default: runs.", show_default=False)
+    ] = None,
 ) -> None:
     """List the strategies, objectives and healings there are, or the runs you have made.
 
@@ -330,17 +336,25 @@ def list_(
     check_own_packages()
     if budget is not None and what != "strategies":
         raise UsageError(f"--budget says what strategies cost, but {what} are listed", "Leave it out")
+    for flag, value in (("--granularity", granularity), ("--blocks", blocks)):
+        if value is not None and budget is None:
+            raise UsageError(
+                f"{flag} {value} says what a --budget is counted in, and there is none",
+                f"Write searcher list strategies --budget 8 {flag} {value}, or leave it out",
+            )
+    if runs_dir is not None and what != "runs":
+        raise UsageError(f"--runs-dir says where runs are, but {what} are listed", "Leave it out")
     from results.listing import costs_table, plugin_lines, run_lines
     from results.table import show
     from searcher.registry import PLURAL, Kind
 
     if what == "runs":
-        show(*run_lines(Path(runs_dir)))
+        show(*run_lines(Path(runs_dir or "runs")))
     else:
         kinds: dict[str, Kind] = {plural: kind for kind, plural in PLURAL.items()}
         show(*plugin_lines(kinds[what], verbose))
     if budget is not None:
-        show(costs_table(budget, granularity, blocks))
+        show(costs_table(budget, granularity or Granularity.BLOCK, blocks or 30))
 
 
 @command()

@@ -182,9 +182,22 @@ class Ledger:
         """Charge so much."""
         self.parts[charge] = self.parts.get(charge, Cost()) + cost
 
-    def fits(self, plans: Sequence[PrunePlan], spare: int = 0, windows: Iterable[int] | None = None) -> bool:
-        """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits."""
-        return self.limit_passed_by(plans, spare, windows) is None
+    def fits(
+        self,
+        plans: Sequence[PrunePlan],
+        spare: int = 0,
+        windows: Iterable[int] | None = None,
+        then: Sequence[Sequence[PrunePlan]] = (),
+    ) -> bool:
+        """Whether these plans, and then `spare` more at the price of the dense model, stay inside the limits.
+
+        Args:
+            plans: asked for together.
+            spare: see :meth:`limit_passed_by`.
+            windows: of the plans; by default all.
+            then: further batches of plans, no plan twice, each of them asked for by itself.
+        """
+        return self.limit_passed_by(plans, spare, windows, then=then) is None
 
     def limit_passed_by(
         self,
@@ -192,9 +205,11 @@ class Ledger:
         spare: int = 0,
         windows: Iterable[int] | None = None,
         screen: bool = False,
+        then: Sequence[Sequence[PrunePlan]] = (),
     ) -> str | None:
         """The limit that measuring (or screening) these plans and `spare` dense ones would pass, None if they fit."""
-        after = self.charged + self.kept_back + self.cost_of(plans, windows, screen)
+        wanted = self.cost_of(plans, windows, screen)
+        after = sum(map(self.cost_of, then), self.charged + self.kept_back + wanted)
         for _ in range(spare):
             after = after + self.tariff.ask([PrunePlan()], self.tariff.windows, own=True)
         return self.limit_of(after)

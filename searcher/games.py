@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.cost import Ledger, Limits, Prices, Tariff
-from searcher.plan import Granularity, PrunePlan, all_units
-from searcher.space import Space
+from searcher.cost import Cost, Ledger, Limits, Prices, Tariff
+from searcher.plan import Granularity, Part, PrunePlan, legal_units
+from searcher.space import Need, Space
 from searcher.statistics import shape_of
 from searcher.strategy import Ask, Outcome, Scores, SearchStopped, Strategy
 
@@ -21,7 +21,9 @@ WindowGame = Callable[[PrunePlan], NDArray[np.float64]]
 
 NUM_WINDOWS = 4
 FREE = Prices((0.0, 0.0, 0.0, 0.0), 0.0)
-"""In a game only evaluations are counted."""
+"""In a game only evaluations are counted, unless it is told what else costs."""
+PATIENCE = 100
+"""Asks without a new plan, or after being told to stop, that are answered with `SearchStopped`, or not at all."""
 
 
 def additive_game(seed: int = 0, num_blocks: int = 64) -> Game:
@@ -77,9 +79,13 @@ def make_space(
     statistics: Sequence[str] = (),
     num_windows: int = NUM_WINDOWS,
     racing: float | None = None,
+    keep: str = "",
 ) -> Space:
-    """A space without protected units, in which batches of at most `most` plans fit; its statistics are made up."""
-    units = all_units(num_blocks, granularity)
+    """A space in which batches of at most `most` plans fit, without the units that `keep` protects.
+
+    Its statistics are made up.
+    """
+    units = legal_units(num_blocks, granularity, PrunePlan.parse(keep))
     shapes = {name: shape_of(name, units, num_blocks) for name in statistics}
     return Space(
         num_blocks=num_blocks,
@@ -88,18 +94,49 @@ def make_space(
         sizes=(size,),
         num_windows=num_windows,
         seed=seed,
-        fits=lambda plans, spare=0: len(plans) + spare <= most,
+        fits=lambda plans, spare=0, then=(): len(plans) + sum(map(len, then)) + spare <= most,
         statistics={name: np.random.default_rng(0).uniform(0.1, 0.9, shape) for name, shape in shapes.items()},
         racing=racing,
     )
 
 
+def limited_spaces(statistics: Sequence[str] = ()) -> dict[str, Space]:
+    """Small spaces with limits of every kind, by what is special about them."""
+
+    def make(size: int, *, sizes: Sequence[int] = (), blocks: int = 6, keep: str = "", **limits: object) -> Space:
+        space = make_space(blocks, size, granularity=Granularity.SUBLAYER, statistics=statistics, keep=keep)
+        return dataclasses.replace(space, sizes=tuple(sizes) or (size,), **limits)  # type: ignore[arg-type]
+
+    units = make(1).units
+    attention, ffn = ({unit: float(unit.part is part) for unit in units} for part in (Part.ATTENTION, Part.FFN))
+    uneven = {unit: 1.0 + 0.37 * place for place, unit in enumerate(units)}
+    dearest = sum(sorted(uneven.values())[-4:])
+    return {
+        "at most one attention": make(4, most={Part.ATTENTION: 1}),
+        "no FFN at all": make(3, most={Part.FFN: 0}),
+        "everything is removed": make(12, most={Part.ATTENTION: 6, Part.FFN: 6}),
+        "only one plan": make(4, most={Part.ATTENTION: 2, Part.FFN: 2}, keep="1-4"),
+        "a need that four attentions meet": make(5, needs=(Need(attention, 4.0),)),
+        "a need that one plan meets": make(4, needs=(Need(uneven, dearest),)),
+        "a need of units that all save another amount": make(4, needs=(Need(uneven, 0.8 * dearest),)),
+        "two needs against each other": make(5, needs=(Need(attention, 2.0), Need(ffn, 3.0))),
+        "a need, a limit and protected units": make(
+            4, needs=(Need(attention, 2.0),), most={Part.ATTENTION: 3}, keep="0,5.ffn"
+        ),
+        "a range of sizes with a need": make(4, sizes=(1, 2, 3, 4), needs=(Need(attention, 3.0),)),
+        "a range of sizes with a limit": make(5, sizes=(2, 3, 4, 5), most={Part.FFN: 1}),
+        "a start": make(3, needs=(Need(attention, 2.0),), start=PrunePlan.parse("0.attn,3.attn,4.ffn")),
+        "a start of the smallest size": make(3, sizes=(1, 2, 3), start=PrunePlan.parse("2.ffn")),
+    }
+
+
 @dataclass(frozen=True)
 class Played:
-    """A search that was played: what was asked, in order, and what came out."""
+    """A search that was played: what was asked, in order, what came out, and what the plans were charged."""
 
     asks: tuple[Ask, ...]
     outcome: Outcome | None
+    charged: Cost
 
     @property
     def plans(self) -> tuple[PrunePlan, ...]:
@@ -120,6 +157,8 @@ def play(
     *,
     stop_at: int | None = None,
     max_evaluations: float | None = None,
+    max_cost: float | None = None,
+    prices: Prices = FREE,
 ) -> Played:
     """Play a search against a game, without a model.
 
@@ -129,31 +168,60 @@ def play(
         game: scores of plans.
         stop_at: from this ask on (counted from 0) answer with `SearchStopped` and no scores.
         max_evaluations: answer so also where an ask would pass this limit.
+        max_cost: or this one, in blocks and heads over a window as they are priced.
+        prices: of the parts of the model that there is not.
 
     Returns:
         The asks and the outcome; no outcome if the strategy did not catch `SearchStopped`.
+
+    Raises:
+        RuntimeError: the strategy goes on after it was told to stop.
     """
-    asks: list[Ask] = []
-    ledger = Ledger(Tariff(space.num_blocks, FREE, space.num_windows, 1, 1.0, 0.0, 1.0, 0.0), Limits(max_evaluations))
-    if max_evaluations is not None:
+    limits = Limits(max_evaluations, None if max_cost is None else max_cost / 1000)  # of one token a window
+    ledger = Ledger(Tariff(space.num_blocks, prices, space.num_windows, 1, 1.0, 0.0, 1.0, 0.0), limits)
+    if limits != Limits():
         space = dataclasses.replace(space, fits=ledger.fits, limited=True)
+    table = _Table(ledger, stop_at)
     generator = strategy.search(space)
+    outcome: Outcome | None = None
     try:
         ask = next(generator)
         while True:
-            if ledger.limit_passed_by(ask.plans, 0, ask.windows, ask.screen):
-                ask = generator.throw(SearchStopped("test", _scores(ask, space, lambda _: np.nan)))
-                continue
-            ledger.charge(ask.plans, ask.windows, ask.screen)
-            asks.append(ask)
-            if stop_at is not None and len(asks) > stop_at:
+            if table.ends(ask):
                 ask = generator.throw(SearchStopped("test", _scores(ask, space, lambda _: np.nan)))
             else:
                 ask = generator.send(_scores(ask, space, game))
     except StopIteration as end:
-        return Played(tuple(asks), end.value)
+        outcome = end.value
     except SearchStopped:
-        return Played(tuple(asks), None)
+        pass
+    return Played(tuple(table.asks), outcome, ledger.charged)
+
+
+@dataclass
+class _Table:
+    """Where a search is played: keeps count."""
+
+    ledger: Ledger
+    stop_at: int | None
+    asks: list[Ask] = field(default_factory=list)
+    stale: int = 0
+    told: int = 0
+
+    def ends(self, ask: Ask) -> bool:
+        """Charge for an ask; whether it is to be answered by `SearchStopped`."""
+        if self.told > PATIENCE:
+            raise RuntimeError(f"The strategy was told to stop {self.told} times and goes on")
+        passed = self.ledger.limit_passed_by(ask.plans, 0, ask.windows, ask.screen) is not None
+        if not passed:
+            new = self.ledger.cost_of(ask.plans, ask.windows, ask.screen) != Cost()
+            self.stale = 0 if new else self.stale + 1
+            self.ledger.charge(ask.plans, ask.windows, ask.screen)
+            self.asks.append(ask)
+        late = self.stop_at is not None and len(self.asks) > self.stop_at
+        stop = passed or late or self.stale >= PATIENCE
+        self.told += stop
+        return stop
 
 
 def _scores(ask: Ask, space: Space, game: Game | WindowGame) -> Scores:

@@ -35,10 +35,14 @@ class Bound:
 
     def excess(self, value: float) -> float:
         """By how much the value misses the bound, relative to it; 0 if it keeps to it, infinity if it is no number."""
+        return max(0.0, self.distance(value))
+
+    def distance(self, value: float) -> float:
+        """The same, but negative by how much there is to spare if it keeps to it."""
         if math.isnan(value):
             return math.inf
         missing = value - self.limit if self.upper else self.limit - value
-        return max(0.0, missing / (abs(self.limit) or 1.0) - 1e-9)
+        return missing / (abs(self.limit) or 1.0) - 1e-9
 
     def __str__(self) -> str:
         return f"--at-{'most' if self.upper else 'least'} {self.label}={self.text}"
@@ -80,7 +84,7 @@ class Goals:
         Args:
             rows: the plan's numbers by objective; of those that read windows, one for each search window.
             windows: the windows that were asked about.
-            full_size: whether the plan must keep to the bounds; one that does not is charged a penalty.
+            full_size: whether the plan must keep to the bounds, on these windows; one that does not is charged.
 
         Returns:
             float64 (columns,): the additive score of each objective, or their weighted sum; and float64 (columns,
@@ -96,24 +100,79 @@ class Goals:
             values, by_window = weights[used] @ values[used], weights[used] @ steady[used]
             values, by_window = values.reshape(1), by_window.reshape(1, -1)
         if full_size and self.bounds:
-            penalty = PENALTY * self.excess(rows)
-            scales = np.ones(1) if self.weights else np.array([self._scale(label) for label in self.labels])
-            values, by_window = values + penalty * scales, by_window + penalty * scales[:, None]
+            charged, of_windows = self._charged(rows, windows)
+            values, by_window = values + charged * self._scales, by_window + of_windows * self._scales[:, None]
         return np.where(np.isnan(values), np.inf, values), by_window
+
+    def charges(
+        self, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int], full_size: bool
+    ) -> NDArray[np.float64]:
+        """What each bound on an objective that reads windows adds to the first score, by window.
+
+        Args:
+            rows: as for :meth:`scores`.
+            windows: those asked about.
+            full_size: whether the plan must keep to the bounds.
+
+        Returns:
+            float64 (such bounds, windows asked about): a plan is charged for the mean of a row, if it is positive.
+        """
+        distances = [self._distances(bound, rows, windows) for bound in self.window_bounds]
+        found: NDArray[np.float64] = PENALTY * self._scales[0] * np.array(distances).reshape(-1, len(windows))
+        return found if full_size else np.zeros_like(found)
+
+    @property
+    def window_bounds(self) -> tuple[Bound, ...]:
+        """The bounds on objectives that read windows, so that windows not yet measured may change what is charged."""
+        return tuple(bound for bound in self.bounds if self.objectives[bound.label].reads == "windows")
 
     def score(self, label: str, rows: Mapping[str, NDArray[np.float64]]) -> float:
         """A plan's score for one objective, without any penalty; see :func:`additive`."""
         return additive(self.objectives[label], rows[label])
 
-    def excess(self, rows: Mapping[str, NDArray[np.float64]]) -> float:
-        """By how much a plan with these numbers misses its bounds, 0 if it keeps to all of them."""
-        return sum(bound.excess(self.objectives[bound.label].value(rows[bound.label])) for bound in self.bounds)
+    def excess(self, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int] | None = None) -> float:
+        """By how much a plan with these numbers misses its bounds on these windows (by default all); 0 for none."""
+        return sum(bound.excess(self._value(bound.label, rows, windows)) for bound in self.bounds)
 
     def missed(self, rows: Mapping[str, NDArray[np.float64]]) -> list[str]:
         """The bounds that a plan with these numbers misses, as text."""
         values = [self.objectives[bound.label].value(rows[bound.label]) for bound in self.bounds]
         pairs = zip(self.bounds, values, strict=True)
         return [f"{bound} (it has {value:.4g})" for bound, value in pairs if bound.excess(value)]
+
+    def _charged(
+        self, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int]
+    ) -> tuple[float, NDArray[np.float64]]:
+        """The penalty, and float64 (windows,) whose mean it is: relative to the dense model's score."""
+        missed = [b for b in self.bounds if b.excess(self._value(b.label, rows, windows))]
+        by_window = sum((self._distances(bound, rows, windows) for bound in missed), np.zeros(len(windows)))
+        return PENALTY * self.excess(rows, windows), PENALTY * by_window
+
+    def _distances(
+        self, bound: Bound, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """float64 (windows,): the distance of a plan from a bound by window; the mean is that on all of these windows.
+
+        Where the value is no mean over windows, as a perplexity, those of single windows are moved to that mean.
+        """
+        distance = bound.distance(self._value(bound.label, rows, windows))
+        if self.objectives[bound.label].reads != "windows":
+            return np.full(len(windows), distance)
+        alone = np.array([bound.distance(self._value(bound.label, rows, [window])) for window in windows])
+        if not np.isfinite([distance, *alone]).all():
+            return np.full(len(windows), distance)
+        return alone + (distance - alone.mean())
+
+    def _value(self, label: str, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int] | None) -> float:
+        """The objective's value on these windows, by default on all."""
+        objective, numbers = self.objectives[label], rows[label]
+        some = windows is not None and objective.reads == "windows"
+        return objective.value(numbers[list(windows or ())] if some else numbers)
+
+    @property
+    def _scales(self) -> NDArray[np.float64]:
+        """float64 (columns,): what a penalty is relative to."""
+        return np.ones(1) if self.weights else np.array([self._scale(label) for label in self.labels])
 
     def _of(self, label: str, rows: NDArray[np.float64], windows: Sequence[int]) -> tuple[float, NDArray[np.float64]]:
         objective = self.objectives[label]

@@ -15,6 +15,7 @@ Algorithm for Configuring Metaheuristics") for races by paired t-tests.
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,10 @@ def rank(space: Space, plans: Sequence[PrunePlan], keep: int = 1) -> Generator[A
     differences between plans, by simulation (`tests/searcher/test_racing.py`) for skewed and heavy-tailed ones. No test
     can guard against a plan that is better on all windows but one, and dreadful there.
 
-    The race is by the first objective; one that is not a mean over windows is measured in full.
+    The race is by the first objective; one that is not a mean over windows is measured in full. Where a plan is charged
+    for missing a bound on what its windows show, windows not yet seen may show that it keeps to it, or that its leader
+    does not: so it must be worse than its leader charged for each of the bounds and not, at a level that allows for all
+    of that. (To first order, where what is bounded is no mean over windows, such as a perplexity.)
 
     With `space.screening` only that share of the plans of each size enters the race, the best by a cheap loss; this is
     a guess, which the guarantee does not cover.
@@ -132,6 +136,8 @@ class _Race:
         if self.scores.plans != self.plans:  # the first ask is about all of them
             self.scores = _unmeasured(answer)
         self.scores.per_window[self.alive] = answer.per_window
+        if self.scores.charges is not None:
+            self.scores.charges[self.alive] = answer.charges
         if in_full:
             self.scores.values[self.alive] = answer.values
         self.answer = answer
@@ -150,7 +156,8 @@ class _Race:
         lost: dict[int, tuple[float, PrunePlan]] = {}
         for members in self._fields():
             losses = self._losses(members, look)
-            out = beaten(losses, self.keep, self.level, self.num_windows)
+            charges = None if self.scores.charges is None else self.scores.charges[members, :, :look]
+            out = beaten(losses, self.keep, self.level, self.num_windows, charges)
             means = np.nan_to_num(losses.mean(axis=1), nan=np.inf)
             lost |= {int(i): (float(means[j]), self.plans[i]) for j, i in enumerate(members) if out[j]}
         self.dropped = [*sorted(lost, key=lost.__getitem__), *self.dropped]
@@ -191,7 +198,8 @@ def _screen(race: _Race, share: float) -> Generator[Ask, Scores, None]:
 
 def _unmeasured(scores: Scores) -> Scores:
     """The plans with no score at all: what a screening says is for ranking only."""
-    return Scores(scores.plans, np.full_like(scores.values, np.nan), np.full_like(scores.per_window, np.nan))
+    charges = None if scores.charges is None else np.full_like(scores.charges, np.nan)
+    return Scores(scores.plans, np.full_like(scores.values, np.nan), np.full_like(scores.per_window, np.nan), charges)
 
 
 def _pairs(fields: Sequence[NDArray[np.int64]], keep: int) -> int:
@@ -199,14 +207,22 @@ def _pairs(fields: Sequence[NDArray[np.int64]], keep: int) -> int:
     return sum(keep * len(members) - keep * (keep + 1) // 2 for members in fields)
 
 
-def beaten(losses: NDArray[np.float64], keep: int, level: float, num_windows: int) -> NDArray[np.bool_]:
+def beaten(
+    losses: NDArray[np.float64],
+    keep: int,
+    level: float,
+    num_windows: int,
+    charges: NDArray[np.float64] | None = None,
+) -> NDArray[np.bool_]:
     """Which plans are significantly worse than each of the `keep` leaders, or broken where as many are not.
 
     Args:
         losses: float64 (plans, windows looked at), lower is better.
         keep: how many leaders.
-        level: of each single one-sided test.
+        level: at which a plan may be judged worse than a leader by mistake.
         num_windows: how many windows there are in all.
+        charges: float64 (plans, bounds, windows looked at), see `Scores`; where their mean is positive, `losses` holds
+            them.
 
     Returns:
         bool (plans,): never a leader, so that at least `keep` plans are left.
@@ -216,13 +232,27 @@ def beaten(losses: NDArray[np.float64], keep: int, level: float, num_windows: in
         return np.zeros(len(losses), dtype=np.bool_)
     found: NDArray[np.bool_] = np.logical_not(sound)
     tested = losses[sound]
+    possible = tested[:, None] if charges is None else _charged_or_not(tested, charges[sound])
     leaders = tested.mean(axis=1).argsort(kind="stable")[:keep]
-    found[sound] = np.all([_worse_than(tested, leader, level, num_windows) for leader in leaders], axis=0)
+    against = [other for leader in leaders for other in possible[leader]]
+    level /= possible.shape[1]
+    found[sound] = np.all([_worse_than(tested, other, level, num_windows) for other in against], axis=0)
     return found
 
 
-def _worse_than(losses: NDArray[np.float64], leader: int, level: float, num_windows: int) -> NDArray[np.bool_]:
-    """Which plans have a mean significantly above the leader's: a paired t-test, corrected for a finite population.
+def _charged_or_not(losses: NDArray[np.float64], charges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64 (plans, 2 ** bounds, windows): the losses charged for none of the bounds, for each of them, and so on."""
+    positive = charges.mean(axis=2) > 0
+    free = losses - (charges * positive[..., None]).sum(axis=1)
+    subsets = np.array(list(product((0.0, 1.0), repeat=charges.shape[1])))  # (2 ** bounds, bounds)
+    found: NDArray[np.float64] = free[:, None] + np.einsum("sb,pbw->psw", subsets, charges)
+    return found
+
+
+def _worse_than(
+    losses: NDArray[np.float64], other: NDArray[np.float64], level: float, num_windows: int
+) -> NDArray[np.bool_]:
+    """Which plans have a mean significantly above a leader's: a paired t-test, corrected for a finite population.
 
     Per-window losses are skewed: a plan may be a little better on most windows and dreadful on a few. While none of
     those few has been seen, its mean and its spread are both too small, and a plain t-test errs several times as
@@ -231,12 +261,12 @@ def _worse_than(losses: NDArray[np.float64], leader: int, level: float, num_wind
 
     Args:
         losses: float64 (plans, windows looked at), all finite.
-        leader: position of the plan that the others are compared with.
+        other: float64 (windows looked at), those of the leader.
         level: of each one-sided test.
         num_windows: how many windows there are in all.
     """
     seen = losses.shape[1]
-    difference = losses - losses[leader]
+    difference = losses - other
     spread = difference.std(axis=1, ddof=1)
     varied = spread > 0
     if varied.sum() < LEAST_OTHERS:

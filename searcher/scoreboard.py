@@ -105,7 +105,8 @@ class Scoreboard:
 
     def ranked(self, size: int | None = None) -> tuple[PrunePlan, ...]:
         """The known plans of this size (by default the full one), best first."""
-        return order_by_score(tuple(self._of_size.get(size or self.space.size, ())), self.scores)
+        wanted = self.space.size if size is None else size
+        return order_by_score(tuple(self._of_size.get(wanted, ())), self.scores)
 
     def unit_costs(self) -> dict[Unit, float]:
         """What removing each unit costs by what is known: the additive model that fits the finite scores best.

@@ -160,16 +160,24 @@ class SearchLoop:
         return any(plan.size(self.space.granularity) == self.space.size for plan in plans)
 
     def _check(self, ask: Ask) -> None:
-        legal = set(self.space.units)
         for plan in ask.plans:
-            if not legal.issuperset(plan.units(self.space.granularity)):
-                raise UsageError(
-                    f"The strategy asked for plan {plan}, which removes units that are protected or do not exist",
-                    "A strategy may only remove `space.units`",
-                )
+            self._check_plan(plan)
         for window in ask.windows or ():
             if not 0 <= window < self.space.num_windows:
                 raise UsageError(f"The strategy asked for window {window}", f"There are {self.space.num_windows}")
+
+    def _check_plan(self, plan: PrunePlan) -> None:
+        if self.space.allows(plan):
+            return
+        if not set(self.space.units).issuperset(plan.units(self.space.granularity)):
+            raise UsageError(
+                f"The strategy asked for plan {plan}, which removes units that are protected or do not exist",
+                "A strategy may only remove `space.units`",
+            )
+        raise UsageError(
+            f"The strategy asked for plan {plan}, from which no plan of {self.space.size} units keeps to the limits",
+            "A strategy may only ask for plans that `space.allows`, such as those it makes with `space.left`",
+        )
 
     def _measure_outcome(self, outcome: Outcome) -> None:
         """Measure the plans the strategy stands for, and make sure that there is one of the full size."""
@@ -178,6 +186,7 @@ class SearchLoop:
             if size == self.space.size and not preferred and not self._any_full_size(self.measured_plans()):
                 preferred = [self._filled_up()]
             for plan in preferred:
+                self._check_plan(plan)
                 if self.ledger.fits([plan]):
                     self.ledger.charge([plan])
                     self.recorder.measure("search", [plan])
@@ -189,8 +198,7 @@ class SearchLoop:
         score = dict(zip(measured, self.scores(Ask(tuple(measured))).first.tolist(), strict=True))
         start = min(measured, key=lambda p: (-p.size(granularity), score[p], p), default=PrunePlan())
         left = self.space.left(start)
-        missing = self.space.size - start.size(granularity)
-        return start.remove(*(left[i] for i in self.space.rng().permutation(len(left))[:missing]))
+        return self.space.filled(start, [left[i] for i in self.space.rng().permutation(len(left))])
 
     def measured_plans(self) -> tuple[PrunePlan, ...]:
         """The plans measured in full and charged for, sorted.
@@ -204,6 +212,7 @@ class SearchLoop:
         windows, known = self._windows(ask), self.recorder.known
         values = np.full((len(ask.plans), self.goals.columns), np.nan)
         per_window = np.full((*values.shape, self.space.num_windows), np.nan)
+        charges = np.full((len(ask.plans), len(self.goals.window_bounds), self.space.num_windows), np.nan)
         for i, plan in enumerate(ask.plans):
             if not (self.ledger.paid(plan, windows, ask.screen) and known.covers(_split(ask), plan, windows)):
                 continue
@@ -212,8 +221,10 @@ class SearchLoop:
                 values[i, 0] = additive(objective, known.rows("screen", plan, name)[windows])
             else:
                 full_size = self.space.size_of(plan) == self.space.size
-                values[i], per_window[i][:, windows] = self.goals.scores(self.rows(plan), windows, full_size)
-        return Scores(ask.plans, values, per_window)
+                rows = self.rows(plan)
+                values[i], per_window[i][:, windows] = self.goals.scores(rows, windows, full_size)
+                charges[i][:, windows] = self.goals.charges(rows, windows, full_size)
+        return Scores(ask.plans, values, per_window, charges if self.goals.window_bounds else None)
 
     def rows(self, plan: PrunePlan, split: Split = "search") -> dict[str, NDArray[np.float64]]:
         """The plan's numbers on a split, by objective."""

@@ -1,5 +1,7 @@
 """The space of a search, and its starting plan, from the configuration of a run."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def open_space(
         sizes=Budget(config.budget).sizes(len(units)),
         num_windows=num_windows,
         seed=config.seed,
-        fits=lambda plans, spare=0: True,
+        fits=lambda plans, spare=0, then=(): True,
         limited=any(limit is not None for limit in config.of_kind("limit").values()),
         goals=1 if config.weight else len(config.objective),
         most={part: most for part, most in limits.items() if most is not None},
@@ -86,16 +88,31 @@ def _need(text: str, amounts: Amounts, units: tuple[Unit, ...]) -> Need:
 
 
 def _check_needs(config: RunConfig, space: Space, amounts: Mapping[str, Amounts]) -> None:
-    if not space.needs or space.count(space.size):
+    if space.feasible:
         return
-    told = []
-    for name, text in _on_amounts(config, amounts):
-        saved = sorted(map(amounts[name].of, space.units), reverse=True)[: space.size]
-        told.append(f"{name}={text} (at best {1 - sum(saved) / amounts[name].whole:.0%} is left)")
-    raise UsageError(
-        f"No plan that removes {space.size} units keeps to --at-most {' and '.join(told)}",
-        "Raise the bound or --budget, or take another --granularity",
-    )
+    reached = [
+        (name, text, 1 - space.most_saved(need) / amounts[name].whole, need.least)
+        for (name, text), need in zip(_on_amounts(config, amounts), space.needs, strict=True)
+    ]
+    missed = [one for one, need in zip(reached, space.needs, strict=True) if space.most_saved(need) < need.least]
+    bounds = " and ".join(f"--at-most {name}={text}" for name, text, *_ in missed or reached)
+    if missed:
+        told = ", ".join(f"{name}={_percent(left)}" for name, _, left, _ in missed)
+        hint = f"With this budget, --keep, --max-attention and --max-ffn the least there is is {told}"
+    else:
+        hint = "Each alone can be kept to, not all together"
+    enough = next((size for size in range(space.size + 1, space.largest + 1) if _with_size(space, size).feasible), None)
+    more = f", or set --budget to {enough}" if enough else ""
+    raise UsageError(f"No plan that removes {space.size} units keeps to {bounds}", f"{hint}: raise the bound{more}")
+
+
+def _percent(share: float) -> str:
+    """Rounded up to a tenth of a percent, so that this bound can be kept to."""
+    return f"{math.ceil(share * 1000 - 1e-9) / 10:g}%"
+
+
+def _with_size(space: Space, size: int) -> Space:
+    return dataclasses.replace(space, sizes=(size,))
 
 
 def _check_start(space: Space) -> None:

@@ -1,22 +1,29 @@
 """The space a search may move in: legal units, sizes and limits, and the plans that can be made of them."""
 
+import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import combinations, product
+from functools import cache, cached_property
+from itertools import combinations, islice
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searcher.plan import Granularity, Part, PrunePlan, Unit
+from searcher.splits import Split, Splits
 
 
 class Fits(Protocol):
-    """Whether measuring these plans, and then `spare` more of the costliest kind, stays inside the limits."""
+    """Whether measuring these plans, and then `spare` more of the costliest kind, stays inside the limits.
 
-    def __call__(self, plans: Sequence[PrunePlan], spare: int = 0) -> bool: ...  # noqa: D102
+    Plans asked for together cost less, for they share their beginnings: `then` are such batches, asked one by one.
+    """
+
+    def __call__(  # noqa: D102
+        self, plans: Sequence[PrunePlan], spare: int = 0, *, then: Sequence[Sequence[PrunePlan]] = ()
+    ) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,8 @@ class Need:
     least: float
 
 
-Split = tuple[int, ...]
-"""How many units of each kind a plan removes."""
-
-MOST_KINDS = 8
-"""Kinds of units that are told apart; a model of more counts each of them as the one of its part that saves least."""
+MOST_NUMBERS = 60_000
+"""Up to which plans are counted and drawn evenly: ways to combine kinds of units, times the number of kinds."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Space:
         goals: how many numbers each plan is scored by.
         most: how many attention or FFN sublayers a plan may remove at most, where that is limited.
         needs: what a plan of the full size must save. A smaller plan is legal while it can still be completed to one
-            that does, so that a search which removes one unit after another is led to it.
+            that does, so that a search which removes one unit after another is led to it; a larger one while it can be
+            cut down to one that does.
         start: a plan to begin at, for strategies that begin at one; of a size that was asked for.
         racing: the accepted chance of dropping a best plan before it is measured in full; None for never. See
             `searcher.racing`.
@@ -100,30 +105,26 @@ class Space:
     def allows(self, plan: PrunePlan) -> bool:
         """Whether the plan removes legal units only, no more of a kind than it may, and can meet the needs."""
         removed = plan.units(self.granularity)
-        return (
-            set(self.units).issuperset(removed)
-            and all(sum(unit.part is part for unit in removed) <= most for part, most in self.most.items())
-            and self._leads_to_needs(self._split_of(removed))
-        )
+        return all(unit in self._kind_of for unit in removed) and self._splits.legal(self._split_of(removed))
 
     def left(self, plan: PrunePlan) -> tuple[Unit, ...]:
         """The units that may still be removed from what the plan leaves, sorted."""
         removed = set(plan.units(self.granularity))
-        spent = {part for part, most in self.most.items() if sum(u.part is part for u in removed) >= most}
-        free = tuple(unit for unit in self.units if unit not in removed and unit.part not in spent)
-        if not self.needs:
+        free = tuple(unit for unit in self.units if unit not in removed)
+        if self.all_legal:
             return free
         split = self._split_of(removed)
-        bad = {i for i in range(len(split)) if not self._leads_to_needs((*split[:i], split[i] + 1, *split[i + 1 :]))}
-        return tuple(unit for unit in free if self._kind_of[unit] not in bad)
+        legal = [self._splits.legal(_with_one_more(split, kind)) for kind in range(len(split))]
+        return tuple(unit for unit in free if legal[self._kind_of[unit]])
 
     def extensions(self, plan: PrunePlan) -> tuple[PrunePlan, ...]:
         """The plans that remove one unit more."""
         return tuple(plan.remove(unit) for unit in self.left(plan))
 
     def reductions(self, plan: PrunePlan) -> tuple[PrunePlan, ...]:
-        """The plans that remove one unit less."""
-        return tuple(self.restored(plan, unit) for unit in plan.units(self.granularity))
+        """The legal plans that remove one unit less."""
+        smaller = (self.restored(plan, unit) for unit in plan.units(self.granularity))
+        return tuple(filter(self.allows, smaller))
 
     def restored(self, plan: PrunePlan, *units: Unit) -> PrunePlan:
         """The plan with these removals undone."""
@@ -140,7 +141,7 @@ class Space:
 
         A unit that may not be removed is passed over; if the order ends too soon, the rest comes in unit order.
         """
-        missing = (size or self.size) - self.size_of(plan)
+        missing = (self.size if size is None else size) - self.size_of(plan)
         for unit in (*order, *self.units):
             if missing <= 0:
                 break
@@ -149,10 +150,15 @@ class Space:
         return plan
 
     def sample(self, rng: np.random.Generator, size: int | None = None) -> PrunePlan:
-        """A plan of this size (by default the full one), uniform among all that are legal."""
-        splits = dict(self._splits(size or self.size))
-        weights = np.array([float(count) for count in splits.values()])
-        split = list(splits)[rng.choice(len(splits), p=weights / weights.sum())]
+        """A plan of this size (by default the full one) by chance: each legal one is as likely as any other.
+
+        Where they are too many to be counted, see :data:`MOST_NUMBERS`, one unit after another is removed by chance.
+        """
+        table = self._table(self.size if size is None else size)
+        if table is None:
+            return self.filled(PrunePlan(), [self.units[i] for i in rng.permutation(len(self.units))], size)
+        weights = np.array([float(count) for count in table.values()])
+        split = list(table)[rng.choice(len(table), p=weights / weights.sum())]
         chosen = zip(self._kinds, split, strict=True)
         return PrunePlan.of(units[i] for units, n in chosen for i in rng.choice(len(units), n, replace=False))
 
@@ -167,14 +173,71 @@ class Space:
         return plan
 
     def count(self, size: int) -> int:
-        """How many legal plans of this size there are."""
-        return sum(count for _, count in self._splits(size))
+        """How many legal plans of this size there are; where they are too many to be counted, `needs` are left out."""
+        table = self._table(size)
+        return dataclasses.replace(self, needs=()).count(size) if table is None else sum(table.values())
 
     def plans(self, size: int) -> Iterator[PrunePlan]:
         """Every legal plan of this size, in the order of its units."""
-        for units in combinations(self.units, size):
-            if self.allows(plan := PrunePlan.of(units)):
-                yield plan
+        return (PrunePlan.of(self.units[i] for i in chosen) for chosen in self._choices(size))
+
+    @cached_property
+    def removals(self) -> Callable[[int], NDArray[np.bool_]]:
+        """By size: bool (plans, units), what each legal plan removes, in the order of :meth:`plans`; for few plans."""
+
+        def listed(size: int) -> NDArray[np.bool_]:
+            chosen = np.array(list(self._choices(size)), dtype=np.int64).reshape(-1, size)
+            removed = np.zeros((len(chosen), len(self.units)), dtype=np.bool_)
+            np.put_along_axis(removed, chosen, True, axis=1)
+            return removed
+
+        return cache(listed)
+
+    def swap_rule(self, removed: Iterable[int]) -> Callable[[int, int], bool]:
+        """Whether the plan that removes the units at these positions may remove another in place of one of them."""
+        kinds, split = self._kinds_in_order, self._split(removed)
+
+        @cache
+        def may(one: int, other: int) -> bool:
+            counts = list(_with_one_more(split, other))
+            counts[one] -= 1
+            return self._splits.legal(tuple(counts))
+
+        return lambda one, other: self.all_legal or may(kinds[one], kinds[other])
+
+    def _choices(self, size: int) -> Iterator[tuple[int, ...]]:
+        """Every legal plan of this size as positions in `units`, in ascending order."""
+        if self.all_legal:
+            return combinations(range(len(self.units)), size)
+        return self._continued((), (0,) * len(self._kinds), size)
+
+    def _continued(self, chosen: tuple[int, ...], split: Split, size: int) -> Iterator[tuple[int, ...]]:
+        """Those that begin so; what leads to none is not tried."""
+        if len(chosen) == size:
+            yield from (chosen,) if self._splits.legal(split) else ()
+            return
+        for i in range(chosen[-1] + 1 if chosen else 0, len(self.units)):
+            longer = _with_one_more(split, self._kinds_in_order[i])
+            if self._splits.reaches(longer, self._later[i + 1], size):
+                yield from self._continued((*chosen, i), longer, size)
+
+    @cached_property
+    def all_legal(self) -> bool:
+        """Whether any set of units may be removed."""
+        smallest = (sum(sorted(need.savings[unit] for unit in self.units)[: self.size]) for need in self.needs)
+        return self.largest == len(self.units) and all(
+            saved >= need.least for saved, need in zip(smallest, self.needs, strict=True)
+        )
+
+    @property
+    def feasible(self) -> bool:
+        """Whether there is a legal plan of the full size."""
+        return self.allows(PrunePlan())
+
+    def most_saved(self, need: Need) -> float:
+        """The most that a plan of the full size can save of this, if nothing else is needed."""
+        alone = dataclasses.replace(self, needs=(Need(need.savings, math.inf),))
+        return alone._splits.most_saved(0)
 
     def _by_part(self) -> dict[Part, list[Unit]]:
         parts = dict.fromkeys(unit.part for unit in self.units)
@@ -185,13 +248,40 @@ class Space:
         """The units by part, and those of a part by what they save."""
         kinds: dict[object, list[Unit]] = {}
         for unit in self.units:
-            kinds.setdefault((unit.part, tuple(need.savings[unit] for need in self.needs)), []).append(unit)
-        found = kinds.values() if len(kinds) <= MOST_KINDS else self._by_part().values()
-        return tuple(map(tuple, found))
+            kinds.setdefault((unit.part, tuple(need.savings[unit] for need in self._pressing)), []).append(unit)
+        return tuple(map(tuple, kinds.values()))
+
+    @property
+    def _pressing(self) -> tuple[Need, ...]:
+        """The needs that are not met by removing nothing."""
+        return tuple(need for need in self.needs if need.least > 0)
+
+    @cached_property
+    def _splits(self) -> Splits:
+        return Splits(
+            parts=tuple(units[0].part for units in self._kinds),
+            counts=tuple(map(len, self._kinds)),
+            savings=tuple(tuple(need.savings[units[0]] for units in self._kinds) for need in self._pressing),
+            least=tuple(need.least for need in self._pressing),
+            most=self.most,
+            size=self.size,
+        )
 
     @cached_property
     def _kind_of(self) -> dict[Unit, int]:
         return {unit: kind for kind, units in enumerate(self._kinds) for unit in units}
+
+    @cached_property
+    def _kinds_in_order(self) -> tuple[int, ...]:
+        return tuple(self._kind_of[unit] for unit in self.units)
+
+    @cached_property
+    def _later(self) -> tuple[Split, ...]:
+        """How many units of each kind there are from each position on."""
+        return tuple(self._split(range(i, len(self.units))) for i in range(len(self.units) + 1))
+
+    def _split(self, positions: Iterable[int]) -> Split:
+        return self._split_of(self.units[i] for i in positions)
 
     def _split_of(self, removed: Iterable[Unit]) -> Split:
         counts = [0] * len(self._kinds)
@@ -199,41 +289,18 @@ class Space:
             counts[self._kind_of[unit]] += 1
         return tuple(counts)
 
-    def _leads_to_needs(self, split: Split) -> bool:
-        """Whether plans of this split can be completed, or cut down, to the full size and save what is needed."""
-        if not self.needs:
-            return True
-        pairs = (zip(split, full, strict=True) for full in self._full_splits)
-        if sum(split) <= self.size:
-            return any(all(one <= other for one, other in pair) for pair in pairs)
-        return any(all(one >= other for one, other in pair) for pair in pairs)
-
     @cached_property
-    def _full_splits(self) -> tuple[Split, ...]:
-        """The splits of the full size that save what is needed."""
-        least = [[min(need.savings[unit] for unit in units) for units in self._kinds] for need in self.needs]
-        return tuple(
-            split
-            for split in self._all_splits(self.size)
-            if all(
-                sum(n * saved for n, saved in zip(split, savings, strict=True)) >= need.least * (1 - 1e-9)
-                for need, savings in zip(self.needs, least, strict=True)
-            )
-        )
+    def _table(self) -> Callable[[int], dict[Split, int] | None]:
+        """By size: how many legal plans there are of each split; None where these are too many."""
+        return cache(self._counted)
 
-    def _all_splits(self, size: int) -> Iterator[Split]:
-        """The splits of this size that keep to `most`."""
-        amounts = (range(min(len(units), size) + 1) for units in self._kinds)
-        parts = [units[0].part for units in self._kinds]
-        for split in product(*amounts):
-            if sum(split) == size and all(
-                sum(n for n, part in zip(split, parts, strict=True) if part is limited) <= most
-                for limited, most in self.most.items()
-            ):
-                yield split
+    def _counted(self, size: int) -> dict[Split, int] | None:
+        most = MOST_NUMBERS // max(1, len(self._kinds))
+        splits = list(islice(self._splits.of_size(size), most + 1))
+        if len(splits) > most:
+            return None
+        return {s: math.prod(math.comb(len(u), n) for u, n in zip(self._kinds, s, strict=True)) for s in splits}
 
-    def _splits(self, size: int) -> Iterator[tuple[Split, int]]:
-        """The splits that a legal plan of this size may have, and how many such plans there are."""
-        for split in self._all_splits(size):
-            if self._leads_to_needs(split):
-                yield split, math.prod(math.comb(len(u), n) for u, n in zip(self._kinds, split, strict=True))
+
+def _with_one_more(split: Split, kind: int) -> Split:
+    return (*split[:kind], split[kind] + 1, *split[kind + 1 :])

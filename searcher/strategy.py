@@ -45,14 +45,18 @@ class Scores:
         plans: the plans asked about.
         values: float64 (plans, goals), the objectives that are searched for in the order of the run, each on its
             additive scale: the mean over its items, nats per token for perplexity; or the weighted sum that the user
-            asked for, alone. A plan of the full size that misses a bound is charged for it. A plan that breaks the
-            model has `inf`; NaN stands for "not measured" and comes only with :class:`SearchStopped`.
+            asked for, alone. A plan of the full size that misses a bound, on the windows asked about, is charged for
+            it. A plan that breaks the model has `inf`; NaN stands for "not measured" and comes only with
+            :class:`SearchStopped`.
         per_window: float64 (plans, goals, search windows), NaN where not run or not measured by window.
+        charges: float64 (plans, bounds, search windows): what each bound on something measured by window adds to the
+            first goal; a row whose mean is positive is part of the two above. None where there is no such bound.
     """
 
     plans: tuple[PrunePlan, ...]
     values: NDArray[np.float64]
     per_window: NDArray[np.float64]
+    charges: NDArray[np.float64] | None = None
 
     @property
     def first(self) -> NDArray[np.float64]:

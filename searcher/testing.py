@@ -19,16 +19,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from itertools import combinations, pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, cycle, pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from searcher import registry
+from searcher.cost import Prices
 from searcher.crew import open_crew
-from searcher.games import additive_game, make_space, noisy_game, play
+from searcher.errors import UsageError
+from searcher.games import Game, Played, WindowGame, additive_game, limited_spaces, make_space, noisy_game, play
 from searcher.measurement import Measurements
 from searcher.objective import Objective
 from searcher.plan import Granularity, PrunePlan, Unit
@@ -45,6 +47,23 @@ def asked(name: str, options: Mapping[str, Any], seed: int) -> list[str]:
         str(plan)
         for plan in play(strategy, make_space(8, 3, seed=seed, statistics=strategy.statistics), additive_game()).plans
     ]
+
+
+def check_search(strategy: Strategy, space: Space, game: Game | WindowGame, **limits: Any) -> Played:
+    """Play a search and check that it keeps to the limits of its space, and to those of :func:`play` that are given.
+
+    Every plan asked for is legal, and so is every plan it stands for; one of them has the full size.
+    """
+    played = play(strategy, space, game, **limits)
+    for plan in played.plans:
+        assert space.allows(plan), f"{plan} was asked for, and is not legal"
+    stands_for = played.outcome.plans if played.outcome is not None else ()
+    for plan in stands_for:
+        assert space.allows(plan), f"{plan} came out, and is not legal"
+    if played.outcome is not None:
+        assert space.size in map(space.size_of, stands_for), "no plan of the full size"
+    assert played.charged.evaluations <= limits.get("max_evaluations", np.inf) + 1e-9
+    return played
 
 
 class StrategyContract:
@@ -144,6 +163,26 @@ class StrategyContract:
         for stop_at in range(len(raced.asks)):
             outcome = play(strategy, racing, game, stop_at=stop_at).outcome
             assert outcome is None or 2 in [plan.size(Granularity.BLOCK) for plan in outcome.plans]
+
+    def test_limits_of_every_kind_hold(self) -> None:
+        """Legal plans only, whatever is needed, limited, protected or begun from; and no more than may be measured.
+
+        A strategy may refuse a space with a `UsageError` before it asks.
+        """
+        strategy = self.make()
+        prices = Prices((1.0, 0.7, 0.3, 0.0), 1.0)
+        limits: Iterator[dict[str, Any]]
+        limits = cycle([{}, {"max_evaluations": 20.0}, {"max_cost": 200.0, "prices": prices}, {"max_evaluations": 2.0}])
+        for (name, space), limit in zip(limited_spaces(strategy.statistics).items(), limits, strict=False):
+            if space.start is not None and not strategy.starts:
+                continue
+            try:
+                check_search(strategy, space, additive_game(), **limit)
+            except UsageError:
+                continue
+            except Exception as error:
+                error.add_note(f"with {name}, {limit}")
+                raise
 
     def test_notes_are_json(self) -> None:
         """They are kept in the run folder."""

@@ -43,7 +43,7 @@ class Influence(Strategy):
         board = Scoreboard(space)
         try:
             if self.metric == "loss":
-                yield from board.measure(PrunePlan.of([unit]) for unit in space.units)
+                yield from board.measure(space.extensions(PrunePlan()))
             yield from board.measure(self._plans(board))
         except SearchStopped:
             pass

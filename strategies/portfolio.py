@@ -1,6 +1,6 @@
 """A portfolio of strategies under one limit: what to take when only the budget is known."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -114,7 +114,8 @@ class Portfolio(Strategy):
     def _rounds(self, board: Scoreboard, members: Members, rng: np.random.Generator) -> Generator[Ask, Scores, None]:
         """Surrogate and evolution in turn, for each size in turn, until the limit or until nothing new is found."""
         space, learnt = board.space, Learnt()
-        most = np.inf if space.limited else len(board.scores) + self.effort * len(_plans_of_greedy(space, space.units))
+        of_greedy = sum(map(len, _rounds_of_greedy(space, space.units)))
+        most = np.inf if space.limited else len(board.scores) + self.effort * of_greedy
         stale = 0
         while len(board.scores) < most and stale < len(space.sizes):
             known = len(board.scores)
@@ -129,11 +130,25 @@ class Portfolio(Strategy):
 
 
 def _room_for_greedy(board: Scoreboard) -> bool:
-    """Whether the limit has room for plans like those that greedy would ask about, and one more."""
-    return board.space.fits(_plans_of_greedy(board.space, board.unit_order()), 1)
+    """Whether the limit has room for all rounds of greedy, whichever way it goes.
+
+    What a round is charged depends on what was removed before: most where that is deep, for what comes after a removal
+    is run again for each unit that could be removed before it. Where parts differ in price, a plan for each round is
+    kept back besides, more than it was ever seen to vary.
+    """
+    space = board.space
+    parts = {unit.part for unit in space.units}
+    spare = (0 if board.ranked() else 1) + (space.size if len(parts) > 1 else 0)
+    for first in sorted(parts):
+        order = sorted(space.units, key=lambda unit: (unit.part is not first, -unit.block))
+        rounds = _rounds_of_greedy(space, order)
+        known = sum(plan in board.scores for plans in rounds for plan in plans)  # costs nothing here, elsewhere it may
+        if not space.fits((), spare + known, then=rounds):
+            return False
+    return True
 
 
-def _plans_of_greedy(space: Space, order: tuple[Unit, ...]) -> tuple[PrunePlan, ...]:
-    """What greedy would ask about if it removed the units in this order."""
-    path = [space.filled(PrunePlan(), order, size) for size in range(1, space.size)]
-    return tuple(dict.fromkeys(longer for plan in (PrunePlan(), *path) for longer in space.extensions(plan)))
+def _rounds_of_greedy(space: Space, order: Sequence[Unit]) -> list[tuple[PrunePlan, ...]]:
+    """What greedy would ask about, round by round, if it removed the units in this order."""
+    path = [space.filled(PrunePlan(), order, size) for size in range(space.size)]
+    return [space.extensions(plan) for plan in path]

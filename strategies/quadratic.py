@@ -1,8 +1,8 @@
 """A quadratic model of what removing units costs, fitted on measured plans, and the plans it holds best."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,22 +116,21 @@ def lowest(
         starts: plans of this size from which tabu search sets out.
         count: how many plans are wanted.
     """
-    if space.count(size) <= ENUMERABLE and not space.most:
-        found = _enumerated(model, len(space.units), size, count)
+    if space.count(size) <= ENUMERABLE:
+        found = _enumerated(model, space, size, count)
     else:
         found = {chosen: value for start in starts for chosen, value in _tabu(model, space, start).items()}
     best = sorted((value, chosen) for chosen, value in found.items())[:count]
     return [(value, PrunePlan.of(space.units[i] for i in chosen)) for value, chosen in best]
 
 
-def _enumerated(model: Quadratic, units: int, size: int, count: int) -> dict[tuple[int, ...], float]:
-    """The best of all sets of so many units, by their positions."""
-    chosen = np.array(list(combinations(range(units), size)))
-    removed = np.zeros((len(chosen), units))
-    np.put_along_axis(removed, chosen, 1.0, axis=1)
-    values = model.predict(removed)
+def _enumerated(model: Quadratic, space: Space, size: int, count: int) -> dict[tuple[int, ...], float]:
+    """The best of all legal sets of so many units, by their positions."""
+    removed = space.removals(size)
+    values = model.predict(removed.astype(np.float64))
     best = values.argsort(kind="stable")[:count]
-    return dict(zip(map(tuple, chosen[best].tolist()), values[best].tolist(), strict=True))
+    chosen = (tuple(np.flatnonzero(row).tolist()) for row in removed[best])
+    return dict(zip(chosen, values[best].tolist(), strict=True))
 
 
 def _tabu(model: Quadratic, space: Space, start: PrunePlan) -> dict[tuple[int, ...], float]:
@@ -141,28 +140,43 @@ def _tabu(model: Quadratic, space: Space, start: PrunePlan) -> dict[tuple[int, .
     """
     removed = removal_matrix([start], space)[0]
     value = float(model.predict(removed[None])[0])
-    parts = np.array([list(space.most).index(u.part) if u.part in space.most else -1 for u in space.units])
-    most = np.array([*space.most.values(), len(parts)])  # the last for units without a limit
-    tenure = max(2, len(parts) // 6)
-    free_again = np.zeros(len(parts))  # step at which a unit may move again
-    seen: dict[tuple[int, ...], float] = {tuple(np.flatnonzero(removed)): value}
+    tenure = max(2, len(removed) // 6)
+    free_again = np.zeros(len(removed))  # step at which a unit may move again
+    seen: dict[tuple[int, ...], float] = {tuple(np.flatnonzero(removed).tolist()): value}
     for step in range(STEPS):
         gone, left = np.flatnonzero(removed), np.flatnonzero(removed == 0)
         marginal = model.single + model.pair @ removed
         change = marginal[left] - marginal[gone, None] - model.pair[np.ix_(gone, left)]
-        counts = np.array([(parts[gone] == part).sum() for part in range(len(most) - 1)] + [0])
-        full = counts[parts[left]] >= most[parts[left]]
-        change[full & (parts[left] != parts[gone, None])] = np.inf
-        for i, j in zip(*np.unravel_index(np.argsort(change, axis=None)[:BESIDE], change.shape), strict=True):
-            if np.isfinite(change[i, j]):
-                beside = tuple(sorted({*gone.tolist(), int(left[j])} - {int(gone[i])}))
-                seen[beside] = value + float(change[i, j])
+        for i, j in islice(_legal_swaps(space, gone, left, change), BESIDE):
+            beside = tuple(sorted({*gone.tolist(), int(left[j])} - {int(gone[i])}))
+            seen[beside] = value + float(change[i, j])
         change[free_again[gone] > step, :] = np.inf
         change[:, free_again[left] > step] = np.inf
-        i, j = np.unravel_index(np.argmin(change), change.shape)
-        if not np.isfinite(change[i, j]):
+        best = next(_legal_swaps(space, gone, left, change), None)
+        if best is None:
             break
+        i, j = best
         value += float(change[i, j])
         removed[gone[i]], removed[left[j]] = 0.0, 1.0
         free_again[[gone[i], left[j]]] = step + tenure
     return seen
+
+
+def _legal_swaps(
+    space: Space, gone: NDArray[np.int64], left: NDArray[np.int64], change: NDArray[np.float64]
+) -> Iterator[tuple[int, int]]:
+    """The legal swaps of a removed unit for one that is left, those first that change the prediction for the best.
+
+    Args:
+        space: what is legal.
+        gone: positions of the units that are removed.
+        left: positions of the others.
+        change: float64 (gone, left), infinite where a swap is out of the question.
+    """
+    may = space.swap_rule(gone.tolist())
+    for place in change.argsort(axis=None, kind="stable").tolist():
+        i, j = divmod(place, len(left))
+        if not np.isfinite(change[i, j]):
+            return
+        if may(int(gone[i]), int(left[j])):
+            yield i, j

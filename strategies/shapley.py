@@ -92,12 +92,12 @@ class Shapley(Strategy):
         self._check(space)
         board, rng = Scoreboard(space), space.rng()
         removed: list[Unit] = []
-        values: dict[Unit, Value] = {}
+        values = dict.fromkeys(space.units, Value(None, None, 0))
         for _ in range(space.size if self.adaptive else 1):
             base = PrunePlan.of(removed)
             estimate = yield from self._estimate(board, base, rng)
             # a round that was cut short leaves what earlier ones have found
-            values |= {u: v for u, v in estimate.values.items() if v.mean is not None or u not in values}
+            values |= {u: v for u, v in estimate.values.items() if v.mean is not None or not values[u].seen}
             removed.append(_by_value(space.left(base), values)[0])
             if not estimate.complete:
                 break
@@ -115,10 +115,10 @@ class Shapley(Strategy):
 
     def _check(self, space: Space) -> None:
         """Raises UsageError if values over all sets of units are asked for where not every set is legal."""
-        if (self.full or self.estimator != "ours") and space.largest < len(space.units):
+        if (self.full or self.estimator != "ours") and not space.all_legal:
             what = "full=true" if self.estimator == "ours" else f"Estimator '{self.estimator}'"
             raise UsageError(
-                f"{what} removes all units together, but the limits allow {space.largest} of {len(space.units)}",
+                f"{what} removes units in any combination, but --max-attention, --max-ffn or --at-most rule some out",
                 "Leave it out: chains as long as the budget respect the limits",
             )
         if self.samples is not None and self.samples < least_samples(space):

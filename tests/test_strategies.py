@@ -97,6 +97,22 @@ def test_what_each_strategy_costs_is_told_before(searcher_command):
     assert refused.code == 2
 
 
+@pytest.mark.parametrize(
+    ("what", "option", "value"),
+    [
+        ("strategies", "--granularity", "ffn"),
+        ("strategies", "--blocks", "12"),
+        ("runs", "--granularity", "ffn"),
+        ("strategies", "--runs-dir", "elsewhere"),
+    ],
+)
+def test_an_option_that_a_list_would_ignore_is_refused(searcher_command, what, option, value):
+    refused = searcher_command("list", what, option, value, defaults=False)
+    assert refused.code == 2
+    assert option in refused.err
+    assert "eave it out" in refused.err
+
+
 def test_statistics_are_kept_for_a_run_that_is_resumed(searcher_command, tmp_path, monkeypatch):
     document = run_json(searcher_command, "--strategy", "influence", "--strategy-arg", "metric=taylor", "--budget", "2")
     record = json.loads((tmp_path / document["run"] / "run.json").read_text())

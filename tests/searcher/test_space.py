@@ -116,6 +116,81 @@ def test_more_kinds_than_are_told_apart_still_meet_the_need():
     assert space.count(4) == 495
 
 
+def saved(plan, savings, granularity=SUBLAYER):
+    return sum(savings[unit] for unit in plan.units(granularity))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_what_is_legal_is_what_can_be_completed_whatever_each_unit_saves(data):
+    """Of units that all save another amount, of several things at once, with limits on both parts."""
+    blocks = data.draw(st.integers(2, 4))
+    limits = [data.draw(st.none() | st.integers(1, blocks)) for _ in range(2)]
+    base = limited(blocks, 1, *limits)
+    size = data.draw(st.integers(1, min(5, base.largest)))
+    base = limited(blocks, size, *limits)
+    amounts = st.lists(st.integers(0, 9), min_size=len(base.units), max_size=len(base.units))
+    kinds = [
+        dict(zip(base.units, map(float, data.draw(amounts)), strict=True)) for _ in range(data.draw(st.integers(1, 2)))
+    ]
+    best = [max(saved(plan, savings) for plan in base.plans(size)) for savings in kinds]
+    shares = [data.draw(st.sampled_from([0.5, 0.8, 1.0])) for _ in kinds]
+    needs = tuple(Need(s, b * share) for s, b, share in zip(kinds, best, shares, strict=True))
+    listed = data.draw(st.booleans())
+    space = dataclasses.replace(base, needs=needs)
+    if not listed:
+        vars(space._splits)["_listed"] = None  # so that the solver is asked
+    full = [
+        set(p.units(SUBLAYER)) for p in base.plans(size) if all(saved(p, n.savings) >= n.least - 1e-9 for n in needs)
+    ]
+    assert space.feasible == bool(full)
+    for count in range(min(size + 1, base.largest) + 1):
+        legal = [
+            plan
+            for plan in base.plans(count)
+            if any(
+                (set(plan.units(SUBLAYER)) <= one if count <= size else one <= set(plan.units(SUBLAYER)))
+                for one in full
+            )
+        ]
+        assert list(space.plans(count)) == legal == brute_force(space, count)
+        assert space.count(count) == len(legal)
+        assert space.removals(count).sum(axis=1).tolist() == [count] * len(legal)
+
+
+def rare(num_blocks=16, size=10, least=0.999):
+    """A space of 32 units that all save another amount, where next to no plan of 10 saves enough."""
+    base = make_space(num_blocks, size, granularity=SUBLAYER)
+    savings = {
+        unit: float(n) for unit, n in zip(base.units, np.random.default_rng(0).integers(50, 500, 32), strict=True)
+    }
+    return needing(base, least * sum(sorted(savings.values())[-size:]), savings)
+
+
+@pytest.mark.parametrize(("least", "plans"), [(1.0, 1), (0.999, 4), (0.99, 132)])
+def test_few_legal_plans_among_very_many_are_counted_and_found(least, plans):
+    """Of C(32, 10), 64,512,240."""
+    space, rng = rare(least=least), np.random.default_rng(0)
+    found = list(space.plans(10))
+    assert space.count(10) == len(found) == len(set(found)) == plans
+    assert set(found) == {space.sample(rng) for _ in range(20 * plans)}
+    assert all(space.allows(space.swapped(rng, plan, 3)) for plan in found)
+
+
+def test_where_legal_plans_are_too_many_to_be_counted_samples_are_legal():
+    space, rng = rare(least=0.8), np.random.default_rng(0)
+    assert space.count(10) == make_space(16, 10, granularity=SUBLAYER).count(10)
+    samples = {space.sample(rng) for _ in range(20)}
+    assert len(samples) == 20
+    assert all(space.allows(plan) and space.size_of(plan) == 10 for plan in samples)
+
+
+def test_what_is_left_of_a_plan_too_many_is_legal_too():
+    space = needing(make_space(4, 3, granularity=SUBLAYER), 2)
+    plan = PrunePlan.parse("0.attn,1.attn,2.ffn,3.ffn")
+    assert set(map(str, space.reductions(plan))) == {"0.attn,1.attn,2.ffn", "0.attn,1.attn,3.ffn"}
+
+
 def test_a_plan_too_many_must_hold_one_that_meets_the_need():
     space = needing(make_space(4, 3, granularity=SUBLAYER), 2)
     assert space.allows(PrunePlan.parse("0.attn,1.attn,2.ffn,3.ffn"))
