@@ -186,7 +186,8 @@ class Space:
         """By size: bool (plans, units), what each legal plan removes, in the order of :meth:`plans`; for few plans."""
 
         def listed(size: int) -> NDArray[np.bool_]:
-            chosen = np.array(list(self._choices(size)), dtype=np.int64).reshape(-1, size)
+            choices = list(self._choices(size))
+            chosen = np.array(choices, dtype=np.int64).reshape(len(choices), size)
             removed = np.zeros((len(chosen), len(self.units)), dtype=np.bool_)
             np.put_along_axis(removed, chosen, True, axis=1)
             return removed
@@ -225,7 +226,7 @@ class Space:
     def all_legal(self) -> bool:
         """Whether any set of units may be removed."""
         smallest = (sum(sorted(need.savings[unit] for unit in self.units)[: self.size]) for need in self.needs)
-        return self.largest == len(self.units) and all(
+        return self.size <= self.largest == len(self.units) and all(
             saved >= need.least for saved, need in zip(smallest, self.needs, strict=True)
         )
 
