@@ -161,7 +161,7 @@ class Goals:
         alone = np.array([bound.distance(self._value(bound.label, rows, [window])) for window in windows])
         if not np.isfinite([distance, *alone]).all():
             return np.full(len(windows), distance)
-        return alone + (distance - alone.mean())
+        return np.asarray(alone + (distance - alone.mean()))
 
     def _value(self, label: str, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int] | None) -> float:
         """The objective's value on these windows, by default on all."""

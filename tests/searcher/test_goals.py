@@ -85,6 +85,56 @@ def test_a_plan_of_full_size_is_charged_for_missing_a_bound():
     np.testing.assert_array_equal(*[bounded.scores(fits, ALL, full)[0] for full in (True, False)])
 
 
+class Divergence(Loss):
+    """Something that reads windows, beside the loss."""
+
+
+BOUNDED = {"loss": Loss(), "kl": Divergence()}
+LOSSES = {"loss": np.array([2.0, 2.0, 4.0, 4.0]), "kl": np.array([0.1, 0.3, 0.9, 1.1])}
+
+
+def bounded(most="0.5"):
+    config = make_config(RunConfig, {"budget": 2, "objective": ("loss", "kl"), "at_most": {"kl": most}})
+    return make_goals(config, BOUNDED, {"loss": np.full(4, 2.0), "kl": np.full(4, 1.0)})
+
+
+def seen(windows):
+    """What is known of a plan that was measured on these windows alone."""
+    return {name: np.where(np.isin(range(4), windows), numbers, np.nan) for name, numbers in LOSSES.items()}
+
+
+@pytest.mark.parametrize(
+    ("windows", "charged"),
+    [((0, 1), 0.0), ((2, 3), 10 * (1.0 - 0.5) / 0.5), ((0, 2), 0.0), ((1, 2), 10 * 0.1 / 0.5), (ALL, None)],
+)
+def test_a_bound_is_held_against_the_windows_asked_about(windows, charged):
+    """Not against those that were not measured, of which nothing is known."""
+    if charged is None:
+        windows, charged = (0, 1, 2, 3), 10 * 0.1 / 0.5
+    for rows in (seen(windows), LOSSES):  # what else is known makes no difference
+        values, by_window = bounded().scores(rows, windows, full_size=True)
+        assert values[0] == pytest.approx(LOSSES["loss"][list(windows)].mean() + 2.0 * charged, rel=1e-6)
+        np.testing.assert_allclose(by_window.mean(axis=1), values)
+
+
+def test_charges_by_window_say_how_far_each_is_from_the_bound():
+    charges = bounded().charges(seen((1, 2)), (1, 2), full_size=True)
+    np.testing.assert_allclose(charges, [[10 * 2 * (0.3 - 0.5) / 0.5, 10 * 2 * (0.9 - 0.5) / 0.5]], rtol=1e-6)
+    assert not bounded().charges(seen((1, 2)), (1, 2), full_size=False).any()
+    assert goals(at_most={"parameters": "60%"}).charges(ROWS, ALL, True).shape == (0, 3)
+
+
+def test_a_bound_on_what_is_no_mean_is_charged_alike_on_average():
+    config = make_config(RunConfig, {"budget": 2, "objective": ("loss", "perplexity"), "at_most": {"perplexity": "10"}})
+    numbers = np.array([2.0, 4.0])
+    found = make_goals(config, {"loss": Loss(), "perplexity": Perplexity()}, {"loss": numbers, "perplexity": numbers})
+    rows = {"loss": numbers, "perplexity": numbers}
+    values, by_window = found.scores(rows, (0, 1), full_size=True)
+    assert values[0] == pytest.approx(3.0 + 3.0 * 10 * (math.exp(3) - 10) / 10)
+    assert by_window[0].mean() == pytest.approx(values[0])
+    assert by_window[0][1] > by_window[0][0] + 2
+
+
 def test_a_broken_plan_keeps_to_no_bound_and_ranks_last():
     broken = ROWS | {"perplexity": np.array([math.nan, 1.0, 1.0])}
     assert goals().scores(broken, ALL, full_size=True)[0][0] == math.inf

@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
+from functools import cache
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from searcher import registry
+from searcher.cost import Ledger, Limits, Prices, Tariff
 from searcher.errors import UsageError
-from searcher.games import additive_game, interacting_game, make_space, play
+from searcher.games import additive_game, interacting_game, limited_spaces, make_space, play
 from searcher.measurement import to_plain_json
 from searcher.plan import Granularity, Part, PrunePlan
 from searcher.scoreboard import removal_matrix
+from searcher.space import Need
 from strategies.beam import Beam
 from strategies.evolutionary import Evolutionary
 from strategies.exhaustive import Exhaustive
@@ -191,6 +194,85 @@ def test_a_portfolio_says_what_it_left_out():
     protected = dataclasses.replace(space, units=space.units[::2], statistics=statistics)
     played = play(Portfolio(), protected, additive_game())
     assert "contiguous" in played.outcome.notes["members"]["left_out"]
+
+
+def paid(space, prices, asks):
+    """What these asks cost, and a ledger that has charged them."""
+    ledger = Ledger(Tariff(space.num_blocks, prices, space.num_windows, 1, 1.0, 0.0, 1.0, 0.0), Limits())
+    for ask in asks:
+        ledger.charge(ask.plans, ask.windows)
+    return 1000 * ledger.tariff.total(ledger.charged)
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+@pytest.mark.parametrize("attention", [0.2, 0.3, 0.6])
+def test_a_portfolio_starts_greedy_only_if_it_fits(granularity, attention):
+    """By what it is charged round by round: all rounds in one batch would share more, and seem to cost a tenth less."""
+    prices = Prices((1.0, 1 - attention, attention, 0.0), 0.5)
+    space = space_for(Portfolio(), 9, 4, granularity=granularity)
+    for seed in range(3):
+        game = interacting_game(seed, 9)
+        greedy = paid(space, prices, play(Greedy(), space, game).asks)
+        before = play(Portfolio(), space, game, max_cost=0.5 * greedy, prices=prices)
+        warm = paid(space, prices, [ask for ask in before.asks if space.size in map(space.size_of, ask.plans)][:3])
+        started = []
+        for share in (0.9, 0.97, 0.999, 1.0, 1.001, 1.03, 1.1, 1.5):
+            played = play(Portfolio(), space, game, max_cost=warm + share * greedy, prices=prices)
+            members = played.outcome.notes["members"]
+            assert ("greedy" in members["in_full"]) != ("greedy" in members["left_out"]), share
+            started.append("greedy" in members["in_full"])
+        assert not any(started[:2])
+        assert started == sorted(started)
+        assert started[-1]
+
+
+LEGAL = limited_spaces(Portfolio().statistics)
+
+
+@pytest.mark.parametrize("name", LEGAL)
+@pytest.mark.parametrize("enumerable", [0, 50_000], ids=["tabu", "enumerated"])
+def test_the_surrogate_proposes_legal_plans_only(monkeypatch, name, enumerable):
+    monkeypatch.setattr("strategies.quadratic.ENUMERABLE", enumerable)
+    space, rng = LEGAL[name], np.random.default_rng(0)
+    for size in space.sizes:
+        known = [space.sample(rng, size) for _ in range(20)]
+        removed = removal_matrix(known, space)
+        model = fit(removed, removed @ rng.uniform(0, 1, len(space.units)) + rng.normal(0, 0.3, len(known)), size)
+        found = lowest(model, space, size, known[:3], count=8)
+        plans = [plan for _, plan in found]
+        assert all(space.allows(plan) and space.size_of(plan) == size for plan in plans)
+        assert len(set(plans)) == len(plans) == min(8, space.count(size))
+        np.testing.assert_allclose([value for value, _ in found], model.predict(removal_matrix(plans, space)))
+        every = list(space.plans(size))
+        assert found[0][0] == pytest.approx(model.predict(removal_matrix(every, space)).min())
+
+
+@pytest.mark.parametrize(("needed", "legal"), [(8, 1), (7, 65), (5, None)])
+@pytest.mark.parametrize("strategy", [Interactions(), Portfolio()], ids=["interactions", "portfolio"])
+def test_few_legal_plans_among_many_are_found(strategy, needed, legal):
+    """Eight of sixteen sublayers, most of which must be attention: of 12,870 plans, 1 or 65 will do."""
+    space = space_for(strategy, 8, 8, granularity=Granularity.SUBLAYER)
+    need = Need({unit: float(unit.part is Part.ATTENTION) for unit in space.units}, needed)
+    space = dataclasses.replace(space, needs=(need,))
+    game = cache(interacting_game(0, 8))
+    played = play(strategy, space, game, max_evaluations=150)
+    of_size = {plan for plan in played.plans if space.size_of(plan) == 8}
+    assert all(map(space.allows, played.plans))
+    assert legal in (space.count(8), None)
+    if legal:
+        best = min(space.plans(8), key=game)
+        assert min(of_size, key=game) == best
+
+
+def test_what_is_enumerated_is_what_is_legal_not_every_combination():
+    """8,008 of 64,512,240 sets of ten sublayers: all of those would not fit into memory."""
+    space = space_for(Interactions(), 16, 10, granularity=Granularity.SUBLAYER)
+    need = Need({unit: float(unit.part is Part.ATTENTION) for unit in space.units}, 10.0)
+    space = dataclasses.replace(space, needs=(need,))
+    assert space.count(10) == 8008
+    assert space.removals(10).shape == (8008, 32)
+    played = play(Interactions(rounds=2, swaps=False), space, additive_game())
+    assert all(map(space.allows, played.plans))
 
 
 def test_too_many_plans_are_refused_before_any_is_measured():

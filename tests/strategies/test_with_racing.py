@@ -12,7 +12,7 @@ from objectives.loss import Loss
 from searcher.cost import Ledger, Limits, Tariff
 from searcher.crew import open_crew
 from searcher.games import additive_game, make_space, noisy_game, play
-from searcher.goals import Goals
+from searcher.goals import Bound, Goals
 from searcher.journal import Journal, read_evaluations
 from searcher.plan import Granularity, all_units
 from searcher.prices import measure_prices
@@ -115,7 +115,7 @@ def parts():
     return SimpleNamespace(replay=replay, ids=ids, prices=measure_prices(replay, ids.shape[1]))
 
 
-def search(parts, folder, strategy, racing, most=None):
+def search(parts, folder, strategy, racing, most=None, bounds=()):
     """A search of three sublayers in this folder, resumed where its journal ends."""
     objectives = {"loss": Loss()}
     with torch.inference_mode():
@@ -128,7 +128,7 @@ def search(parts, folder, strategy, racing, most=None):
         space = Space(
             parts.replay.num_blocks, Granularity.SUBLAYER, units, (3,), WINDOWS, 0, ledger.fits, racing=racing
         )
-        loop = SearchLoop(space, recorder, ledger, Goals(objectives, tuple(objectives)))
+        loop = SearchLoop(space, recorder, ledger, Goals(objectives, tuple(objectives), bounds=bounds))
         outcome = loop.run(strategy)
         return SimpleNamespace(
             outcome=outcome,
@@ -158,6 +158,23 @@ def test_on_a_model_it_finds_the_same_for_less(parts, tmp_path, strategy):
     assert len(all_values(tmp_path / "0.05")) == round(raced.charged.evaluations * WINDOWS)
     assert 0 < len(raced.measured) < len(in_full.measured)
     assert set(raced.outcome.plans) <= set(raced.measured)
+
+
+def test_with_a_measured_bound_it_still_races(parts, tmp_path):
+    """A bound that half of all plans miss: the same plan for less, where every first look once was infinite."""
+    free = search(parts, tmp_path / "free", Random(samples=40), None)
+    bound = Bound("loss", "", float(np.median([np.mean(v) for v in means(tmp_path / "free")])), upper=True)
+    raced, in_full = (search(parts, tmp_path / f"{r}", Random(samples=40), r, bounds=(bound,)) for r in (0.05, None))
+    assert raced.chosen[3] == in_full.chosen[3] == free.chosen[3]
+    assert raced.charged.evaluations < 0.9 * in_full.charged.evaluations
+
+
+def means(folder):
+    """The losses of each plan."""
+    by_plan = {}
+    for line in read_evaluations(folder):
+        by_plan.setdefault(line.plan, []).extend(line.values["loss"])
+    return by_plan.values()
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.15, 0.5, 0.9])
