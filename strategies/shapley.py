@@ -117,8 +117,10 @@ class Shapley(Strategy):
         """Raises UsageError if values over all sets of units are asked for where not every set is legal."""
         if (self.full or self.estimator != "ours") and not space.all_legal:
             what = "full=true" if self.estimator == "ours" else f"Estimator '{self.estimator}'"
+            few = space.largest < len(space.units)
+            legal = f"the limits allow {space.largest} of {len(space.units)}" if few else "--at-most rules some sets out"
             raise UsageError(
-                f"{what} removes units in any combination, but --max-attention, --max-ffn or --at-most rule some out",
+                f"{what} removes all units together, and any of them, but {legal}",
                 "Leave it out: chains as long as the budget respect the limits",
             )
         if self.samples is not None and self.samples < least_samples(space):
