@@ -118,7 +118,7 @@ class Shapley(Strategy):
         if (self.full or self.estimator != "ours") and not space.all_legal:
             what = "full=true" if self.estimator == "ours" else f"Estimator '{self.estimator}'"
             few = space.largest < len(space.units)
-            legal = f"the limits allow {space.largest} of {len(space.units)}" if few else "--at-most rules some sets out"
+            legal = f"the limits allow {space.largest} of {len(space.units)}" if few else "--at-most rules some out"
             raise UsageError(
                 f"{what} removes all units together, and any of them, but {legal}",
                 "Leave it out: chains as long as the budget respect the limits",
