@@ -90,20 +90,16 @@ def _need(text: str, amounts: Amounts, units: tuple[Unit, ...]) -> Need:
 def _check_needs(config: RunConfig, space: Space, amounts: Mapping[str, Amounts]) -> None:
     if space.feasible:
         return
-    reached = [
-        (name, text, 1 - space.most_saved(need) / amounts[name].whole, need.least)
-        for (name, text), need in zip(_on_amounts(config, amounts), space.needs, strict=True)
-    ]
-    missed = [one for one, need in zip(reached, space.needs, strict=True) if space.most_saved(need) < need.least]
-    bounds = " and ".join(f"--at-most {name}={text}" for name, text, *_ in missed or reached)
-    if missed:
-        told = ", ".join(f"{name}={_percent(left)}" for name, _, left, _ in missed)
-        hint = f"With this budget, --keep, --max-attention and --max-ffn the least there is is {told}"
-    else:
-        hint = "Each alone can be kept to, not all together"
+    bounds = [f"{name}={text}" for name, text in _on_amounts(config, amounts)]
+    wholes = [amounts[name].whole for name, _ in _on_amounts(config, amounts)]
+    saved = [space.most_saved(need) for need in space.needs]
+    missed = [i for i, need in enumerate(space.needs) if saved[i] < need.least]
+    least = ", ".join(f"{bounds[i].partition('=')[0]}={_percent(1 - saved[i] / wholes[i])}" for i in missed)
+    told = " and ".join(f"--at-most {bounds[i]}" for i in missed or range(len(bounds)))
+    hint = f"The least that can be left is {least}" if missed else "Each alone can be kept to, not all together"
     enough = next((size for size in range(space.size + 1, space.largest + 1) if _with_size(space, size).feasible), None)
     more = f", or set --budget to {enough}" if enough else ""
-    raise UsageError(f"No plan that removes {space.size} units keeps to {bounds}", f"{hint}: raise the bound{more}")
+    raise UsageError(f"No plan that removes {space.size} units keeps to {told}", f"{hint}: raise the bound{more}")
 
 
 def _percent(share: float) -> str:

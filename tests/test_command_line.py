@@ -467,7 +467,8 @@ def test_a_bound_that_is_only_known_when_measured(searcher_command):
 def test_a_bound_that_no_plan_can_keep_to_is_refused(searcher_command):
     done = searcher_command("run", "--budget", "2", "--at-most", "kv-cache=50%")
     assert done.code == 2
-    assert "No plan that removes 2 units keeps to --at-most kv-cache=50% (at best 67% is left)" in done.err
+    assert "No plan that removes 2 units keeps to --at-most kv-cache=50%" in done.err
+    assert "The least that can be left is kv-cache=66.7%: raise the bound, or set --budget to 3" in done.err
 
 
 def lines_of(error):
