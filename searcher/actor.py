@@ -1,5 +1,6 @@
 """What runs in a Ray actor: a crew of its own, on the model that it was sent."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,8 @@ class Worker:
     def _open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> None:
         sys.path.insert(0, str(Path(__file__).parents[1]))  # our `objectives`, not a folder of the user's
         check_own_packages()
+        with contextlib.suppress(OSError):  # another machine may have no such folder
+            os.chdir(model["folder"])
         replay, tokens = model["replay"], model["window_tokens"]
         torch.set_float32_matmul_precision(model["precision"])
         if model["device_type"] == "cuda":

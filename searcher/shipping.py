@@ -1,5 +1,6 @@
 """A model in Ray's object store: on a CPU the actors of a machine read its weights there, without a copy."""
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -37,6 +38,7 @@ def put(local: Crew) -> Any:
                 "window_tokens": local.evaluator.window_tokens,
                 "device_type": replay.model.device.type,
                 "environment": environment(replay.model.device),
+                "folder": os.getcwd(),  # to which paths of plug-ins and files are relative
                 "precision": torch.get_float32_matmul_precision(),
             }
         )

@@ -108,12 +108,39 @@ def test_a_model_with_code_of_its_own(searcher_command, tiny, tmp_path, capsys):
     assert not (tmp_path / "custom").exists()
 
 
-def test_an_existing_folder_is_refused_before_anything_is_healed(searcher_command, model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("-o", "there"), "there exists"),
+        (("-o", "there", "--force"), "there will not be replaced: it is no checkpoint of searcher export"),
+        (("-o", "model", "--force"), "model is the model that is pruned"),
+        (("-o", "/proc/small"), "/proc/small cannot be written"),
+        (("-o", "small", "--form", "stock"), "for which ordinary checkpoints have no form"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_healed(
+    options, told, searcher_command, tiny, model, tmp_path, monkeypatch
+):
     (tmp_path / "there").mkdir()
-    monkeypatch.setattr("searcher.opened.open_plan", lambda *_: pytest.fail("it healed first"))
-    done = searcher_command("export", "--plan", "1", "--heal", "lora", "-o", "there", *model, defaults=False)
+    (tmp_path / "model").symlink_to(tiny / "model")
+    monkeypatch.setattr("searcher.opened._heal", lambda *_: pytest.fail("it healed first"))
+    done = searcher_command("export", "--plan", "1.attn", "--heal", "lora", *options, *model, defaults=False)
     assert done.code == 2
-    assert "there exists" in done.err
+    assert told in done.err
+
+
+def test_the_command_on_the_card_has_all_options_that_matter(searcher_command, model, tmp_path):
+    given = ("--plan", "1.ffn", "--form", "custom", "--no-check", "--runs-dir", "my runs", "--heal", "linear")
+    more = ("--heal-windows", "12", "-o", "it's small", "--format", "json")
+    assert document(searcher_command("export", *given, *more, *model, defaults=False))["dtype"] == "float32"
+    told = re.search(r"```sh\nsearcher (.*)\n```", (tmp_path / "it's small/README.md").read_text())
+    arguments = shlex.split(told[1])
+    for option in (*given, *model, "--heal-windows", "12", "it's small"):
+        assert str(option) in arguments
+    weights = (tmp_path / "it's small/model.safetensors").read_bytes()
+    again = searcher_command(*arguments, "--force", defaults=False)
+    assert again.code == 0, again.err
+    assert (tmp_path / "it's small/model.safetensors").read_bytes() == weights
 
 
 def test_a_healed_run_is_exported_healed(searcher_command, tmp_path):
@@ -199,3 +226,5 @@ def test_the_guide_loads_what_it_says(searcher_command, model, capsys):
     names = {}
     exec(blocks[1], names)
     assert names["model"].generate(torch.arange(3, 8)[None], max_new_tokens=4).shape == (1, 9)
+    exec(blocks[2], names)
+    assert names["model"].model.config.num_hidden_layers == 6

@@ -276,3 +276,19 @@ def test_no_workers_cannot_join_a_cluster(searcher_command):
     done = searcher_command("run", "--budget", "2", "--workers", "0", "--ray-address", "auto")
     assert done.code == 2
     assert "0 workers cannot join a Ray cluster" in done.err
+
+
+def test_modules_of_the_users_hide_nothing_from_workers(tiny, tmp_path):
+    """Ray would let them look in the current folder first; what plug-ins read there is still found."""
+    for name in ("statistics", "random", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hidden')")
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\nfrom objectives.loss import Loss\n\nclass Own(Loss):\n    '''Reads a file.'''\n"
+        "    def measure(self, candidate):\n        Path('kept.txt').read_text()\n        return super().measure(candidate)\n"
+    )
+    (tmp_path / "kept.txt").write_text("here")
+    asked = ["evaluate", "--plan", "1", "--plan", "2", "--workers", "2", "--objective", "own.py:Own"]
+    ask = [sys.executable, "-P", "-m", "searcher", *asked, *command(tiny)]
+    env = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run(ask, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
