@@ -131,7 +131,7 @@ def heal(
 
 
 @command()
-@takes(MeasurementConfig, without=("heal", *NOT_TAKEN["export"]))
+@takes(MeasurementConfig, without=("heal", "dtype", *NOT_TAKEN["export"]))
 def export(
     options: dict[str, Any],
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new checkpoint.")],
@@ -147,6 +147,10 @@ def export(
             help="stock: an ordinary checkpoint; zeroed: one of full size, removed sublayers being zero; "
             "custom: loaded by searcher.load. Default: stock if it can be."
         ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Precision of the weights: float32, bfloat16 or float16. Default: that of the checkpoint."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
     check: Annotated[bool, typer.Option(help="Load it again in a fresh process and compare it.")] = True,
@@ -175,7 +179,7 @@ def export(
         force=force,
         check=check,
         runs_dir=runs_dir,
-        **combined({}, options),
+        **combined({}, options | ({"dtype": dtype} if dtype else {})),
     )
     if output == "json":
         _print_json(exported.to_json())

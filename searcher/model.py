@@ -103,7 +103,7 @@ def load_model(
         UsageError: an argument is wrong, or what it names holds no complete causal LM with a tokenizer.
     """
     chosen_device = _choose_device(device)
-    chosen_dtype = None if dtype == STORED else _choose_dtype(dtype, chosen_device)
+    chosen_dtype = None if dtype == STORED else choose_dtype(dtype, chosen_device)
     source = _find(spec, revision)
     options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
     with quietly():
@@ -132,7 +132,8 @@ def _choose_device(device: str) -> torch.device:
     return torch.device("cpu" if kind == "cpu" else f"cuda:{index or 0}")
 
 
-def _choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The dtype of this name, or what suits the device. Raises UsageError for a name that is none."""
     if dtype in _DTYPES:
         return _DTYPES[dtype]
     if dtype != "auto":

@@ -19,7 +19,7 @@ from searcher.form import Form
 from searcher.granularity import granularity_of
 from searcher.healer import Healer, make_healing
 from searcher.identity import Origin
-from searcher.model import STORED, LoadedModel
+from searcher.model import STORED, LoadedModel, choose_dtype
 from searcher.notation import plain_recipe
 from searcher.plan import PrunePlan
 from searcher.preparation import cut_heal, load
@@ -98,6 +98,8 @@ def open_plan(
     if heal is not None:
         heal = plain_recipe(heal)  # under which it is kept
         make_healing(heal)
+    if dtype not in (None, STORED):
+        choose_dtype(str(dtype), torch.device("cpu"))  # before a long healing
     progress.say(f"Loading {config.model or 'the default model'}")
     with one_core():
         opened = _open(config if heal or dtype is None else _in(config, dtype), plan, progress, origin)

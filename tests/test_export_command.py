@@ -115,6 +115,7 @@ def test_a_model_with_code_of_its_own(searcher_command, tiny, tmp_path, capsys):
         (("-o", "there", "--force"), "there will not be replaced: it is no checkpoint of searcher export"),
         (("-o", "model", "--force"), "model is the model that is pruned"),
         (("-o", "/proc/small"), "/proc/small cannot be written"),
+        (("-o", "small", "--dtype", "int8"), "dtype 'int8' is not known"),
         (("-o", "small", "--form", "stock"), "for which ordinary checkpoints have no form"),
     ],
 )
@@ -124,7 +125,7 @@ def test_what_cannot_be_is_refused_before_anything_is_healed(
     (tmp_path / "there").mkdir()
     (tmp_path / "model").symlink_to(tiny / "model")
     monkeypatch.setattr("searcher.opened._heal", lambda *_: pytest.fail("it healed first"))
-    done = searcher_command("export", "--plan", "1.attn", "--heal", "lora", *options, *model, defaults=False)
+    done = searcher_command("export", "--plan", "1.attn", "--heal", "lora", *model, *options, defaults=False)
     assert done.code == 2
     assert told in done.err
 
