@@ -55,6 +55,7 @@ class Steps:
     def expect(self, work: float) -> None:
         """All that will be done takes so long, in any unit."""
         self._bar.reset(self._task, total=work)
+        self.done(0)  # speed is counted from here on
 
     def at(self, what: str) -> None:
         """This has begun."""

@@ -27,14 +27,16 @@ def test_a_log_has_a_line_with_the_share_done_and_the_time_left(monkeypatch):
     assert not [thread for thread in threading.enumerate() if thread is progress._log], "the log goes on"
 
 
-def test_the_estimate_is_of_the_speed_so_far(monkeypatch):
-    now = iter(range(0, 1000, 10))
+def test_the_first_step_that_is_done_gives_an_estimate():
+    now = [0.0]
     progress = Steps("speed", Console(file=io.StringIO()))
-    progress._bar.get_time = lambda: next(now)
+    progress._bar.get_time = lambda: now[0]
     progress.expect(10)
-    for _ in range(5):
-        progress.done()  # every ten seconds
-    assert progress.line() == "speed: loading: 50%, about 0:00:50 left"
+    assert progress.line() == "speed: loading: 0%"
+    for done, left in ((2, "0:04:00"), (3, "0:02:30")):
+        now[0] += 30.0 * done
+        progress.done(done)
+        assert progress.line().endswith(f"about {left} left")
 
 
 def test_parts_that_show_their_own_progress():
