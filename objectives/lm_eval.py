@@ -26,7 +26,6 @@ from searcher.objective import Candidate, Objective, Split
 SEED = 1234
 """Of few-shot examples and of answers that are sampled; the harness takes the same."""
 BATCH_ROWS = 8
-_SPLITS: tuple[Split, ...] = ("search", "report")
 
 _ONE_AT_A_TIME = threading.Lock()
 """Held by what changes something that all threads share."""
@@ -82,17 +81,15 @@ class LmEval(Objective):
         self._chosen: dict[Split, list[Document]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {
-            "_tasks": {},
-            "_chosen": {},
-        }  # tasks keep what they are asked: each thread loads its own
+        # tasks keep what they are asked: each thread loads its own
+        return self.__dict__ | {"_tasks": {}, "_chosen": {}}
 
     def depends_on(self) -> dict[str, str]:
         """The definition of each task with its few-shot examples, and the documents that are taken of it."""
-        chosen = {split: self._documents(split) for split in _SPLITS}
+        documents = {"search": self._documents("search"), "report": self._documents("report")}
         found: dict[str, str] = {}
         for name, task in self._tasks.items():
-            own = {split: [d.digest for d in documents if d.task == name] for split, documents in chosen.items()}
+            own = {split: [one.digest for one in ones if one.task == name] for split, ones in documents.items()}
             examples = list(task.fewshot_docs() or ()) if task.get_config("num_fewshot") else []
             found |= {f"task {name}": _definition(task), f"the data of task {name}": _digest([own, examples])}
         return found

@@ -228,7 +228,8 @@ def test_what_is_read_is_a_part_of_the_run(searcher_command, in_folder, case):
     arguments = ["run", "--budget", "1", *plain, *case.options.split(), "--name"]
     first = searcher_command(*arguments, "a")
     assert first.code == 0, first.err
-    assert searcher_command(*arguments, "a").out == first.out
+    if "lm-eval" in case.options:  # its tasks hold functions and objects, which are other ones each time
+        assert searcher_command(*arguments, "a").out == first.out
     case.change(Path(case.file))
     refused = searcher_command(*arguments, "a")
     assert refused.code == 2
