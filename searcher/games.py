@@ -1,12 +1,14 @@
 """Synthetic games, where a plan's score is a formula, and playing a search against them without a model."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searcher import registry
 from searcher.cost import Cost, Ledger, Limits, Prices, Tariff
 from searcher.plan import Granularity, Part, PrunePlan, legal_units
 from searcher.space import Need, Space
@@ -222,6 +224,15 @@ class _Table:
         stop = passed or late or self.stale >= PATIENCE
         self.told += stop
         return stop
+
+
+def asked(name: str, options: Mapping[str, Any], seed: int) -> list[str]:
+    """Every plan that a strategy asks for in a small additive game, as text."""
+    strategy = registry.make("strategy", name, options)
+    return [
+        str(plan)
+        for plan in play(strategy, make_space(8, 3, seed=seed, statistics=strategy.statistics), additive_game()).plans
+    ]
 
 
 def _scores(ask: Ask, space: Space, game: Game | WindowGame) -> Scores:

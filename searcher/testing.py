@@ -30,7 +30,7 @@ from searcher import registry
 from searcher.cost import Prices
 from searcher.crew import open_crew
 from searcher.errors import UsageError
-from searcher.games import Game, Played, WindowGame, additive_game, limited_spaces, make_space, noisy_game, play
+from searcher.games import Game, Played, WindowGame, additive_game, asked, limited_spaces, make_space, noisy_game, play
 from searcher.measurement import Measurements
 from searcher.objective import Objective
 from searcher.plan import Granularity, PrunePlan, Unit
@@ -38,15 +38,6 @@ from searcher.prices import measure_prices
 from searcher.selfcheck import open_replay
 from searcher.space import Space
 from searcher.strategy import Strategy
-
-
-def asked(name: str, options: Mapping[str, Any], seed: int) -> list[str]:
-    """Every plan that a strategy asks for in a small additive game, as text."""
-    strategy = registry.make("strategy", name, options)
-    return [
-        str(plan)
-        for plan in play(strategy, make_space(8, 3, seed=seed, statistics=strategy.statistics), additive_game()).plans
-    ]
 
 
 def check_search(strategy: Strategy, space: Space, game: Game | WindowGame, **limits: Any) -> Played:
@@ -110,9 +101,7 @@ class StrategyContract:
 
     def test_same_seed_same_questions_in_a_fresh_process(self) -> None:
         """Whatever the hash seed of the process, and the threads of its linear algebra."""
-        code = (
-            f"import json, searcher.testing as t; print(json.dumps(t.asked({self.name!r}, {dict(self.options)!r}, 5)))"
-        )
+        code = f"import json, searcher.games as t; print(json.dumps(t.asked({self.name!r}, {dict(self.options)!r}, 5)))"
         varied = ("PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         command, environments = [sys.executable, "-c", code], [os.environ | dict.fromkeys(varied, n) for n in "12"]
         processes = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for env in environments]

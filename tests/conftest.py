@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 # Threads that wait for one another burn ten times the processor time on matrices as small as ours. Read by numpy and
 # torch when they are first imported, here and in the processes that tests start.
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # What one test computes on a dense model is not there for another, nor in the user's own cache.
 os.environ["SEARCHER_CACHE_LIMIT"] = "0"
 

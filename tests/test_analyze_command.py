@@ -1,9 +1,12 @@
 """`searcher analyze` as a user runs it."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,14 +57,26 @@ def test_an_unknown_part_is_refused(searcher_command, options):
     assert "Choose some of influence" in done.err
 
 
-@pytest.fixture
-def analyzed(searcher_command, options, tmp_path):
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
     """A folder with a page of three parts."""
-    parts = ("influence", "heads", "interactions")
-    asked = [text for part in parts for text in ("--part", part)]
-    done = searcher_command("analyze", *options, *asked, defaults=False)
-    assert done.code == 0, done.err
-    return tmp_path / "runs/one"
+    folder, parts = tmp_path_factory.mktemp("analysis"), ("influence", "heads", "interactions")
+    before = Path.cwd()
+    os.chdir(folder)  # the page tells the options as they were given
+    try:
+        searcher.analyze(
+            parts=parts, model=f"{tiny}/model", data=f"{tiny}/text.jsonl", name="one", quiet=True,
+            windows=4, window_tokens=16, dtype="float32", device="cpu",
+        )  # fmt: skip
+    finally:
+        os.chdir(before)
+    return folder / "runs/one"
+
+
+@pytest.fixture
+def analyzed(made, tmp_path):
+    """A copy of it."""
+    return Path(shutil.copytree(made, tmp_path / "runs/one"))
 
 
 def tables(folder, part):

@@ -1,22 +1,22 @@
-"""What the README promises of the real model. Takes minutes: run by `make test-slow`."""
+"""What the README promises of the real model. Most of it takes minutes: run by `make test-slow`."""
 
 import json
+import math
 import statistics
 import subprocess
 import sys
 import time
+from itertools import combinations
 
 import pytest
 import torch
 from oracle import oracle_losses
 
 from searcher.model import load_model
-from searcher.plan import Granularity, PrunePlan
+from searcher.plan import Granularity, PrunePlan, Unit
 from searcher.selfcheck import open_replay
 from searcher.text import load_text
 from searcher.windows import cut_windows
-
-pytestmark = pytest.mark.slow
 
 
 def searcher_json(folder, *arguments):
@@ -27,6 +27,28 @@ def searcher_json(folder, *arguments):
     return json.loads(done.stdout)
 
 
+def test_a_search_on_the_real_model_ends_with_the_best_of_all_pairs(searcher_command):
+    """Of four blocks in the middle, all pairs of which are measured, by the oracle as well."""
+    windows = {"tokens": 32, "count": 2}
+    options = ["--keep", "0-12,17-29", "--windows", 2, "--window-tokens", 32, "--report-windows", 32]
+    done = searcher_command(
+        "run", "--strategy", "exhaustive", "--budget", 2, *options, "--dtype", "float32", "--format", "json",
+        defaults=False,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    run = json.loads(done.out)
+    loaded = load_model(None, dtype="float32", device="cpu")
+    ids = cut_windows(load_text(None).search, loaded.tokenizer, **windows, split="search", seed=0).ids
+    pairs = [PrunePlan.of(map(Unit, pair)) for pair in combinations(range(13, 17), 2)]
+    losses = {plan: float(oracle_losses(loaded.model, ids, plan).mean()) for plan in (*pairs, PrunePlan())}
+    best = min(pairs, key=losses.get)
+    assert run["best"]["plan"] == str(best)
+    for entry, plan in ((run["best"], best), (run["dense"], PrunePlan())):
+        assert math.log(entry["search"]["perplexity"]) == pytest.approx(losses[plan], rel=1e-5)
+    assert run["dense"]["report"]["perplexity"]["value"] < run["best"]["report"]["perplexity"]["value"]
+
+
+@pytest.mark.slow
 def test_shapley_beats_half_the_median_of_random_plans_within_six_minutes(tmp_path):
     started = time.monotonic()
     run = searcher_json(tmp_path, "run", "--strategy", "shapley", "--budget", "8")
@@ -45,6 +67,7 @@ def test_shapley_beats_half_the_median_of_random_plans_within_six_minutes(tmp_pa
     assert random["dense"]["report"] == run["dense"]["report"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_replay_of_the_real_model(dtype):
     loaded = load_model(None, dtype=dtype, device="cpu")

@@ -9,12 +9,13 @@ from searcher.testing import ObjectiveContract
 
 @pytest.fixture(scope="session")
 def needed(tmp_path_factory):
-    """The options that objectives cannot do without."""
+    """The options that objectives cannot do without, or would take long without."""
     folder, items = tmp_path_factory.mktemp("items"), make_items(24)
     file = str(write_items(folder / "items.jsonl", items))
     return {
         "accuracy": {"file": file},
         "stability": {"file": file},
+        "latency": {"tokens": 16, "new_tokens": 4, "rounds": 3},
         "lm-eval": {"task": str(write_task(folder / "task", items)), "items": 5},
     }
 

@@ -9,6 +9,7 @@ import torch
 from families import VOCABULARY, tiny_model
 
 from objectives.loss import Perplexity
+from searcher import cluster
 from searcher.actor import Objectives
 from searcher.crew import open_crew
 from searcher.heal_text import HealText
@@ -26,6 +27,15 @@ HEALINGS = Path(healings.__file__)
 WINDOWS = torch.randint(VOCABULARY, (8, 32), generator=torch.Generator().manual_seed(1))
 
 
+@pytest.fixture(scope="module")
+def ray():
+    """Started once: a crew of workers uses what it finds, and leaves it running."""
+    leave = cluster.start(cpus=2, gpus=0, weights=0)
+    yield
+    leave()
+
+
+@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("scope", ["plan", "unit", "gap"])
 def test_two_workers_give_the_same_bits(scope):
     """Each worker heals for itself; matrices and adapters fitted there are those fitted here."""

@@ -53,9 +53,10 @@ def peak_of(plans, room):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-@pytest.mark.parametrize("plans", [100, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("plans", [50, pytest.param(5000, marks=pytest.mark.slow)])
 def test_the_peak_stays_under_the_limit(plans):
-    found = peak_of(plans, 200 << 20)
-    assert found["unlimited"] > 2 * (200 << 20)  # without a limit it would not
-    assert found["kept"] > 50 << 20
+    room = (100 if plans == 50 else 200) << 20
+    found = peak_of(plans, room)
+    assert found["unlimited"] > 2 * room  # without a limit it would not
+    assert found["kept"] > room // 4
     assert found["peak"] <= found["limit"], found

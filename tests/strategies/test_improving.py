@@ -26,6 +26,8 @@ from strategies.oscillating import Oscillating
 from strategies.portfolio import Portfolio
 from strategies.quadratic import fit, lowest
 
+QUICK = {"optuna": {"trials": 60, "patience": 40}}
+"""A sampler thinks long about spaces that are soon exhausted."""
 IMPROVING = [Evolutionary(), Interactions(), Local(), Oscillating(), Portfolio()]
 
 
@@ -62,7 +64,7 @@ def test_limits_on_a_free_mix_are_kept(strategy, limits):
 
 @pytest.mark.parametrize("name", sorted(registry.BUILT_IN["strategy"]))
 def test_a_range_gives_a_plan_of_every_size_in_one_search(name):
-    strategy = registry.make("strategy", name, {})
+    strategy = registry.make("strategy", name, QUICK.get(name, {}))
     space = dataclasses.replace(space_for(strategy, 9, 4), sizes=(1, 2, 3, 4))
     outcome = play(strategy, space, additive_game(seed=2)).outcome
     assert {space.size_of(plan) for plan in outcome.plans} >= {1, 2, 3, 4}
@@ -72,7 +74,7 @@ def test_a_range_gives_a_plan_of_every_size_in_one_search(name):
 @pytest.mark.parametrize("works", [0, 1, 2])
 def test_a_model_that_hardly_any_plan_leaves_working(name, works):
     """All plans break it, or all but the dense one, or all but those of one unit."""
-    strategy = registry.make("strategy", name, {})
+    strategy = registry.make("strategy", name, QUICK.get(name, {}))
     space = space_for(strategy, 8, 3)
     outcome = play(strategy, space, lambda plan: 1.0 if len(plan.removed) < works else np.inf).outcome
     assert space.size_of(outcome.plans[0]) == 3
