@@ -37,7 +37,8 @@ def run_lines(run: Run) -> Iterator[Table | str]:
     identity = run.record["identity"]
     yield escape(f"{run.record['model']} in {identity['dtype']} on {run.record['text']}")
     config = run.config
-    yield escape(f"strategy {config.strategy}, granularity {config.granularity}, budget {config.budget}")
+    strategy = identity.get("strategy", config.strategy)  # a plug-in by the name of its file, wherever that is
+    yield escape(f"strategy {strategy}, granularity {config.granularity}, budget {config.budget}")
     yield _sizes_table(run)
     yield from map(escape, footnotes(run))
 
