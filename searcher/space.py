@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.plan import Granularity, Part, PrunePlan, Unit
-from searcher.splits import Split, Splits
+from searcher.splits import Split, Splits, with_one_more
 
 
 class Fits(Protocol):
@@ -92,7 +93,8 @@ class Space:
     @property
     def largest(self) -> int:
         """The largest size that a legal plan can have."""
-        return sum(min(len(units), self.most.get(part, len(units))) for part, units in self._by_part().items())
+        counts = Counter(unit.part for unit in self.units)
+        return sum(min(count, self.most.get(part, count)) for part, count in counts.items())
 
     def rng(self) -> np.random.Generator:
         """A new generator of the strategy's seed: the only source of chance a strategy may use."""
@@ -114,7 +116,7 @@ class Space:
         if self.all_legal:
             return free
         split = self._split_of(removed)
-        legal = [self._splits.legal(_with_one_more(split, kind)) for kind in range(len(split))]
+        legal = [self._splits.legal(with_one_more(split, kind)) for kind in range(len(split))]
         return tuple(unit for unit in free if legal[self._kind_of[unit]])
 
     def extensions(self, plan: PrunePlan) -> tuple[PrunePlan, ...]:
@@ -186,10 +188,9 @@ class Space:
         """By size: bool (plans, units), what each legal plan removes, in the order of :meth:`plans`; for few plans."""
 
         def listed(size: int) -> NDArray[np.bool_]:
-            choices = list(self._choices(size))
-            chosen = np.array(choices, dtype=np.int64).reshape(len(choices), size)
+            chosen = np.array(list(self._choices(size)), dtype=np.int64)
             removed = np.zeros((len(chosen), len(self.units)), dtype=np.bool_)
-            np.put_along_axis(removed, chosen, True, axis=1)
+            np.put_along_axis(removed, chosen.reshape(len(chosen), size), True, axis=1)
             return removed
 
         return cache(listed)
@@ -200,7 +201,7 @@ class Space:
 
         @cache
         def may(one: int, other: int) -> bool:
-            counts = list(_with_one_more(split, other))
+            counts = list(with_one_more(split, other))
             counts[one] -= 1
             return self._splits.legal(tuple(counts))
 
@@ -218,7 +219,7 @@ class Space:
             yield from (chosen,) if self._splits.legal(split) else ()
             return
         for i in range(chosen[-1] + 1 if chosen else 0, len(self.units)):
-            longer = _with_one_more(split, self._kinds_in_order[i])
+            longer = with_one_more(split, self._kinds_in_order[i])
             if self._splits.reaches(longer, self._later[i + 1], size):
                 yield from self._continued((*chosen, i), longer, size)
 
@@ -239,10 +240,6 @@ class Space:
         """The most that a plan of the full size can save of this, if nothing else is needed."""
         alone = dataclasses.replace(self, needs=(Need(need.savings, math.inf),))
         return alone._splits.most_saved(0)
-
-    def _by_part(self) -> dict[Part, list[Unit]]:
-        parts = dict.fromkeys(unit.part for unit in self.units)
-        return {part: [unit for unit in self.units if unit.part is part] for part in parts}
 
     @cached_property
     def _kinds(self) -> tuple[tuple[Unit, ...], ...]:
@@ -301,7 +298,3 @@ class Space:
         if len(splits) > most:
             return None
         return {s: math.prod(math.comb(len(u), n) for u, n in zip(self._kinds, s, strict=True)) for s in splits}
-
-
-def _with_one_more(split: Split, kind: int) -> Split:
-    return (*split[:kind], split[kind] + 1, *split[kind + 1 :])

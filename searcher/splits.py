@@ -159,6 +159,11 @@ class Splits:
         return found.x is not None and self._meets_needs(tuple(found.x[:kinds].round().astype(int).tolist()))
 
 
+def with_one_more(split: Split, kind: int) -> Split:
+    """The split with one more unit of a kind."""
+    return (*split[:kind], split[kind] + 1, *split[kind + 1 :])
+
+
 def _saved(split: Split, savings: Sequence[float]) -> float:
     return sum(count * saved for count, saved in zip(split, savings, strict=True))
 
