@@ -92,15 +92,16 @@ class Shapley(Strategy):
         self._check(space)
         board, rng = Scoreboard(space), space.rng()
         removed: list[Unit] = []
-        values = dict.fromkeys(space.units, Value(None, None, 0))
+        values: dict[Unit, Value] = {}
         for _ in range(space.size if self.adaptive else 1):
             base = PrunePlan.of(removed)
             estimate = yield from self._estimate(board, base, rng)
             # a round that was cut short leaves what earlier ones have found
-            values |= {u: v for u, v in estimate.values.items() if v.mean is not None or not values[u].seen}
+            values |= {u: v for u, v in estimate.values.items() if v.mean is not None or u not in values}
             removed.append(_by_value(space.left(base), values)[0])
             if not estimate.complete:
                 break
+        values = dict.fromkeys(space.units, Value(None, None, 0)) | values  # of those that no legal plan removes
         order = [*removed, *_by_value([unit for unit in space.units if unit not in removed], values)]
         nested = [space.filled(PrunePlan(), order, size) for size in range(1, space.size + 1)]
         if estimate.complete:
