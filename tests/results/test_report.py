@@ -163,10 +163,12 @@ def test_a_model_that_every_plan_breaks(greedy, tmp_path):
     assert "nan" in cells(page_of([changed(greedy, tmp_path / "broken", line=break_it)], tmp_path))
 
 
-@pytest.mark.parametrize("field", ["windows", "model_fingerprint", "text_fingerprint"])
-def test_runs_that_were_measured_otherwise_are_refused(greedy, tmp_path, field):
-    other = changed(greedy, tmp_path / "other", record=lambda record: record["identity"].update({field: "another"}))
-    with pytest.raises(UsageError, match=f"{field} is .* in the one, another in the other"):
+@pytest.mark.parametrize(
+    ("field", "value"), [("windows", 99), ("model_fingerprint", "another"), ("text_fingerprint", "another")]
+)
+def test_runs_that_were_measured_otherwise_are_refused(greedy, tmp_path, field, value):
+    other = changed(greedy, tmp_path / "other", record=lambda record: record["identity"].update({field: value}))
+    with pytest.raises(UsageError, match=f"{field} is .* in the one, {value} in the other"):
         write_report([greedy, other], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
