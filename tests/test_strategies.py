@@ -119,7 +119,7 @@ def test_statistics_are_kept_for_a_run_that_is_resumed(searcher_command, tmp_pat
     document = run_json(searcher_command, "--strategy", "influence", "--strategy-arg", "metric=taylor", "--budget", "2")
     record = json.loads((tmp_path / document["run"] / "run.json").read_text())
     assert len(record["statistics"]["taylor"]) == 6
-    monkeypatch.setattr("searcher.runner.measure_statistics", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("searcher.runner.find_statistics", lambda *_: pytest.fail("measured again"))
     again = run_json(searcher_command, "--strategy", "influence", "--strategy-arg", "metric=taylor", "--budget", "2")
     assert again["cost"]["charged"] == document["cost"]["charged"]
 
