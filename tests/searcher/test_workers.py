@@ -211,7 +211,7 @@ def test_nothing_of_ray_on_stdout_and_no_other_priority(workers, capfd):
 def test_a_worker_on_a_machine_of_another_kind_is_refused(monkeypatch):
     monkeypatch.setattr("sys.path", list(sys.path))
     replay = opened().evaluator.replay
-    model = {"replay": replay, "window_tokens": 32, "precision": "highest", "device_type": "cpu"}
+    model = {"replay": replay, "window_tokens": 32, "precision": "highest", "device_type": "cpu", "folder": "."}
     there = environment(replay.model.device) | {"instructions": "avx2 of_the_driver"}
     refused = Worker().open(model | {"environment": there}, Objectives({}), 1, 0)
     assert "A worker would measure other numbers than this machine: the processor had of_the_driver" in str(refused)

@@ -73,7 +73,7 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
 def test_facts_that_lack_something_are_refused(tmp_path):
     write_analysis(tmp_path / "one", ["influence"])
     (tmp_path / "one/influence.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"influence\.json lacks 'correlations'"):
+    with pytest.raises(UsageError, match=r"influence\.json is damaged: 'correlations' is missing"):
         write_analysis_page(tmp_path / "one")
     assert not (tmp_path / "one/analysis.html").exists()
 

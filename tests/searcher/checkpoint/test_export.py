@@ -337,7 +337,7 @@ THEIRS = {
     "an empty folder": (lambda target: (target / "new").mkdir(), "it holds new"),
     "a checkpoint of another program": (
         lambda target: (target / "searcher.json").unlink(),
-        "no checkpoint of searcher",
+        "it is no checkpoint of searcher export",
     ),
     "a link to a folder": (linked, "it is a link"),
     "a link in it": (weights_linked, "it holds model.safetensors"),
