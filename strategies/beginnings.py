@@ -35,7 +35,16 @@ def measure_beginning(
         yield from greedily(board)
     else:
         yield from board.measure([space.sample(rng, size) for size in space.sizes for _ in range(samples)])
-    for size in space.sizes:
+    yield from measure_missing(board)
+
+
+def measure_missing(board: Scoreboard) -> Generator[Ask, Scores, None]:
+    """Measure a plan of each size asked for of which none is known; some plan must be.
+
+    Raises:
+        SearchStopped: a limit has come.
+    """
+    for size in board.space.sizes:
         if not board.ranked(size):
             yield from board.measure(_of_size(board, size))
 

@@ -14,7 +14,7 @@ from searcher.plan import PrunePlan
 from searcher.scoreboard import Scoreboard, removal_matrix
 from searcher.space import Space
 from searcher.strategy import Ask, Scores, Search, SearchStopped, Strategy
-from strategies.beginnings import Beginning, measure_beginning
+from strategies.beginnings import Beginning, measure_beginning, measure_missing
 from strategies.local import Local
 from strategies.quadratic import Quadratic, fit, lowest
 
@@ -71,6 +71,7 @@ class Interactions(Strategy):
             yield from self._begin(board, rng)
             for number in range(self.rounds):
                 yield from self.round(board, space.sizes[-1 - number % len(space.sizes)], rng, learnt)
+            yield from measure_missing(board)
             for size in space.sizes if self.swaps else ():
                 yield from Local(doubles=0).climb(board, board.ranked(size)[0], rng)
         except SearchStopped:

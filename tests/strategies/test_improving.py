@@ -176,6 +176,22 @@ def test_pairs_are_measured_and_the_correlation_is_that_of_predictions_made_befo
     assert f"{played.outcome.notes['rank_correlation']:.2f}" in played.outcome.notes["summary"][0]
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_interactions_has_a_plan_of_each_size_however_few_its_rounds(rounds):
+    """Pairs are plans of up to two units, and each round is for one size."""
+    space = dataclasses.replace(make_space(7, 5), sizes=(1, 2, 3, 4, 5))
+    outcome = play(Interactions(surrogate="pairs", rounds=rounds), space, interacting_game(1, 7)).outcome
+    assert {space.size_of(plan) for plan in outcome.plans} >= {1, 2, 3, 4, 5}
+
+
+def test_a_start_of_one_size_leads_to_all_others():
+    """Also to sizes nearer to the dense model, which has been measured too."""
+    space = dataclasses.replace(make_space(7, 4), sizes=(1, 2, 3, 4), start=PrunePlan.parse("1,3,4,6"))
+    for strategy in (Interactions(), Local(), Oscillating(), Evolutionary()):
+        outcome = play(strategy, space, interacting_game(1, 7)).outcome
+        assert {space.size_of(plan) for plan in outcome.plans} >= {1, 2, 3, 4}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_portfolio_is_never_worse_than_greedy_at_half_as_much_again(seed):
     space, game = space_for(Portfolio(), 12, 5, seed=seed), interacting_game(seed, 12)
