@@ -10,15 +10,15 @@ from benchmarks.setting import RESULTS
 from benchmarks.tables import README, write_tables
 
 SUITE: dict[tuple[str, ...], float] = {
-    ("evaluator",): 11,
-    ("evaluator", "--dtype", "float32", "--only", "greedy"): 6,
-    ("racing",): 7,
+    ("evaluator",): 9,
+    ("evaluator", "--dtype", "float32", "--only", "greedy"): 7,
+    ("racing",): 10,
     ("roofline",): 1,
     ("roofline", "--dtype", "float32"): 2,
     ("head",): 0.5,
     ("head", "--dtype", "float32"): 1,
     ("divergence",): 1,
-    ("scaling",): 2,
+    ("scaling",): 1,
     ("ray",): 2,
 }
 """What is run, and the minutes that it takes on 2 cores with AMX."""

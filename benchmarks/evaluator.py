@@ -202,7 +202,7 @@ def main(
     shapes, measured in the same run with all cores busy: what is above it is ours to save. The usual loop runs greedy
     in full; of the other batches it runs a sample of plans, taken before and after ours, and is scaled to all of them.
 
-    Takes about 11 minutes on 2 cores with AMX, in float32 twice that.
+    Takes about 9 minutes on 2 cores with AMX, in float32 over twice that.
     """
     with Steps("evaluator") as steps:
         opened = open_model(setting)

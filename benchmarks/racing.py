@@ -75,7 +75,7 @@ def main(
     the winner of a round changes with the windows. The usual loop runs a sample of plans on the same number of windows,
     before and after, and is scaled to all that greedy asks about.
 
-    Takes about 7 minutes on 2 cores with AMX.
+    Takes about 10 minutes on 2 cores with AMX.
     """
     with Steps("racing") as steps:
         opened = open_model(setting)

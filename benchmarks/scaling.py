@@ -85,7 +85,7 @@ def main(setting: Setting) -> None:
 
     The models are random Llamas as wide as the given model, since only the time counts.
 
-    Takes 2 minutes on 2 cores with AMX.
+    Takes a minute on 2 cores with AMX.
     """
     rows: list[dict[str, Any]] = []
     with Steps("scaling") as steps:
