@@ -19,19 +19,19 @@ from torch import Tensor
 
 from benchmarks.setting import Setting
 from objectives.loss import Loss
-from searcher.cost import Prices
-from searcher.crew import Crew, one_core, open_crew
-from searcher.evaluator import Evaluator
-from searcher.measurement import Measurements
-from searcher.model import LoadedModel, load_model
-from searcher.objective import Split
-from searcher.plan import Granularity, PrunePlan
-from searcher.prices import measure_prices
-from searcher.replay import Replay
-from searcher.selfcheck import open_replay
-from searcher.text import load_text
-from searcher.windows import cut_windows
-from searcher.workers import AnyCrew
+from searcher.contracts.cost import Prices
+from searcher.contracts.objective import Split
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.evaluation.evaluator import Evaluator
+from searcher.evaluation.executor import Crew, one_core, open_crew
+from searcher.evaluation.ray_executor import AnyCrew
+from searcher.loading.model import LoadedModel, load_model
+from searcher.loading.text import load_text
+from searcher.loading.windows import cut_windows
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.replay import Replay
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 
 
 @dataclass(frozen=True, eq=False)

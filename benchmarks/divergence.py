@@ -11,9 +11,9 @@ from benchmarks.common import Opened, open_model, report, side_by_side
 from benchmarks.evaluator import removals
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
-from searcher.divergence import refer
-from searcher.evaluator import Evaluator
-from searcher.plan import PrunePlan, Unit
+from searcher.contracts.plan import PrunePlan, Unit
+from searcher.evaluation.evaluator import Evaluator
+from searcher.replay.token_divergence import refer
 
 DEFAULTS = Setting()
 Kind = Literal["kl", "js"]

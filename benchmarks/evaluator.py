@@ -14,11 +14,11 @@ from benchmarks.common import Opened, loss_of, measure, open_model, report, side
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
 from benchmarks.usual import usual_loop
+from searcher.contracts.plan import Action, Granularity, PrunePlan, Unit, all_units
+from searcher.contracts.trie import layer_forwards, path_of
 from searcher.errors import UsageError
-from searcher.evaluator import Evaluator
-from searcher.measurement import Measurements
-from searcher.plan import Action, Granularity, PrunePlan, Unit, all_units
-from searcher.trie import layer_forwards, path_of
+from searcher.evaluation.evaluator import Evaluator
+from searcher.runs.measurement import Measurements
 
 DEFAULTS = Setting()
 SAMPLE = 6

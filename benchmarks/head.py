@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from benchmarks.common import open_model, report, side_by_side
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
-from searcher import head as head_module
 from searcher.errors import UsageError
-from searcher.evaluator import Evaluator
-from searcher.head import FusedHead
+from searcher.evaluation.evaluator import Evaluator
+from searcher.replay import head as head_module
+from searcher.replay.head import FusedHead
 
 DEFAULTS = Setting()
 SLICES = (1024, 2048, 4096, 8192, 16384)

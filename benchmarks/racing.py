@@ -14,7 +14,7 @@ from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
 from benchmarks.usual import usual_loop
 from results.run import Run
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
 
 DEFAULTS = Setting(windows=32, window_tokens=64)
 

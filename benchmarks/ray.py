@@ -12,11 +12,11 @@ from benchmarks.common import Opened, loss_of, measure, open_model, report
 from benchmarks.evaluator import spread
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
-from searcher.actor import Objectives
-from searcher.cluster import import_ray
-from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan, all_units
-from searcher.workers import AnyCrew, WorkerCrew
+from searcher.contracts.plan import Granularity, PrunePlan, all_units
+from searcher.evaluation.ray_executor import AnyCrew, WorkerCrew
+from searcher.evaluation.ray_session import import_ray
+from searcher.evaluation.ray_worker import Objectives
+from searcher.runs.measurement import Measurements
 
 DEFAULTS = Setting()
 MEMORY = 8 << 30

@@ -11,9 +11,9 @@ from benchmarks.common import Opened, open_model, report, side_by_side
 from benchmarks.evaluator import Ours, greedy, greedy_plans
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
+from searcher.contracts.plan import Action
 from searcher.errors import UsageError
-from searcher.evaluator import Evaluator
-from searcher.plan import Action
+from searcher.evaluation.evaluator import Evaluator
 
 DEFAULTS = Setting()
 SIZE = 4

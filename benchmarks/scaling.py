@@ -16,9 +16,9 @@ from benchmarks.common import Opened, measure, open_model, opened, report
 from benchmarks.evaluator import spread
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
-from searcher.measurement import Measurements
-from searcher.model import LoadedModel
-from searcher.plan import Granularity, PrunePlan, all_units
+from searcher.contracts.plan import Granularity, PrunePlan, all_units
+from searcher.loading.model import LoadedModel
+from searcher.runs.measurement import Measurements
 
 DEFAULTS = Setting(window_tokens=64)
 WIDTHS = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")

@@ -16,7 +16,7 @@ from benchmarks.setting import Setting, command, start
 from benchmarks.steps import part_of
 from results.intervals import interval
 from results.run import Run
-from searcher.registry import BUILT_IN
+from searcher.contracts.registry import BUILT_IN
 
 DEFAULTS = Setting()
 ALLOWANCE = 1.5

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import Opened, synchronize
-from searcher.plan import PrunePlan
-from searcher.pruned import pruned
-from searcher.replay import Replay
+from searcher.contracts.plan import PrunePlan
+from searcher.replay.pruned_model import pruned
+from searcher.replay.replay import Replay
 
 TOKENS = 2048
 """Tokens of a forward, which favours the usual loop; published scripts run one window at a time."""

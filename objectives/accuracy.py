@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from objectives.multiple_choice import by_item, choice_losses, token_batches
-from searcher.objective import Candidate, Objective, Split, TokenBatch
+from searcher.contracts.objective import Candidate, Objective, Split, TokenBatch
 
 
 class Accuracy(Objective):

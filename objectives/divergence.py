@@ -1,15 +1,12 @@
 """How far the next-token distributions of a plan are from the dense model's."""
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.objective import Candidate, Divergence, Objective
-
-if TYPE_CHECKING:
-    from searcher.divergence import Reference
+from searcher.contracts.objective import Candidate, Divergence, Objective, Reference
 
 
 class KL(Objective):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from searcher.objective import Candidate, Objective, Reads, Split
+from searcher.contracts.objective import Candidate, Objective, Reads, Split
 
 _ALONE = threading.Lock()
 """Two plans timed at once would slow each other down."""

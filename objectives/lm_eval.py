@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from searcher.contracts.objective import Candidate, Objective, Split
 from searcher.errors import UsageError, did_you_mean, first_line
-from searcher.objective import Candidate, Objective, Split
 
 SEED = 1234
 """Of few-shot examples and of answers that are sampled; the harness takes the same."""

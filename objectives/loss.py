@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.objective import Candidate, Objective
+from searcher.contracts.objective import Candidate, Objective
 
 
 class Loss(Objective):

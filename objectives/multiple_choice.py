@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from searcher.contracts.json_lines import parse_line
+from searcher.contracts.objective import Candidate, Split, TokenBatch
 from searcher.errors import UsageError
-from searcher.jsonl import parse_line
-from searcher.objective import Candidate, Split, TokenBatch
 
 DELIMITER = " "
 """Stands between context and choice."""

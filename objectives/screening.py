@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from searcher.objective import Candidate, Objective
+from searcher.contracts.objective import Candidate, Objective
 
 TOP = 8
 """How many of the dense model's likeliest next tokens count at each position."""

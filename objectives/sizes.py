@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from searcher.contracts.objective import Candidate, Objective
 from searcher.errors import UsageError
-from searcher.objective import Candidate, Objective
 
 
 class Left(Objective):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from objectives.multiple_choice import by_item, choice_losses, token_batches
-from searcher.objective import Candidate, Objective, Split, TokenBatch
+from searcher.contracts.objective import Candidate, Objective, Split, TokenBatch
 
 LARGEST = 1e300
 """Stands for deviations that are too large for a number; those have all the weight anyway."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from results.run import Run
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError, did_you_mean
-from searcher.plan import PrunePlan
 
 SIZE = "size"
 """The axis of removed units, for runs of one granularity."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from rich.markup import escape
 from rich.table import Table
 
-from searcher.cache_contents import Kind
+from searcher.commands.cache import Kind
 
 
 def cache_lines(kinds: Iterable[Kind]) -> Iterator[Table | str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from results.run import Run, Values
 from results.table import estimate
 from searcher.checkpoint.card import Card, Numbers, Value
-from searcher.config import MeasurementConfig
-from searcher.plan import PrunePlan
-from searcher.sources import SHORT_NAMES
+from searcher.contracts.plan import PrunePlan
+from searcher.loading.sources import SHORT_NAMES
+from searcher.runs.config import MeasurementConfig
 
 FLAGS = ("model", "revision", "trust_remote_code", "device")
 """Options of measurement that `searcher export` takes and that matter to it."""

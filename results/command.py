@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from searcher.config import RunConfig
+from searcher.runs.config import RunConfig
 
 ONE_A_LINE = " \\\n  "
 """What stands between options so that a shell reads each from a line of its own."""

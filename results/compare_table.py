@@ -11,8 +11,8 @@ from results.joint_front import JointFront
 from results.labels import setting, windows
 from results.run import Run
 from results.table import number
-from searcher.clusters import count_clusters
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
+from searcher.runs.clusters import count_clusters
 
 ROOMY = 120
 """Columns from which on a gap stands beside its value; below, it goes under it."""

@@ -18,8 +18,8 @@ from results.intervals import Gap, gap
 from results.joint_front import JointFront, joint_front
 from results.labels import run_labels
 from results.run import Evaluation, Run
+from searcher.contracts.plan import Granularity, PrunePlan, Unit
 from searcher.errors import UsageError, did_you_mean
-from searcher.plan import Granularity, PrunePlan, Unit
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 from results.comparison import Comparison, Entry, SizeComparison
 from results.joint_front import JointFront
 from results.run import Run
-from searcher.measurement import to_plain_json
+from searcher.runs.measurement import to_plain_json
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from results.evaluations import write_evaluations
 from results.mergekit import write_recipe
 from results.mirror import mirror
 from results.run import Run
+from searcher.commands.optuna_mirror import Say
 from searcher.errors import UsageError
-from searcher.mirror import Say
-from searcher.notation import without_password
+from searcher.runs.notation import without_password
 
 RECIPES = (".yaml", ".yml")
 

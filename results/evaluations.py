@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.run import Run
+from searcher.contracts.plan import Part, PrunePlan
 from searcher.errors import UsageError
-from searcher.files import whole
-from searcher.measurement import to_plain_json
-from searcher.plan import Part, PrunePlan
+from searcher.runs.files import whole
+from searcher.runs.measurement import to_plain_json
 
 Row = dict[str, Any]
 

@@ -6,7 +6,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.pareto import nondominated
+from searcher.runs.pareto import nondominated
 
 __all__ = ["additive_epsilon", "hypervolume", "igd_plus", "nondominated"]
 

@@ -12,7 +12,7 @@ from results.run import Estimate
 from results.table import estimate, number
 
 if TYPE_CHECKING:
-    from searcher.heal_by_hand import HealedPlan, Healings, Rows
+    from searcher.commands.heal import HealedPlan, Healings, Rows
 
 
 def healings_document(found: "Healings") -> dict[str, Any]:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from results.shares import are_verdicts, share_interval, with_doubt
-from searcher.clusters import standard_errors
-from searcher.objective import Objective
+from searcher.contracts.objective import Objective
+from searcher.runs.clusters import standard_errors
 
 LEVEL = 0.95
 

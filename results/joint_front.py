@@ -8,7 +8,7 @@ from results.axes import SIZE, Quantity, find_quantity, known_quantities
 from results.front import hypervolume, nondominated
 from results.intervals import is_exponential
 from results.run import Run
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,23 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from searcher import registry
-from searcher.config import RunConfig, make_config
-from searcher.cost import Ledger, Limits, Prices, Tariff
+from searcher.contracts import registry
+from searcher.contracts.cost import Ledger, Limits, Prices, Tariff
+from searcher.contracts.forecast import forecast
+from searcher.contracts.plan import Granularity
+from searcher.contracts.space import Space
+from searcher.contracts.statistics import cost_of
+from searcher.contracts.strategy import Strategy
 from searcher.errors import UsageError
-from searcher.forecast import forecast
-from searcher.healing.contract import Healing
-from searcher.journal import RUN_FILE
-from searcher.objective import Objective
-from searcher.plan import Granularity
-from searcher.run_file import read_run_file
-from searcher.search_space import open_space
-from searcher.space import Space
-from searcher.statistics import cost_of
-from searcher.strategy import Strategy
+from searcher.runs.config import RunConfig, make_config
+from searcher.runs.journal import RUN_FILE
+from searcher.runs.run_file import read_run_file
+from searcher.search.opening import open_space
 
 ASSUMED = Prices((1.0, 0.7, 0.3, 0.0), 1.0)
 """Where there is no model yet: attention takes three tenths of a block, as in Llama."""
@@ -42,12 +41,12 @@ def plugin_lines(kind: registry.Kind, verbose: bool) -> Iterator[Table | str]:
             table.add_column(column, style="bold" if not table.columns else None)
         for name in registry.names(kind):
             cls = registry.find(kind, name)
-            table.add_row(name, *_properties(cls), (inspect.getdoc(cls) or "").split("\n")[0])
+            table.add_row(name, *_properties(kind, cls), (inspect.getdoc(cls) or "").split("\n")[0])
         yield table
         return
     for name, place in registry.names(kind).items():
         cls = registry.find(kind, name)
-        yield "  ".join([f"[b]{name}[/b]  ({place})", *_properties(cls)])
+        yield "  ".join([f"[b]{name}[/b]  ({place})", *_properties(kind, cls)])
         yield _indented(inspect.getdoc(cls) or "")
         for option in registry.options(cls):
             given = f"--heal {name}:" if kind == "healing" else f"--{kind}-arg "
@@ -55,11 +54,11 @@ def plugin_lines(kind: registry.Kind, verbose: bool) -> Iterator[Table | str]:
         yield ""
 
 
-def _properties(cls: type) -> tuple[str, ...]:
+def _properties(kind: registry.Kind, cls: Any) -> tuple[str, ...]:
     """Direction and unit of an objective, what a healing is fitted to; nothing for a strategy."""
-    if issubclass(cls, Healing):
+    if kind == "healing":
         return ({"unit": "each unit", "gap": "each gap", "plan": "a whole plan"}[cls.scope],)
-    if not issubclass(cls, Objective):
+    if kind == "strategy":
         return ()
     return ("lower" if cls.lower_is_better else "higher"), cls.unit
 

@@ -9,12 +9,12 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 
 from results.run import Run
+from searcher.contracts.plan import Part, PrunePlan
 from searcher.errors import UsageError
-from searcher.files import whole
-from searcher.fingerprint import fingerprint_folder
-from searcher.identity import origin_of
-from searcher.journal import read_json
-from searcher.plan import Part, PrunePlan
+from searcher.runs.files import whole
+from searcher.runs.fingerprint import fingerprint_folder
+from searcher.runs.identity import origin_of
+from searcher.runs.journal import read_json
 
 HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
 BY_NUMBER = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "first_k_dense_replace", "num_dense_layers")

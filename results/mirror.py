@@ -1,9 +1,9 @@
 """A finished run as an Optuna study."""
 
 from results.run import Run
-from searcher.goals import make_goals
-from searcher.mirror import Mirrored, Say, mirror_finished
-from searcher.plan import PrunePlan
+from searcher.commands.optuna_mirror import Mirrored, Say, mirror_finished
+from searcher.contracts.plan import PrunePlan
+from searcher.search.goals import make_goals
 
 
 def mirror(run: Run, url: str, say: Say) -> int:

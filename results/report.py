@@ -18,10 +18,10 @@ from results.labels import run_labels, setting, windows
 from results.pictures.collection import check_objective, describe, make_pictures, to_svg, write_pictures
 from results.run import Evaluation, Run
 from results.table import footnotes, plan_cells, plan_columns, shown_plans
-from searcher.config import RunConfig
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.files import whole
-from searcher.plan import PrunePlan
+from searcher.runs.config import RunConfig
+from searcher.runs.files import whole
 
 TEMPLATE = "report.html.jinja"
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.intervals import describe_interval, interval
-from searcher import registry
-from searcher.amounts import Amounts
-from searcher.config import RunConfig
+from searcher.contracts import registry
+from searcher.contracts.amounts import Amounts
+from searcher.contracts.objective import Objective, Split
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.files import whole
-from searcher.journal import EVALUATIONS_FILE, RUN_FILE, read_evaluations
-from searcher.measurement import Measurements, layout_from_json
-from searcher.objective import Objective, Split
-from searcher.plan import PrunePlan
-from searcher.run_file import read_config, read_run_file
+from searcher.runs.config import RunConfig
+from searcher.runs.files import whole
+from searcher.runs.journal import EVALUATIONS_FILE, RUN_FILE, read_evaluations
+from searcher.runs.measurement import Measurements, layout_from_json
+from searcher.runs.run_file import read_config, read_run_file
 
 if TYPE_CHECKING:  # loaded when there is something to draw
     from matplotlib.figure import Figure

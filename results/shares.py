@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from searcher.clusters import PACKED, count_clusters, standard_errors
-from searcher.objective import Objective
+from searcher.contracts.objective import Objective
+from searcher.runs.clusters import PACKED, count_clusters, standard_errors
 
 UNITS = ("share", "score")
 """Units of objectives whose items may be verdicts; a divergence that is 0 everywhere is none."""

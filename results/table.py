@@ -11,9 +11,9 @@ from rich.table import Table
 from results.run import Estimate, Evaluation, Run
 
 if TYPE_CHECKING:
-    from searcher.exporter import Exported
-from searcher.measurement import PLAN_GROUP
-from searcher.stdout import result_stream
+    from searcher.commands.export import Exported
+from searcher.runs.measurement import PLAN_GROUP
+from searcher.runs.stdout import result_stream
 
 PIPED_WIDTH = 160
 """Columns where stdout is no terminal, so that plans are not broken over lines."""

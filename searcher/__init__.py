@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from searcher.cli.options import check_options
+from searcher.contracts.own_packages import check_own_packages
+from searcher.contracts.plan import Budget, Granularity, PrunePlan, Unit
 from searcher.errors import UsageError
-from searcher.options import check_options
-from searcher.own_packages import check_own_packages
-from searcher.plan import Budget, Granularity, PrunePlan, Unit
 
 if TYPE_CHECKING:
     from results.comparison import Comparison
     from results.run import Run
-    from searcher.exporter import Exported
-    from searcher.form import Form
-    from searcher.heal_by_hand import Healings
-    from searcher.identity import Origin
+    from searcher.commands.export import Exported
+    from searcher.commands.heal import Healings
+    from searcher.contracts.form import Form
+    from searcher.runs.identity import Origin
 
 __all__ = [
     "Budget",
@@ -49,7 +49,7 @@ def run(*, quiet: bool = False, **options: Any) -> "Run":
     Args:
         quiet: show no progress on stderr.
         options: as on the command line, with underscores: `strategy="shapley", budget=8, objective=["perplexity"]`;
-            see `searcher.config.RunConfig` for all of them.
+            see `searcher.runs.config.RunConfig` for all of them.
 
     Returns:
         The finished run: `run.best`, `run.front()`, `run.document()`.
@@ -58,9 +58,9 @@ def run(*, quiet: bool = False, **options: Any) -> "Run":
         UsageError: an option is unknown or does not fit; the message says what to do.
     """
     check_own_packages()
-    from searcher.config import RunConfig, make_config
-    from searcher.progress import Progress
-    from searcher.runner import execute
+    from searcher.commands.progress import Progress
+    from searcher.commands.run import execute
+    from searcher.runs.config import RunConfig, make_config
 
     config = make_config(RunConfig, options)
     with Progress(quiet) as progress:
@@ -158,9 +158,9 @@ def evaluate(plans: Sequence[str], *, split: str = "report", quiet: bool = False
         UsageError: a plan or an option does not fit.
     """
     check_own_packages()
-    from searcher.by_hand import measure_plans
-    from searcher.config import MeasurementConfig, make_config
-    from searcher.progress import Progress
+    from searcher.commands.evaluate import measure_plans
+    from searcher.commands.progress import Progress
+    from searcher.runs.config import MeasurementConfig, make_config
 
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
@@ -195,9 +195,9 @@ def heal(
         UsageError: a plan, healing or option does not fit.
     """
     check_own_packages()
-    from searcher.config import MeasurementConfig, make_config
-    from searcher.heal_by_hand import heal_plan_by_hand
-    from searcher.progress import Progress
+    from searcher.commands.heal import heal_plan_by_hand
+    from searcher.commands.progress import Progress
+    from searcher.runs.config import MeasurementConfig, make_config
 
     check_options("heal", options)
     removed, options, beside, origin = _planned(run, plan, size, options)
@@ -248,12 +248,12 @@ def export(
     check_options("export", options)
     from results.card import card_of
     from searcher.checkpoint.target import check_target
-    from searcher.config import MeasurementConfig, make_config
-    from searcher.exporter import export as write
-    from searcher.form import Form
-    from searcher.model import STORED
-    from searcher.opened import open_plan
-    from searcher.progress import Progress
+    from searcher.commands.export import export as write
+    from searcher.commands.opened import open_plan
+    from searcher.commands.progress import Progress
+    from searcher.contracts.form import Form
+    from searcher.loading.model import STORED
+    from searcher.runs.config import MeasurementConfig, make_config
 
     if form is not None and form not in tuple(Form):
         raise UsageError(f"Form '{form}' is not known", f"Choose {', '.join(Form)}")
@@ -286,7 +286,7 @@ def analyze(
     """Measure what the blocks of a model do, and keep it as arrays, pictures and a page; goes on where it was left.
 
     Args:
-        parts: some of `searcher.parts.PARTS`; by default all but `shapley`.
+        parts: some of `searcher.anatomy.parts.PARTS`; by default all but `shapley`.
         granularity: units that are compared with each other.
         budget: plans that Shapley interactions may measure.
         index: `k-SII` or `FSII`.
@@ -304,11 +304,11 @@ def analyze(
     """
     check_own_packages()
     from results.anatomy import write_analysis_page
-    from searcher.analysis import Wanted
-    from searcher.analysis import analyze as measure
-    from searcher.config import MeasurementConfig, make_config
-    from searcher.parts import PARTS
-    from searcher.progress import Progress
+    from searcher.anatomy.parts import PARTS
+    from searcher.commands.analyze import Wanted
+    from searcher.commands.analyze import analyze as measure
+    from searcher.commands.progress import Progress
+    from searcher.runs.config import MeasurementConfig, make_config
 
     check_options("analyze", options)
     wanted = Wanted(Granularity(granularity), tuple(parts or PARTS[:-1]), budget, index)
@@ -346,9 +346,9 @@ def best_model(
     """
     check_own_packages()
     check_options("best_model", options)
-    from searcher.config import MeasurementConfig, make_config
-    from searcher.opened import open_plan, pruned_model
-    from searcher.progress import Progress
+    from searcher.commands.opened import open_plan, pruned_model
+    from searcher.commands.progress import Progress
+    from searcher.runs.config import MeasurementConfig, make_config
 
     removed, options, beside, origin = _planned(run, plan, size, options)
     config = make_config(MeasurementConfig, options)
@@ -386,8 +386,8 @@ def _planned(
             raise UsageError("--size chooses among the plans of a run, but a plan was given", "Leave it out")
         return PrunePlan.parse(plan), options, Path("runs"), None
     (opened,) = _opened([run])  # type: ignore[list-item]
-    from searcher.config import MeasurementConfig
-    from searcher.identity import origin_of
+    from searcher.runs.config import MeasurementConfig
+    from searcher.runs.identity import origin_of
 
     measured = {name: value for name, value in opened.config.model_dump().items() if name in MeasurementConfig.kinds()}
     chosen = opened.chosen_of(size).plan

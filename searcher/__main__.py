@@ -1,5 +1,5 @@
 """`python -m searcher`."""
 
-from searcher.cli import main
+from searcher.cli.app import main
 
 main()

@@ -26,18 +26,28 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from searcher import registry
-from searcher.cost import Prices
-from searcher.crew import open_crew
+from searcher.contracts import registry
+from searcher.contracts.cost import Prices
+from searcher.contracts.games import (
+    Game,
+    Played,
+    WindowGame,
+    additive_game,
+    asked,
+    limited_spaces,
+    make_space,
+    noisy_game,
+    play,
+)
+from searcher.contracts.objective import Objective
+from searcher.contracts.plan import Granularity, PrunePlan, Unit
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Strategy
 from searcher.errors import UsageError
-from searcher.games import Game, Played, WindowGame, additive_game, asked, limited_spaces, make_space, noisy_game, play
-from searcher.measurement import Measurements
-from searcher.objective import Objective
-from searcher.plan import Granularity, PrunePlan, Unit
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
-from searcher.space import Space
-from searcher.strategy import Strategy
+from searcher.evaluation.executor import open_crew
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 
 
 def check_search(strategy: Strategy, space: Space, game: Game | WindowGame, **limits: Any) -> Played:
@@ -101,7 +111,8 @@ class StrategyContract:
 
     def test_same_seed_same_questions_in_a_fresh_process(self) -> None:
         """Whatever the hash seed of the process, and the threads of its linear algebra."""
-        code = f"import json, searcher.games as t; print(json.dumps(t.asked({self.name!r}, {dict(self.options)!r}, 5)))"
+        ask = f"games.asked({self.name!r}, {dict(self.options)!r}, 5)"
+        code = f"import json; from searcher.contracts import games; print(json.dumps({ask}))"
         varied = ("PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         command, environments = [sys.executable, "-c", code], [os.environ | dict.fromkeys(varied, n) for n in "12"]
         processes = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for env in environments]

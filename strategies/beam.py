@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from searcher.plan import PrunePlan
-from searcher.racing import rank
-from searcher.scoreboard import Scoreboard
-from searcher.space import Space
-from searcher.strategy import Search, SearchStopped, Strategy
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.racing import rank
+from searcher.contracts.scoreboard import Scoreboard
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Search, SearchStopped, Strategy
 
 
 @dataclass(frozen=True)

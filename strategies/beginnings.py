@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from searcher.plan import PrunePlan
-from searcher.scoreboard import Scoreboard
-from searcher.strategy import Ask, Scores, Search
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.scoreboard import Scoreboard
+from searcher.contracts.strategy import Ask, Scores, Search
 from strategies.greedy import Greedy
 
 Beginning = Literal["greedy", "random"]

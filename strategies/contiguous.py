@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from searcher.contracts.plan import Granularity, PrunePlan, all_units
+from searcher.contracts.scoreboard import Scoreboard
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Outcome, Search, SearchStopped, Strategy
 from searcher.errors import UsageError
-from searcher.plan import Granularity, PrunePlan, all_units
-from searcher.scoreboard import Scoreboard
-from searcher.space import Space
-from searcher.strategy import Outcome, Search, SearchStopped, Strategy
 
 _MAPS = {"cosine": ("state-cosines",), "angular": ("state-angles",), "loss": ()}
 

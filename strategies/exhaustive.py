@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.scoreboard import Scoreboard
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Search, SearchStopped, Strategy
 from searcher.errors import UsageError
-from searcher.plan import PrunePlan
-from searcher.scoreboard import Scoreboard
-from searcher.space import Space
-from searcher.strategy import Search, SearchStopped, Strategy
 
 BATCH = 2000
 """Plans asked for together: enough to share most of their prefixes, few enough to keep what is asked small."""

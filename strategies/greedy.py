@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from searcher.plan import PrunePlan
-from searcher.racing import rank
-from searcher.space import Space
-from searcher.strategy import Outcome, Search, SearchStopped, Strategy
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.racing import rank
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Outcome, Search, SearchStopped, Strategy
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from searcher.plan import PrunePlan, Unit
-from searcher.scoreboard import Scoreboard
-from searcher.space import Space
-from searcher.strategy import Search, SearchStopped, Strategy
+from searcher.contracts.plan import PrunePlan, Unit
+from searcher.contracts.scoreboard import Scoreboard
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Search, SearchStopped, Strategy
 
 Metric = Literal["cosine", "relative-l1", "relative-l2", "loss", "logits", "taylor", "magnitude", "reverse"]
 

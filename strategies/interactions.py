@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import spearmanr
 
-from searcher.plan import PrunePlan
-from searcher.scoreboard import Scoreboard, removal_matrix
-from searcher.space import Space
-from searcher.strategy import Ask, Scores, Search, SearchStopped, Strategy
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.scoreboard import Scoreboard, removal_matrix
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Ask, Scores, Search, SearchStopped, Strategy
 from strategies.beginnings import Beginning, measure_beginning, measure_missing
 from strategies.local import Local
 from strategies.quadratic import Quadratic, fit, lowest

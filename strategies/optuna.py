@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from searcher.contracts.optuna_log import quiet_optuna
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.scoreboard import Scoreboard
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Search, SearchStopped, Strategy
 from searcher.errors import UsageError
-from searcher.plan import PrunePlan
-from searcher.quiet import quiet_optuna
-from searcher.scoreboard import Scoreboard
-from searcher.space import Space
-from searcher.strategy import Search, SearchStopped, Strategy
 
 if TYPE_CHECKING:
     import optuna  # takes a second: at run time it is imported when a search begins

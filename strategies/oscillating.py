@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from searcher.plan import PrunePlan
-from searcher.scoreboard import Scoreboard
-from searcher.space import Space
-from searcher.strategy import Ask, Scores, Search, SearchStopped, Strategy
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.scoreboard import Scoreboard
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Ask, Scores, Search, SearchStopped, Strategy
 from strategies.beginnings import Beginning, measure_beginning
 
 

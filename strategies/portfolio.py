@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from searcher.contracts.plan import PrunePlan, Unit
+from searcher.contracts.scoreboard import Scoreboard
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Ask, Scores, Search, SearchStopped, Strategy
 from searcher.errors import UsageError
-from searcher.plan import PrunePlan, Unit
-from searcher.scoreboard import Scoreboard
-from searcher.space import Space
-from searcher.strategy import Ask, Scores, Search, SearchStopped, Strategy
 from strategies.beginnings import greedily
 from strategies.contiguous import Contiguous
 from strategies.evolutionary import Evolutionary

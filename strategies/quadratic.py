@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from searcher.plan import PrunePlan
-from searcher.scoreboard import removal_matrix
-from searcher.space import Space
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.scoreboard import removal_matrix
+from searcher.contracts.space import Space
 
 PAIR_SHARES = (0.02, 0.1, 0.5)
 """Prior variances of a pair's coefficient, relative to a single unit's, that are tried."""

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from searcher.contracts.plan import PrunePlan, Unit
+from searcher.contracts.scoreboard import Scoreboard, largest
+from searcher.contracts.space import Space
+from searcher.contracts.strategy import Ask, Outcome, Scores, Search, SearchStopped, Strategy
 from searcher.errors import UsageError
-from searcher.plan import PrunePlan, Unit
-from searcher.scoreboard import Scoreboard, largest
-from searcher.space import Space
-from searcher.strategy import Ask, Outcome, Scores, Search, SearchStopped, Strategy
 from strategies.shapley_chains import Sample, Value
 from strategies.shapley_estimators import Estimator, Replay, check_installed, least_samples
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from searcher.plan import PrunePlan, Unit
-from searcher.space import Space
+from searcher.contracts.plan import PrunePlan, Unit
+from searcher.contracts.space import Space
 
 Chain = tuple[Unit, ...]
 """Units in the order in which they are removed."""

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.space import Space
 from searcher.errors import UsageError
-from searcher.plan import PrunePlan
-from searcher.space import Space
 
 Estimator = Literal["stratified", "svarm", "kernelshap", "permutation"]
 CLASSES: dict[Estimator, str] = {

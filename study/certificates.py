@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from results.run import Run
-from searcher.plan import Granularity, PrunePlan
+from searcher.contracts.plan import Granularity, PrunePlan
 from study.records import Certificate
 from study.setting import Setting
 from study.tiers import Space

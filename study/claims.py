@@ -10,7 +10,7 @@ from scipy import stats
 
 from objectives.loss import Loss, Perplexity
 from results.intervals import Gap, gap
-from searcher.clusters import standard_errors
+from searcher.runs.clusters import standard_errors
 from study.read import Tables
 from study.records import Found
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import searcher
 from benchmarks.common import machine
-from searcher.journal import write_json
+from searcher.runs.journal import write_json
 from study.forecast import hours
 from study.measure import Findings, count_steps, measure
 from study.setting import Setting

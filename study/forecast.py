@@ -2,7 +2,7 @@
 
 from math import comb
 
-from searcher.plan import Granularity
+from searcher.contracts.plan import Granularity
 from study.judging import other_searches
 from study.setting import Setting
 from study.tiers import ALLOWANCE, Space, Tier

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import searcher
-from searcher.by_hand import measure_plans
-from searcher.config import MeasurementConfig, make_config
-from searcher.plan import Granularity, PrunePlan
-from searcher.progress import Progress
+from searcher.commands.evaluate import measure_plans
+from searcher.commands.progress import Progress
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.runs.config import MeasurementConfig, make_config
 from study.rows import Rows
 from study.searches import Search, compare
 from study.setting import Setting

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.journal import write_json
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
+from searcher.runs.journal import write_json
 
 Key = tuple[str, str, str]
 """Text, measure (`loss`, `kl` or `accuracy`, or one of them `after` a healing), and plan."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from searcher.files import replacing
+from searcher.runs.files import replacing
 from study.measure import Findings
 from study.records import CERTIFICATES, ROWS, SEARCHES, WINDOWS, Found
 from study.searches import Search

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from searcher.plan import Granularity
+from searcher.contracts.plan import Granularity
 
 ALLOWANCE = 1.5
 """What every search but greedy's own may cost, as a multiple of greedy's."""

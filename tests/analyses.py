@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from searcher.parts import PARTS
+from searcher.anatomy.parts import PARTS
 
 
 def write_analysis(folder, parts=PARTS, blocks=6, windows=5, granularity="block", seed=0, **record):

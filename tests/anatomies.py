@@ -5,10 +5,10 @@ import torch
 from families import BLOCKS_ONLY, VOCABULARY, tiny_model
 
 from searcher.anatomy.losses import Losses, open_losses
-from searcher.cost import Prices
-from searcher.measurement import GroupLayout, Measurement, Measurements
-from searcher.plan import Granularity
-from searcher.selfcheck import open_replay
+from searcher.contracts.cost import Prices
+from searcher.contracts.plan import Granularity
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import GroupLayout, Measurement, Measurements
 
 IDS = torch.randint(VOCABULARY, (7, 48), generator=torch.Generator().manual_seed(2))  # longer than any sliding window
 PRICES = Prices((1.0, 0.75, 0.25, 0.0), head=2.0)

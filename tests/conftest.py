@@ -14,7 +14,7 @@ os.environ["SEARCHER_CACHE_LIMIT"] = "0"
 import pytest
 from tiny_checkpoint import command, save_tiny_checkpoint, write_text
 
-from searcher.options import NOT_TAKEN
+from searcher.cli.options import NOT_TAKEN
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def tiny(tmp_path_factory) -> Path:
 @pytest.fixture
 def searcher_command(tiny, tmp_path, monkeypatch, capsys):
     """Calls the command line in this process, in an empty folder: `done = searcher_command("run", "--budget", "2")`."""
-    from searcher.cli import main
+    from searcher.cli.app import main
 
     monkeypatch.chdir(tmp_path)
 

@@ -10,7 +10,7 @@ from tiny_checkpoint import OPTIONS
 
 import searcher
 from results.run import Run
-from searcher.journal import EVALUATIONS_FILE, RUN_FILE
+from searcher.runs.journal import EVALUATIONS_FILE, RUN_FILE
 
 
 def finish(tiny: Path, runs_dir: Path, name: str, **options: Any) -> Run:

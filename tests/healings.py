@@ -2,12 +2,12 @@
 
 import torch
 
+from searcher.architecture.replacement_modules import LinearMap, Shift
+from searcher.contracts.plan import Action
+from searcher.contracts.trie import path_of
 from searcher.errors import UsageError
 from searcher.healing.contract import DivergedError, Healing
-from searcher.plan import Action
-from searcher.repair import Repair, StandIn
-from searcher.standins import LinearMap, Shift
-from searcher.trie import path_of
+from searcher.replay.repair import Repair, StandIn
 
 
 def shift(width, size, dtype):

@@ -16,12 +16,12 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from trained import FILE, MODELS, WINDOWS, name_of, packed, row_of
 
 from objectives.loss import Loss
-from searcher.crew import open_crew
-from searcher.games import make_space
-from searcher.measurement import Measurements
-from searcher.plan import Granularity
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
+from searcher.contracts.games import make_space
+from searcher.contracts.plan import Granularity
+from searcher.evaluation.executor import open_crew
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 from searcher.testing import tiny_tokenizer
 
 STEPS, ROWS, TOKENS, VOCABULARY = 150, 16, 32, 64

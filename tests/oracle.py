@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from searcher.plan import Action, PrunePlan
+from searcher.contracts.plan import Action, PrunePlan
 
 # model type -> what projects the output of (attention, FFN) back to the residual stream: modules, or parameters
 # where the experts of all are one tensor

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import torch
 from families import BLOCKS_ONLY, VOCABULARY, tiny_model
 
-from searcher.cost import Prices
-from searcher.healing.patient import Patient
-from searcher.plan import Granularity, PrunePlan
-from searcher.replay import repaired
-from searcher.selfcheck import open_replay
+from searcher.contracts.cost import Prices
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.healing.calibration import Patient
+from searcher.replay.replay import repaired
+from searcher.replay.self_check import open_replay
 
 TOKENS = 24  # longer than any sliding window
 PRICES = Prices((1.0, 0.6, 0.4, 0.0), head=2.0)

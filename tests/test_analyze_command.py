@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 import searcher
-from searcher.parts import PARTS
+from searcher.anatomy.parts import PARTS
 
 
 @pytest.fixture

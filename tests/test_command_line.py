@@ -14,8 +14,8 @@ import pytest
 from tiny_checkpoint import OPTIONS, command, save_tiny_checkpoint, write_text
 
 import searcher
-from searcher.journal import Journal, read_evaluations
-from searcher.plan import Granularity, PrunePlan
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.runs.journal import Journal, read_evaluations
 
 
 def run_json(call, *arguments):
@@ -281,9 +281,9 @@ def write_plugins(folder):
         '''
 import numpy as np
 from dataclasses import dataclass
-from searcher.objective import Objective
-from searcher.plan import PrunePlan
-from searcher.strategy import Ask, Outcome, Strategy
+from searcher.contracts.objective import Objective
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.strategy import Ask, Outcome, Strategy
 
 class TopOne(Objective):
     """Share of tokens ranked first."""
@@ -685,6 +685,6 @@ def test_a_finished_run_stays_finished_when_shown_again_and_interrupted(searcher
     def interrupt(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("searcher.runner.ranked_plans", interrupt)
+    monkeypatch.setattr("searcher.commands.run.ranked_plans", interrupt)
     assert searcher_command("run", "--strategy", "greedy", "--budget", "2", "--name", "a").code == 130
     assert searcher.load_run("runs/a").document() == document

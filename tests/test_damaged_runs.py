@@ -6,7 +6,7 @@ import shutil
 import pytest
 from finished import finish
 
-from searcher.journal import EVALUATIONS_FILE, RUN_FILE
+from searcher.runs.journal import EVALUATIONS_FILE, RUN_FILE
 
 NAMES = ("config", "identity", "limits", "layout", "model", "text", "num_blocks", "versions", "hardware", "format")
 DEEPER = ("identity.dtype", "identity.windows", "outcome.cost", "outcome.chosen", "outcome.size", "outcome.notes")

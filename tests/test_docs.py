@@ -9,8 +9,8 @@ import pytest
 from tiny_checkpoint import OPTIONS
 
 import searcher
-from searcher import registry
-from searcher.parts import PARTS
+from searcher.anatomy.parts import PARTS
+from searcher.contracts import registry
 
 DOCS = Path(__file__).parent.parent / "docs"
 GUIDE = (DOCS / "strategies.md").read_text()

@@ -124,7 +124,7 @@ def test_what_cannot_be_is_refused_before_anything_is_healed(
 ):
     (tmp_path / "there").mkdir()
     (tmp_path / "model").symlink_to(tiny / "model")
-    monkeypatch.setattr("searcher.opened._heal", lambda *_: pytest.fail("it healed first"))
+    monkeypatch.setattr("searcher.commands.opened._heal", lambda *_: pytest.fail("it healed first"))
     done = searcher_command("export", "--plan", "1.attn", "--heal", "lora", *model, *options, defaults=False)
     assert done.code == 2
     assert told in done.err

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from searcher.files import replacing
-from searcher.journal import EVALUATIONS_FILE, Journal, read_evaluations
-from searcher.measurement import Measurement
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
+from searcher.runs.files import replacing
+from searcher.runs.journal import EVALUATIONS_FILE, Journal, read_evaluations
+from searcher.runs.measurement import Measurement
 
 LINE = Measurement("search", PrunePlan.parse("1"), "windows:0", (0, 1), {"loss": (1.0, 2.0)})
 
@@ -33,7 +33,7 @@ def finished(searcher_command):
 def test_a_repair_that_cannot_be_kept_costs_no_table(searcher_command, monkeypatch, tmp_path):
     arguments = ("heal", "--plan", "1-2", "--heal", "layer:steps=2", "--heal-windows", "8")
     with monkeypatch.context() as patch:
-        patch.setattr("searcher.repair_store.replacing", full_for_repairs)
+        patch.setattr("searcher.healing.store.replacing", full_for_repairs)
         first = searcher_command(*arguments)
     assert first.code == 0
     assert "layer:steps=2" in first.out
@@ -48,10 +48,10 @@ def test_a_repair_that_cannot_be_kept_costs_no_table(searcher_command, monkeypat
 @pytest.mark.parametrize(
     ("writes", "command"),
     [
-        ("searcher.files.os.fsync", ("report", "runs/one", "-o", "page.html")),
-        ("searcher.files.os.fsync", ("report", "runs/one", "-o", "page.html", "--pictures", "pictures")),
-        ("searcher.files.os.fsync", ("convert", "runs/one", "-o", "plans.csv")),
-        ("searcher.files.os.fsync", ("convert", "runs/one", "-o", "plan.yaml")),
+        ("searcher.runs.files.os.fsync", ("report", "runs/one", "-o", "page.html")),
+        ("searcher.runs.files.os.fsync", ("report", "runs/one", "-o", "page.html", "--pictures", "pictures")),
+        ("searcher.runs.files.os.fsync", ("convert", "runs/one", "-o", "plans.csv")),
+        ("searcher.runs.files.os.fsync", ("convert", "runs/one", "-o", "plan.yaml")),
         ("pathlib.Path.mkdir", ("report", "runs/one", "-o", "page.html", "--pictures", "pictures")),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_file_of_a_users_that_does_not_fit(searcher_command, finished, monkeyp
 
 
 @pytest.mark.parametrize(
-    "writes", ["searcher.journal.os.fsync", "searcher.files.os.fsync"], ids=["evaluations.jsonl", "run.json"]
+    "writes", ["searcher.runs.journal.os.fsync", "searcher.runs.files.os.fsync"], ids=["evaluations.jsonl", "run.json"]
 )
 def test_a_search_that_does_not_fit_goes_on_once_there_is_room(searcher_command, monkeypatch, writes):
     arguments = ("run", "--budget", "2", "--strategy", "greedy", "--name", "one")

@@ -7,12 +7,12 @@ from families import VOCABULARY, tiny_model
 from oracle import oracle_losses
 
 from objectives.loss import Loss
-from searcher.crew import open_crew
-from searcher.head import FusedHead
-from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.evaluation.executor import open_crew
+from searcher.replay.head import FusedHead
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 from searcher.testing import tiny_tokenizer
 
 pytestmark = [

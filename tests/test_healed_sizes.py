@@ -6,7 +6,7 @@ import pytest
 from finished import finish
 
 import searcher
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
 
 SIZES = ["parameters", "weights-bytes", "kv-cache", "flops"]
 

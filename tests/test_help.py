@@ -7,8 +7,8 @@ import sys
 
 from typer.testing import CliRunner
 
-from searcher.cli import app
-from searcher.flags import PANELS
+from searcher.cli.app import app
+from searcher.cli.flags import PANELS
 
 
 def processor_seconds(*arguments):
@@ -30,7 +30,7 @@ def test_lists_import_no_torch():
     code = """
 import sys
 sys.argv = ["searcher", "list", "strategies", "--verbose"]
-from searcher.cli import main
+from searcher.cli.app import main
 try:
     main()
 except SystemExit:

@@ -14,14 +14,14 @@ import pytest
 from tiny_checkpoint import SLOW_OBJECTIVE, command, slow_run
 
 import searcher
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.journal import Journal, read_evaluations
-from searcher.measurement import Measurement
-from searcher.plan import PrunePlan
+from searcher.runs.journal import Journal, read_evaluations
+from searcher.runs.measurement import Measurement
 
 # children are forked from a server that has imported everything and computed nothing: they start at once
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["torch", "transformers", "searcher.runner", "results.run", "tiny_checkpoint"])
+PROCESSES.set_forkserver_preload(["torch", "transformers", "searcher.commands.run", "results.run", "tiny_checkpoint"])
 
 
 def journal_of(folder):
@@ -222,7 +222,7 @@ def test_interrupted_it_exits_130_and_goes_on(searcher_command, tiny, tmp_path):
 
 
 def test_a_full_disk_is_told_and_loses_nothing(searcher_command, tmp_path, monkeypatch):
-    import searcher.journal
+    import searcher.runs.journal
 
     left = iter(range(4))
 
@@ -230,7 +230,7 @@ def test_a_full_disk_is_told_and_loses_nothing(searcher_command, tmp_path, monke
         if next(left, None) is None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(searcher.journal.os, "fsync", fsync)
+    monkeypatch.setattr(searcher.runs.journal.os, "fsync", fsync)
     done = searcher_command("run", "--budget", "2", "--strategy", "greedy", "--name", "a")
     assert done.code == 1
     assert "Error: [Errno 28] No space left on device" in done.err

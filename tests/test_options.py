@@ -7,9 +7,9 @@ import pytest
 import typer
 
 import searcher
-from searcher.cli import app
-from searcher.config import MeasurementConfig
-from searcher.options import NOT_TAKEN
+from searcher.cli.app import app
+from searcher.cli.options import NOT_TAKEN
+from searcher.runs.config import MeasurementConfig
 
 FIELDS = tuple(MeasurementConfig.model_fields)
 VALUES = {

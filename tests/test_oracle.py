@@ -7,7 +7,7 @@ import torch
 from families import BLOCKS_ONLY, FAMILIES, VOCABULARY, WINDOW, tiny_model
 from oracle import oracle_losses, pruned_copy
 
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
 
 IDS = torch.randint(VOCABULARY, (3, 24), generator=torch.Generator().manual_seed(1))  # longer than any window
 SUBLAYERS = [family for family in FAMILIES if family not in BLOCKS_ONLY]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from choices import make_items, write_items
 
-from searcher.environment import SETTINGS, environment
-from searcher.identity import environment_changes, measurement_identity
+from searcher.loading.environment import SETTINGS, environment
+from searcher.runs.identity import environment_changes, measurement_identity
 
 RUN = ("run", "--strategy", "greedy", "--budget", "2")
 CHANGES = [
@@ -84,7 +84,7 @@ def test_each_change_is_told_and_nothing_is_shared(fields, told):
 
 
 def test_fewer_instructions_are_another_environment():
-    code = "import torch; from searcher.environment import environment; print(environment(torch.device('cpu')))"
+    code = "import torch; from searcher.loading.environment import environment; print(environment(torch.device('cpu')))"
     fewer = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
     told = [
         ast.literal_eval(subprocess.check_output([sys.executable, "-c", code], env={**os.environ, **more}, text=True))

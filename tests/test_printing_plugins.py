@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tiny_checkpoint import command
 
-from searcher import registry
+from searcher.contracts import registry
+from searcher.contracts.notes import plain_notes
+from searcher.contracts.strategy import Outcome
 from searcher.errors import UsageError
-from searcher.notes import plain_notes
-from searcher.strategy import Outcome
 
 CHATTY = """
 from pathlib import Path
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from objectives.loss import Loss
 from searcher.healing.contract import Healing
-from searcher.plan import PrunePlan
-from searcher.repair import Repair
-from searcher.strategy import Ask, Outcome, Strategy
+from searcher.contracts.plan import PrunePlan
+from searcher.replay.repair import Repair
+from searcher.contracts.strategy import Ask, Outcome, Strategy
 
 print("printed by import")
 with open("imports.log", "a") as log:

@@ -7,7 +7,7 @@ import pytest
 from tiny_checkpoint import OPTIONS
 
 import searcher
-from searcher.games import additive_game, make_space, play
+from searcher.contracts.games import additive_game, make_space, play
 from searcher.testing import ObjectiveContract, StrategyContract
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -61,7 +61,7 @@ def test_the_example_in_python(tiny, tmp_path, monkeypatch, capsys):
 def test_every_option_in_the_readme_exists(command):
     from typer.testing import CliRunner
 
-    from searcher.cli import app
+    from searcher.cli.app import app
 
     name, *rest = command.split()
     shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output

@@ -12,11 +12,11 @@ import pytest
 import torch
 from oracle import oracle_losses
 
-from searcher.model import load_model
-from searcher.plan import Granularity, PrunePlan, Unit
-from searcher.selfcheck import open_replay
-from searcher.text import load_text
-from searcher.windows import cut_windows
+from searcher.contracts.plan import Granularity, PrunePlan, Unit
+from searcher.loading.model import load_model
+from searcher.loading.text import load_text
+from searcher.loading.windows import cut_windows
+from searcher.replay.self_check import open_replay
 
 
 def searcher_json(folder, *arguments):

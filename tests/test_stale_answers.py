@@ -12,7 +12,7 @@ OBJECTIVE = """
 import json
 from pathlib import Path
 import numpy as np
-from searcher.objective import Objective
+from searcher.contracts.objective import Objective
 
 class Mine(Objective):
     '''A number of the plan, times a factor.'''
@@ -27,7 +27,7 @@ class Mine(Objective):
 """
 HEALING = """
 from searcher.healing.contract import Healing
-from searcher.repair import Repair
+from searcher.replay.repair import Repair
 
 class Mine(Healing):
     '''None.'''
@@ -39,8 +39,8 @@ class Mine(Healing):
 """
 STRATEGY = """
 from dataclasses import dataclass
-from searcher.plan import PrunePlan
-from searcher.strategy import Ask, Outcome, Strategy
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.strategy import Ask, Outcome, Strategy
 
 @dataclass(frozen=True)
 class Mine(Strategy):

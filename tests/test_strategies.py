@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import command
 
-from searcher import registry
-from searcher.plan import Granularity, PrunePlan
+from searcher.contracts import registry
+from searcher.contracts.plan import Granularity, PrunePlan
 
 NAMES = sorted(registry.BUILT_IN["strategy"])
 QUICK = {"optuna": ["--strategy-arg", "trials=20"], "random": ["--strategy-arg", "samples=8"]}
@@ -119,7 +119,7 @@ def test_statistics_are_kept_for_a_run_that_is_resumed(searcher_command, tmp_pat
     document = run_json(searcher_command, "--strategy", "influence", "--strategy-arg", "metric=taylor", "--budget", "2")
     record = json.loads((tmp_path / document["run"] / "run.json").read_text())
     assert len(record["statistics"]["taylor"]) == 6
-    monkeypatch.setattr("searcher.runner.find_statistics", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("searcher.commands.run.find_statistics", lambda *_: pytest.fail("measured again"))
     again = run_json(searcher_command, "--strategy", "influence", "--strategy-arg", "metric=taylor", "--budget", "2")
     assert again["cost"]["charged"] == document["cost"]["charged"]
 

@@ -59,9 +59,11 @@ class Slow(Loss):
 def slow_run(folder: str, runs_dir: str) -> None:
     """A run of some 70 plans, each measured in two groups of windows; for a process of its own."""
     import searcher
-    import searcher.batches
+    import searcher.replay.batching
 
-    searcher.batches.GROUP_TOKENS["cpu"] = 64  # groups of four windows, so that a kill comes between those of a plan
+    searcher.replay.batching.GROUP_TOKENS["cpu"] = (
+        64  # groups of four windows, so that a kill comes between those of a plan
+    )
     searcher.run(
         model=f"{folder}/model",
         data=f"{folder}/text.jsonl",

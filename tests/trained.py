@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.games import make_space
-from searcher.plan import Granularity, PrunePlan
-from searcher.space import Space
+from searcher.contracts.games import make_space
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.contracts.space import Space
 from strategies.portfolio import Portfolio
 
 FILE = Path(__file__).parent / "trained.npz"

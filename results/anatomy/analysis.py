@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from results.anatomy.schema import FACTS, Record
 from results.labels import units
-from searcher.arrays import read_arrays
-from searcher.clusters import count_clusters
+from searcher.anatomy.parts import PARTS
 from searcher.errors import UsageError
-from searcher.journal import read_json
-from searcher.parts import PARTS
-from searcher.run_file import check_content
+from searcher.runs.arrays import read_arrays
+from searcher.runs.clusters import count_clusters
+from searcher.runs.journal import read_json
+from searcher.runs.run_file import check_content
 
 ANALYSIS_FILE = "analysis.json"
 _SHAPES = {

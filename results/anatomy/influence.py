@@ -15,7 +15,7 @@ from results.anatomy.kinds import by_kind
 from results.anatomy.section import Section, Table, half_widths, show, show_interval
 from results.anatomy.zoom import zoom
 from results.pictures.style import GREY, INK, finite_or_nan, looks, new_figure, set_labels
-from searcher.statistics import STATISTICS
+from searcher.contracts.statistics import STATISTICS
 
 TRUE = "leave-one-out loss"
 _NOT_METRICS = ("units", "dense", "removed", "leave_one_out")

@@ -11,8 +11,8 @@ from results.anatomy.section import Section, Table
 from results.anatomy.sections import make_sections
 from results.command import ONE_A_LINE, write_command
 from results.pictures.collection import describe, write_pictures
-from searcher.files import whole
-from searcher.parts import PARTS
+from searcher.anatomy.parts import PARTS
+from searcher.runs.files import whole
 
 TEMPLATE = "page.html.jinja"
 PAGE_FILE = "analysis.html"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from searcher.clusters import standard_errors
+from searcher.runs.clusters import standard_errors
 
 LEVEL = 0.95
 
@@ -70,7 +70,7 @@ def half_widths(rows: NDArray[np.float64], documents: Sequence[int]) -> NDArray[
 
     Args:
         rows: a value of each window.
-        documents: the document of each; the spread is taken between documents, see `searcher.clusters`.
+        documents: the document of each; the spread is taken between documents, see `searcher.runs.clusters`.
     """
     errors, degrees = standard_errors(rows, documents)
     if not degrees:

@@ -16,7 +16,7 @@ from results.pictures.shapley import shapley_picture
 from results.pictures.strips import removed_units
 from results.run import Run
 from searcher.errors import UsageError, did_you_mean
-from searcher.files import hint_of, whole
+from searcher.runs.files import hint_of, whole
 
 DOTS_PER_INCH = 160
 """Of PNG files, and of what is drawn as an image in an SVG."""

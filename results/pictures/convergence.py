@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from results.labels import run_labels, setting, units, windows
 from results.pictures.style import Look, add_legend, axis_end, looks, new_figure, scale, set_labels
 from results.run import Run
-from searcher.journal import read_evaluations
-from searcher.measurement import Measurements, layout_from_json
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
+from searcher.runs.journal import read_evaluations
+from searcher.runs.measurement import Measurements, layout_from_json
 
 
 @dataclass(frozen=True)

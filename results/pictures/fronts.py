@@ -12,7 +12,7 @@ from results.front import nondominated
 from results.labels import run_labels, setting, windows
 from results.pictures.style import INK, Look, add_legend, axis_end, looks, new_figure, scale, set_labels
 from results.run import Run
-from searcher.plan import PrunePlan
+from searcher.contracts.plan import PrunePlan
 
 FEW = 2000
 """Points of one run that are drawn one by one; more are drawn as an image inside the picture, which stays small."""

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from results.labels import run_labels, setting, windows
 from results.pictures.style import GREY, add_legend, looks, new_figure, number, set_labels
 from results.run import Run
-from searcher.plan import Part, PrunePlan, Unit
+from searcher.contracts.plan import Part, PrunePlan, Unit
 
 ERRORS = 2.0
 """Length of an error bar to either side, in standard errors."""

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from results.labels import run_labels, setting, units, windows
 from results.pictures.style import FAINT, Look, looks, new_figure, set_labels
 from results.run import Evaluation, Run
-from searcher.plan import Action
+from searcher.contracts.plan import Action
 
 MOST_STRIPS = 48
 """Strips in one picture, after which sizes are left out."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from searcher.anatomy.means import measure_means
 from searcher.anatomy.work import Done, ignore
-from searcher.cost import Cost
-from searcher.plan import Granularity, all_units
-from searcher.replay import Replay
+from searcher.contracts.cost import Cost
+from searcher.contracts.plan import Granularity, all_units
+from searcher.replay.replay import Replay
 
 
 @dataclass(frozen=True, eq=False)

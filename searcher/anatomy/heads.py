@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from searcher.anatomy.work import Done, at_work, ignore
-from searcher.batches import in_groups
-from searcher.cost import Cost
-from searcher.plan import Action
-from searcher.replay import Replay
+from searcher.contracts.cost import Cost
+from searcher.contracts.plan import Action
+from searcher.replay.batching import in_groups
+from searcher.replay.replay import Replay
 
 TINY = 1e-8
 """The least product of norms that a dot product is divided by, as in `torch.cosine_similarity`."""

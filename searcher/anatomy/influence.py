@@ -12,16 +12,16 @@ from searcher.anatomy.correlation import Correlation, correlate
 from searcher.anatomy.losses import Losses
 from searcher.anatomy.means import measure_means
 from searcher.anatomy.work import Done, at_work, ignore
-from searcher.cost import Cost
-from searcher.dense_pass import measure_statistics
-from searcher.measurement import Measurement
-from searcher.plan import PrunePlan, Unit
-from searcher.replay import Replay
-from searcher.statistics import cost_of
+from searcher.contracts.cost import Cost
+from searcher.contracts.plan import PrunePlan, Unit
+from searcher.contracts.statistics import cost_of
+from searcher.replay.dense_statistics import measure_statistics
+from searcher.replay.replay import Replay
+from searcher.runs.measurement import Measurement
 
 METRICS = ("cosine", "relative-l1", "relative-l2", "magnitude", "taylor", "logits")
-"""Measured on the dense model; see `searcher.statistics`. Here `cosine` is 1 - E[cos(h, h')], so that of every metric
-more is more influence."""
+"""Measured on the dense model; see `searcher.contracts.statistics`. Here `cosine` is 1 - E[cos(h, h')], so that of
+every metric more is more influence."""
 AT_ONCE = ("magnitude", "taylor")
 """Metrics that are no means over windows."""
 

@@ -11,10 +11,10 @@ from scipy import stats
 
 from searcher.anatomy.losses import Losses
 from searcher.anatomy.work import Done, ignore
-from searcher.clusters import standard_errors
-from searcher.cost import Cost
-from searcher.measurement import Measurement
-from searcher.plan import PrunePlan, Unit
+from searcher.contracts.cost import Cost
+from searcher.contracts.plan import PrunePlan, Unit
+from searcher.runs.clusters import standard_errors
+from searcher.runs.measurement import Measurement
 
 LEVEL = 0.95
 

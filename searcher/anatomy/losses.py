@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from searcher import registry
 from searcher.anatomy.work import Done, ignore
-from searcher.cost import Cost, Prices
-from searcher.crew import open_crew
+from searcher.contracts import registry
+from searcher.contracts.cost import Cost, Prices
+from searcher.contracts.objective import Split
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.trie import layer_forwards, path_of
 from searcher.errors import UsageError
-from searcher.job import Job, make_jobs
-from searcher.measurement import Measurement, Measurements
-from searcher.objective import Split
-from searcher.plan import PrunePlan
-from searcher.replay import Replay
-from searcher.trie import layer_forwards, path_of
-from searcher.workers import AnyCrew
+from searcher.evaluation.executor import open_crew
+from searcher.evaluation.job import Job, make_jobs
+from searcher.evaluation.ray_executor import AnyCrew
+from searcher.replay.replay import Replay
+from searcher.runs.measurement import Measurement, Measurements
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def open_losses(
         replay: the model, checked for the granularity of the plans.
         ids: int64 (windows, tokens).
         prices: of the parts of its blocks.
-        memory: bytes, see :func:`searcher.memory.find_room`.
+        memory: bytes, see :func:`searcher.evaluation.memory.find_room`.
         cores: how many evaluators at most on a CPU; the numbers do not depend on it.
     """
     objectives = {"loss": registry.make("objective", "loss", {})}

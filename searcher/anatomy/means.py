@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from searcher.anatomy.work import Done, at_work
-from searcher.dense_pass import measure_statistics
-from searcher.plan import Unit
-from searcher.replay import Replay
+from searcher.contracts.plan import Unit
+from searcher.replay.dense_statistics import measure_statistics
+from searcher.replay.replay import Replay
 
 
 def measure_means(
@@ -20,7 +20,7 @@ def measure_means(
     Args:
         replay: the model, checked for the granularity of the units.
         ids: int64 (windows, tokens).
-        names: of statistics that are such means: all of `searcher.statistics` but `taylor` and `magnitude`.
+        names: of statistics that are such means: all of `searcher.contracts.statistics` but `taylor` and `magnitude`.
         units: whose.
         done: told how far it is.
     """

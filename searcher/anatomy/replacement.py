@@ -12,13 +12,13 @@ from torch import Tensor
 
 from searcher.anatomy.replacement_map import Misfits, ReplacementMap
 from searcher.anatomy.work import Done, at_work, ignore
-from searcher.architecture import alike
-from searcher.batches import in_groups
-from searcher.cost import Cost
+from searcher.architecture.blocks import alike
+from searcher.contracts.cost import Cost
+from searcher.contracts.plan import Action
 from searcher.errors import first_line
-from searcher.plan import Action
-from searcher.repair import StandIn
-from searcher.replay import Replay
+from searcher.replay.batching import in_groups
+from searcher.replay.repair import StandIn
+from searcher.replay.replay import Replay
 
 LEAK = 2e-2
 """How much of the largest state the first token may move by rounding when all others change; attention to them moves it

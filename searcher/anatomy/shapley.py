@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from searcher.anatomy.correlation import Correlation, correlate
 from searcher.anatomy.losses import Losses
 from searcher.anatomy.work import Done, ignore
-from searcher.cost import Cost
+from searcher.contracts.cost import Cost
+from searcher.contracts.plan import PrunePlan, Unit
 from searcher.errors import UsageError
-from searcher.measurement import Measurement
-from searcher.plan import PrunePlan, Unit
+from searcher.runs.measurement import Measurement
 
 Index = Literal["k-SII", "FSII"]
 ESTIMATORS: dict[Index, str] = {"k-SII": "KernelSHAPIQ", "FSII": "RegressionFSII"}

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from searcher.anatomy.work import Done, at_work, ignore
-from searcher.cost import Cost, Prices
-from searcher.dense_pass import DenseStates, run_dense
-from searcher.plan import Action, Part, Unit
-from searcher.replay import Replay
+from searcher.contracts.cost import Cost, Prices
+from searcher.contracts.plan import Action, Part, Unit
+from searcher.replay.dense_statistics import DenseStates, run_dense
+from searcher.replay.replay import Replay
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from searcher.crew import one_core
+from searcher.evaluation.executor import one_core
 
 Done = Callable[[float], None]
 """Told what share of the work has just been done; the shares add up to 1."""

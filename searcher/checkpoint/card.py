@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
 
-from searcher.form import Form
+from searcher.contracts.form import Form
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 

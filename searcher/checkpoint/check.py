@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from searcher.architecture.custom_model import has_own_code
 from searcher.checkpoint import fresh
-from searcher.checkpoint.custom import has_own_code
 from searcher.checkpoint.forms import Notes
 from searcher.checkpoint.verify import TOLERANCE, agreement
+from searcher.contracts.form import Form
+from searcher.contracts.granularity import granularity_of
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.form import Form
-from searcher.granularity import granularity_of
-from searcher.plan import PrunePlan
-from searcher.repair import Repair, StandIn
-from searcher.replay import Replay, repaired
-from searcher.selfcheck import open_replay, probe_of
+from searcher.replay.repair import Repair, StandIn
+from searcher.replay.replay import Replay, repaired
+from searcher.replay.self_check import open_replay, probe_of
 
 SILENT_BYTES = 8
 """What a layer of a float32 cache takes that only counts tokens: a key and a value of one number each."""

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from searcher.checkpoint.custom import CustomModel, become_custom, has_own_code
+from searcher.architecture.custom_model import CustomModel, become_custom, has_own_code
+from searcher.architecture.replacement_modules import Inserted, Nothing, describe
+from searcher.contracts.form import Form
+from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
-from searcher.form import Form
-from searcher.plan import Action, PrunePlan
-from searcher.pruned import pruned
-from searcher.repair import Repair
-from searcher.replay import Replay
-from searcher.standins import Inserted, Nothing, describe
+from searcher.replay.pruned_model import pruned
+from searcher.replay.repair import Repair
+from searcher.replay.replay import Replay
 
 FORMAT = 1
 

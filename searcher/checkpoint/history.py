@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from searcher.checkpoint.custom import read_notes
-from searcher.plan import PrunePlan, Unit
+from searcher.architecture.custom_model import read_notes
+from searcher.contracts.plan import PrunePlan, Unit
 
 Origin = tuple[int | None, ...]
 """Of each block of a checkpoint, its number in the model that was pruned first; None for one that healing put in."""

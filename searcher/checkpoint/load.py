@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from searcher.checkpoint.custom import find_notes, load_custom
-from searcher.damage import find_damage
+from searcher.architecture.custom_model import find_notes, load_custom
 from searcher.errors import UsageError, first_line
-from searcher.pretrained import BROKEN, check_weights, quietly
-from searcher.special import in_one_dtype, loading_options, refuse_adapter
+from searcher.loading.damage import find_damage
+from searcher.loading.pretrained import BROKEN, check_weights, quietly
+from searcher.loading.special_checkpoints import in_one_dtype, loading_options, refuse_adapter
 
 
 def load_checkpoint(folder: Path, dtype: torch.dtype | str = "auto", device: str = "cpu", trust: bool = False) -> Any:

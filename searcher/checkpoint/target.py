@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from searcher.checkpoint.custom import read_notes
+from searcher.architecture.custom_model import read_notes
 from searcher.errors import UsageError, first_line
 
 PARTIAL = ".searcher-partial-"

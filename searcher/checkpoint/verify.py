@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from searcher.checkpoint.load import load_checkpoint
-from searcher.sizes import cache_bytes
+from searcher.replay.footprint import cache_bytes
 
 TOLERANCE = 1e-4
 """Of float32 logits, relative to the largest."""

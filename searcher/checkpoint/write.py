@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from searcher.checkpoint.custom import NOTES, write_notes
+from searcher.architecture.custom_model import NOTES, write_notes
 from searcher.checkpoint.forms import Notes
 from searcher.checkpoint.target import files_in
-from searcher.pretrained import quietly
+from searcher.loading.pretrained import quietly
 
 TERMS = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*")
 """Names of files that must go with a model."""

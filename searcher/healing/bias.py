@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from searcher.batches import in_groups
+from searcher.architecture.replacement_modules import Shift
+from searcher.contracts.plan import Action, Granularity, PrunePlan
+from searcher.healing.calibration import PADDING, Patient
 from searcher.healing.contract import Healing, Scope
-from searcher.healing.patient import PADDING, Patient
-from searcher.plan import Action, Granularity, PrunePlan
-from searcher.repair import Place, Repair, StandIn
-from searcher.standins import Shift
+from searcher.replay.batching import in_groups
+from searcher.replay.repair import Place, Repair, StandIn
 
 ACTIONS: dict[Granularity, tuple[Action, ...]] = {
     Granularity.BLOCK: (Action.GONE,),

@@ -15,14 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.plan import Granularity, PrunePlan
 
 if TYPE_CHECKING:  # keeps the names of healings free of torch
-    from searcher.healing.patient import Meter, Patient
-    from searcher.repair import Place, Repair, StandIn
-    from searcher.replay import Replay
-    from searcher.trie import Path
+    from searcher.contracts.trie import Path
+    from searcher.healing.calibration import Meter, Patient
+    from searcher.replay.repair import Place, Repair, StandIn
+    from searcher.replay.replay import Replay
 
 Scope = Literal["unit", "gap", "plan"]
 """What a repair depends on: each removed unit alone; the plan up to where a gap ends; or the whole plan.

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from searcher.batches import in_groups
+from searcher.contracts.plan import Action, Part, PrunePlan
 from searcher.errors import UsageError
-from searcher.healing.patient import PADDING, Patient
+from searcher.healing.calibration import PADDING, Patient
 from searcher.healing.training import BACKWARD
-from searcher.plan import Action, Part, PrunePlan
-from searcher.repair import Place, StandIn
+from searcher.replay.batching import in_groups
+from searcher.replay.repair import Place, StandIn
 
 TINY = 1e-6
 """Keeps a relative error finite."""

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from searcher.architecture import forwards_replaced
-from searcher.batches import in_groups
+from searcher.architecture.blocks import forwards_replaced
+from searcher.architecture.replacement_modules import like
+from searcher.contracts.plan import Action, Part, PrunePlan
+from searcher.contracts.trie import path_of
 from searcher.errors import UsageError
+from searcher.healing.calibration import PADDING, Meter, Patient
 from searcher.healing.contract import Healing
 from searcher.healing.gaps import choose, gap_ends
 from searcher.healing.moments import RIDGES, Moments
-from searcher.healing.patient import PADDING, Meter, Patient
-from searcher.plan import Action, Part, PrunePlan
-from searcher.recording import first
-from searcher.repair import Repair
-from searcher.replay import Replay
-from searcher.standins import like
-from searcher.trie import path_of
+from searcher.replay.batching import in_groups
+from searcher.replay.block_inputs import first
+from searcher.replay.repair import Repair
+from searcher.replay.replay import Replay
 
 ROUNDING = 8
 """Units in the last place that sums in another order may differ by."""

@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from searcher.batches import in_groups
+from searcher.contracts.plan import Action, PrunePlan
+from searcher.contracts.trie import Path, last_step, path_of
+from searcher.healing.calibration import PADDING, Patient
 from searcher.healing.moments import TINY, Moments
-from searcher.healing.patient import PADDING, Patient
-from searcher.plan import Action, PrunePlan
-from searcher.repair import Place, Repair, StandIn
-from searcher.trie import Path, last_step, path_of
+from searcher.replay.batching import in_groups
+from searcher.replay.repair import Place, Repair, StandIn
 
 MATRICES = 0.5
 """Share of the memory that fitted matrices may take; each saves the fit that it came from, and is small."""

@@ -3,11 +3,11 @@
 import time
 from dataclasses import dataclass, replace
 
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
+from searcher.healing.calibration import Meter, Patient
 from searcher.healing.contract import DivergedError, Healing
-from searcher.healing.patient import Meter, Patient
-from searcher.plan import PrunePlan
-from searcher.repair import Repair
+from searcher.replay.repair import Repair
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from searcher.architecture.replacement_modules import LinearMap, LowRankMap
+from searcher.contracts.plan import PrunePlan
+from searcher.healing.calibration import Patient
 from searcher.healing.contract import Healing, Scope
 from searcher.healing.gaps import GapFits
 from searcher.healing.moments import RIDGES, Moments
-from searcher.healing.patient import Patient
-from searcher.plan import PrunePlan
-from searcher.repair import Repair
-from searcher.standins import LinearMap, LowRankMap
+from searcher.replay.repair import Repair
 
 KEPT = 1 << 30
 """Bytes that are kept while one plan is healed."""

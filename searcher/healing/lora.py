@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from searcher.architecture import Architecture
-from searcher.head import FusedHead, OwnHead
+from searcher.architecture.blocks import Architecture
+from searcher.contracts.plan import Action, Part, PrunePlan, Unit
+from searcher.healing.calibration import PADDING, Meter, Patient
 from searcher.healing.contract import Healing
-from searcher.healing.patient import PADDING, Meter, Patient
 from searcher.healing.training import BACKWARD, Recipe, Task, most_rows, train
-from searcher.plan import Action, Part, PrunePlan, Unit
-from searcher.repair import LowRank, Repair
-from searcher.replay import repaired
+from searcher.replay.head import FusedHead, OwnHead
+from searcher.replay.repair import LowRank, Repair
+from searcher.replay.replay import repaired
 
 ADAPTER = "default"
 """What peft calls the only adapter of a layer."""

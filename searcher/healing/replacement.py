@@ -11,15 +11,15 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from searcher.architecture.replacement_modules import FFN, SwiGLU
+from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
+from searcher.healing.calibration import Meter, Patient
 from searcher.healing.contract import Healing
 from searcher.healing.filling import Filling, Gap, count_parameters, find_gaps, walk_gaps
-from searcher.healing.patient import Meter, Patient
 from searcher.healing.training import Recipe, Task, most_rows, train
-from searcher.plan import Action, PrunePlan
-from searcher.repair import Place, Repair, StandIn
-from searcher.replay import Replay
-from searcher.standins import FFN, SwiGLU
+from searcher.replay.repair import Place, Repair, StandIn
+from searcher.replay.replay import Replay
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Swiglu(Replacement):
 
 
 def blank(kind: type[nn.Module], inner: int, replay: Replay) -> nn.Module:
-    """A module of :mod:`searcher.standins` on the device `meta`, in the model's dtype."""
+    """A module of :mod:`searcher.architecture.replacement_modules` on the device `meta`, in the model's dtype."""
     with torch.device("meta"):  # where nothing is drawn from the generator that all threads share
         return kind(_width(replay), inner).to(replay.model.dtype)
 

@@ -8,8 +8,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from searcher.healing.calibration import Check, Patient
 from searcher.healing.contract import DivergedError
-from searcher.healing.patient import Check, Patient
 
 CHECKS = 10
 """How often at most the held-out windows are looked at in the course of a fit, besides before its first step."""

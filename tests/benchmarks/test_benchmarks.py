@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from benchmarks.setting import RESULTS, Setting, resolved
 from benchmarks.tables import README
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.plan import PrunePlan
 
 OF_SPEED = ("evaluator", "racing", "roofline", "head", "divergence", "scaling", "ray")
 ALL = (*OF_SPEED, "strategies", "healing", "gpu")
@@ -90,7 +90,7 @@ def test_roofline_says_what_share_of_the_matrix_products_is_reached(benchmark):
 
 
 def test_head_compares_every_way_and_leaves_the_slices_as_they_were(benchmark):
-    from searcher import head
+    from searcher.replay import head
 
     before = head.SLICE
     _, written = benchmark("head", "--dtype", "float32")

@@ -10,14 +10,14 @@ from families import tiny_model
 
 from objectives import multiple_choice as mc
 from objectives.accuracy import Accuracy
-from searcher import registry
-from searcher.crew import open_crew
+from searcher.contracts import registry
+from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan
-from searcher.prices import measure_prices
-from searcher.pruned import pruned
-from searcher.selfcheck import open_replay
+from searcher.evaluation.executor import open_crew
+from searcher.replay.pruned_model import pruned
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 
 WINDOWS = torch.randint(97, (2, 24), generator=torch.Generator().manual_seed(0))
 

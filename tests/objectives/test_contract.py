@@ -3,7 +3,7 @@
 import pytest
 from choices import make_items, merging_tokenizer, write_items, write_task
 
-from searcher import registry
+from searcher.contracts import registry
 from searcher.testing import ObjectiveContract
 
 

@@ -10,12 +10,12 @@ from families import VOCABULARY, tiny_model
 
 from objectives.divergence import JS, KL
 from objectives.loss import Loss, Perplexity
-from searcher.crew import open_crew
-from searcher.measurement import Measurements
-from searcher.objective import Objective
-from searcher.plan import Granularity, PrunePlan
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
+from searcher.contracts.objective import Objective
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.evaluation.executor import open_crew
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 from searcher.testing import tiny_tokenizer
 
 WINDOWS = torch.randint(VOCABULARY, (3, 20), generator=torch.Generator().manual_seed(9))

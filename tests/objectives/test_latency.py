@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from objectives.latency import Latency
-from searcher.crew import open_crew
-from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.evaluation.executor import open_crew
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 from searcher.testing import tiny_llama, tiny_tokenizer
 
 QUICK = {"tokens": 8, "new_tokens": 2, "rounds": 2, "repeats": 1}
@@ -77,7 +77,7 @@ def test_decoding_uses_the_cache(monkeypatch):
     with torch.inference_mode():
         replay = open_replay(tiny_llama(), Granularity.BLOCK)
     lengths.clear()
-    from searcher.pruned import pruned
+    from searcher.replay.pruned_model import pruned
 
     class Candidate:
         def model(self):

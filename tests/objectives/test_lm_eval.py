@@ -13,13 +13,13 @@ from tiny_checkpoint import save_tiny_checkpoint
 from objectives import lm_eval
 from objectives.accuracy import Accuracy
 from objectives.lm_eval import LmEval
-from searcher import registry
-from searcher.crew import open_crew
+from searcher.contracts import registry
+from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
+from searcher.evaluation.executor import open_crew
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 
 WINDOWS = torch.randint(97, (2, 24), generator=torch.Generator().manual_seed(0))
 PLANS = [PrunePlan.parse(text) for text in ("dense", "1", "0.attn,2.ffn")]

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives import multiple_choice as mc
+from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.plan import Granularity, PrunePlan
-from searcher.selfcheck import open_replay
+from searcher.replay.self_check import open_replay
 
 GOOD = {"context": "one", "choices": ["two", "three"], "answer": 1}
 

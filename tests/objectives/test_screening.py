@@ -8,8 +8,8 @@ import pytest
 import torch
 from families import VOCABULARY, tiny_model
 
-from searcher.plan import Action, Granularity
-from searcher.selfcheck import open_replay
+from searcher.contracts.plan import Action, Granularity
+from searcher.replay.self_check import open_replay
 from searcher.testing import ObjectiveContract
 
 IDS = torch.randint(VOCABULARY, (3, 20), generator=torch.Generator().manual_seed(4))

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from objectives.stability import Stability
-from searcher.crew import open_crew
-from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.evaluation.executor import open_crew
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 
 
 def candidate(perplexities, answers):

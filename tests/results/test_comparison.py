@@ -16,8 +16,8 @@ from results.comparison import Comparison, show_gap
 from results.front import additive_epsilon, hypervolume, igd_plus
 from results.intervals import Gap, gap
 from results.joint_front import joint_front
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.plan import PrunePlan
 
 
 @pytest.fixture(scope="module")

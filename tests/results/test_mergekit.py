@@ -11,8 +11,8 @@ from tiny_checkpoint import OPTIONS
 
 import searcher
 from results.mergekit import kept_spans, recipe, write_recipe
+from searcher.contracts.plan import PrunePlan, Unit
 from searcher.errors import UsageError
-from searcher.plan import PrunePlan, Unit
 
 
 @given(st.sets(st.integers(0, 11), max_size=11))

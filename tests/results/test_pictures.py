@@ -22,10 +22,10 @@ from results.pictures.collection import describe, to_svg
 from results.pictures.convergence import best_so_far
 from results.pictures.shapley import shapley_values
 from results.pictures.strips import shown_evaluations
-from searcher.amounts import Amounts
+from searcher.contracts.amounts import Amounts
+from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
-from searcher.journal import read_evaluations
-from searcher.plan import Action, PrunePlan
+from searcher.runs.journal import read_evaluations
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def mixed(tiny, folder):
 
 
 RIGHT = '''
-from searcher.objective import Objective
+from searcher.contracts.objective import Objective
 
 class Right(Objective):
     """How probable the right token is."""

@@ -16,10 +16,11 @@ from results.command import ONE_A_LINE, command_line
 from results.comparison import Comparison, show_gap
 from results.report import write_report
 from results.table import plan_cells, shown_plans
-from searcher import cli, registry
-from searcher.config import RunConfig, make_config
+from searcher.cli import app as cli
+from searcher.contracts import registry
 from searcher.errors import UsageError
-from searcher.journal import EVALUATIONS_FILE, RUN_FILE
+from searcher.runs.config import RunConfig, make_config
+from searcher.runs.journal import EVALUATIONS_FILE, RUN_FILE
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from objectives.loss import Perplexity
 from objectives.stability import Stability
 from results.intervals import gap, interval
 from results.shares import wilson
-from searcher.objective import Objective
+from searcher.contracts.objective import Objective
 
 QUANTILE = float(stats.norm.ppf(0.975))
 

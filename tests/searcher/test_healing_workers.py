@@ -9,17 +9,17 @@ import torch
 from families import VOCABULARY, tiny_model
 
 from objectives.loss import Perplexity
-from searcher import cluster
-from searcher.actor import Objectives
-from searcher.crew import open_crew
-from searcher.heal_text import HealText
-from searcher.healer import begin_treatment
-from searcher.measurement import Measurements
-from searcher.plan import Granularity, PrunePlan
-from searcher.prices import measure_prices
-from searcher.selfcheck import open_replay
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.evaluation import ray_session as cluster
+from searcher.evaluation.executor import open_crew
+from searcher.evaluation.ray_executor import WorkerCrew
+from searcher.evaluation.ray_worker import Objectives
+from searcher.healing.healer import begin_treatment
+from searcher.loading.heal_text import HealText
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.measurement import Measurements
 from searcher.testing import tiny_tokenizer
-from searcher.workers import WorkerCrew
 
 pytest.importorskip("ray")
 

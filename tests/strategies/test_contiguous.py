@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from searcher.contracts.games import additive_game, make_space, play
+from searcher.contracts.plan import Granularity, Part, PrunePlan, Unit
 from searcher.errors import UsageError
-from searcher.games import additive_game, make_space, play
-from searcher.plan import Granularity, Part, PrunePlan, Unit
 from strategies.contiguous import Contiguous
 
 MAPS = {"cosine": "state-cosines", "angular": "state-angles"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from searcher import registry
+from searcher.contracts import registry
 from searcher.testing import StrategyContract
 
 OPTIONS = {

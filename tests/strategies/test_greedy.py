@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from searcher.games import additive_game, make_space, play
-from searcher.plan import Granularity, PrunePlan, Unit
+from searcher.contracts.games import additive_game, make_space, play
+from searcher.contracts.plan import Granularity, PrunePlan, Unit
 from strategies.greedy import Greedy
 from strategies.random import Random
 

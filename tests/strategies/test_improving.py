@@ -8,14 +8,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from searcher import registry
-from searcher.cost import Ledger, Limits, Prices, Tariff
+from searcher.contracts import registry
+from searcher.contracts.cost import Ledger, Limits, Prices, Tariff
+from searcher.contracts.games import additive_game, interacting_game, limited_spaces, make_space, play
+from searcher.contracts.plan import Granularity, Part, PrunePlan
+from searcher.contracts.scoreboard import removal_matrix
+from searcher.contracts.space import Need
 from searcher.errors import UsageError
-from searcher.games import additive_game, interacting_game, limited_spaces, make_space, play
-from searcher.measurement import to_plain_json
-from searcher.plan import Granularity, Part, PrunePlan
-from searcher.scoreboard import removal_matrix
-from searcher.space import Need
+from searcher.runs.measurement import to_plain_json
 from strategies.beam import Beam
 from strategies.evolutionary import Evolutionary
 from strategies.exhaustive import Exhaustive

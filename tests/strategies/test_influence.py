@@ -4,8 +4,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from searcher.games import additive_game, make_space, play
-from searcher.plan import Granularity, Part, PrunePlan, Unit, all_units
+from searcher.contracts.games import additive_game, make_space, play
+from searcher.contracts.plan import Granularity, Part, PrunePlan, Unit, all_units
 from searcher.testing import StrategyContract
 from strategies.influence import Influence
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from trained import enumerated
 
-from searcher.games import interacting_game, make_space, play
-from searcher.plan import Granularity
+from searcher.contracts.games import interacting_game, make_space, play
+from searcher.contracts.plan import Granularity
 from strategies.beam import Beam
 from strategies.evolutionary import Evolutionary
 from strategies.exhaustive import Exhaustive

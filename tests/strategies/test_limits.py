@@ -11,15 +11,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from searcher import registry
-from searcher.amounts import Amounts
-from searcher.config import RunConfig, make_config
-from searcher.cost import Prices, Tariff
+from searcher.contracts import registry
+from searcher.contracts.amounts import Amounts
+from searcher.contracts.cost import Prices, Tariff
+from searcher.contracts.games import additive_game, interacting_game, noisy_game, play
+from searcher.contracts.plan import Granularity, Part, PrunePlan, all_units
+from searcher.contracts.statistics import shape_of
 from searcher.errors import UsageError
-from searcher.games import additive_game, interacting_game, noisy_game, play
-from searcher.plan import Granularity, Part, PrunePlan, all_units
-from searcher.search_space import open_space
-from searcher.statistics import shape_of
+from searcher.runs.config import RunConfig, make_config
+from searcher.search.opening import open_space
 from searcher.testing import check_search
 
 WINDOWS = 8

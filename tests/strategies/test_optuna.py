@@ -12,10 +12,10 @@ import numpy as np
 import optuna
 import pytest
 
+from searcher.contracts.games import additive_game, asked, make_space, play
+from searcher.contracts.plan import Granularity, Part, PrunePlan, Unit
+from searcher.contracts.strategy import Scores
 from searcher.errors import UsageError
-from searcher.games import additive_game, asked, make_space, play
-from searcher.plan import Granularity, Part, PrunePlan, Unit
-from searcher.strategy import Scores
 from strategies.optuna import Optuna, Sampler
 
 SAMPLERS = get_args(Sampler)
@@ -73,7 +73,9 @@ def test_patience_ends_a_search_that_finds_nothing_new():
 
 def test_same_seed_same_questions_in_a_fresh_process():
     options = [{"sampler": sampler, "trials": FEW[sampler]} for sampler in SAMPLERS]
-    code = f"import json, searcher.games as t; print(json.dumps([t.asked('optuna', o, 5) for o in {options!r}]))"
+    code = (
+        f"import json, searcher.contracts.games as t; print(json.dumps([t.asked('optuna', o, 5) for o in {options!r}]))"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "17"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     here = [asked("optuna", option, 5) for option in options]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from searcher.contracts.games import additive_game, make_space, play
+from searcher.contracts.plan import Granularity, Part, PrunePlan, Unit, all_units
+from searcher.contracts.trie import layer_forwards, path_of
 from searcher.errors import UsageError
-from searcher.games import additive_game, make_space, play
-from searcher.plan import Granularity, Part, PrunePlan, Unit, all_units
-from searcher.trie import layer_forwards, path_of
 from strategies.shapley import Shapley
 from strategies.shapley_chains import balanced_permutations
 from strategies.shapley_estimators import CLASSES, Replay

@@ -9,17 +9,17 @@ import torch
 from families import tiny_model
 
 from objectives.loss import Loss
-from searcher.cost import Ledger, Limits, Tariff
-from searcher.crew import open_crew
-from searcher.games import additive_game, make_space, noisy_game, play
-from searcher.goals import Bound, Goals
-from searcher.journal import Journal, read_evaluations
-from searcher.plan import Granularity, all_units
-from searcher.prices import measure_prices
-from searcher.search_loop import Recorder, SearchLoop
-from searcher.selection import chosen_plans
-from searcher.selfcheck import open_replay
-from searcher.space import Space
+from searcher.contracts.cost import Ledger, Limits, Tariff
+from searcher.contracts.games import additive_game, make_space, noisy_game, play
+from searcher.contracts.plan import Granularity, all_units
+from searcher.contracts.space import Space
+from searcher.evaluation.executor import open_crew
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.self_check import open_replay
+from searcher.runs.journal import Journal, read_evaluations
+from searcher.search.goals import Bound, Goals
+from searcher.search.loop import Recorder, SearchLoop
+from searcher.search.selection import chosen_plans
 from searcher.testing import tiny_tokenizer
 from strategies.greedy import Greedy
 from strategies.random import Random

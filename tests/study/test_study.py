@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from tiny_checkpoint import OPTIONS
 
-from searcher.plan import Granularity, PrunePlan
+from searcher.contracts.plan import Granularity, PrunePlan
 from study.conduct import conduct
 from study.grammar import items
 from study.page import write_page

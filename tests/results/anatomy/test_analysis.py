@@ -10,8 +10,8 @@ from analyses import write_analysis
 
 from results.anatomy import write_analysis_page
 from results.anatomy.analysis import read_analysis
+from searcher.anatomy.parts import PARTS
 from searcher.errors import UsageError
-from searcher.parts import PARTS
 
 
 def test_every_part_is_read(tmp_path):

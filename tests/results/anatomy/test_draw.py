@@ -10,7 +10,7 @@ from results.anatomy.analysis import read_analysis
 from results.anatomy.pairs import strongest
 from results.anatomy.section import half_widths
 from results.anatomy.sections import draw, make_sections
-from searcher.parts import PARTS
+from searcher.anatomy.parts import PARTS
 
 BLOCKS = 6
 

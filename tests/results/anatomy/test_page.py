@@ -10,8 +10,8 @@ from analyses import write_analysis
 from results.anatomy import read_analysis, write_analysis_page
 from results.anatomy.page import command_of
 from results.anatomy.sections import make_sections
+from searcher.anatomy.parts import PARTS
 from searcher.errors import UsageError
-from searcher.parts import PARTS
 
 
 def read_page(path):

@@ -11,7 +11,7 @@ from families import FAMILIES, tiny_model
 from oracle import _OUTPUTS
 
 from searcher.anatomy.heads import Heads, cost, measure_heads
-from searcher.architecture import find_architecture
+from searcher.architecture.blocks import find_architecture
 
 
 def cosines(outputs):
@@ -110,7 +110,7 @@ def test_pairs_above_a_threshold():
 
 
 def test_the_same_bits_again_no_hook_left_and_told_how_far(monkeypatch):
-    monkeypatch.setattr("searcher.batches.GROUP_TOKENS", {"cpu": 96})
+    monkeypatch.setattr("searcher.replay.batching.GROUP_TOKENS", {"cpu": 96})
     replay, shares = replayed("llama"), Shares()
     one, other = measure_heads(replay, IDS, shares), measure_heads(replay, IDS)
     assert all(np.array_equal(a, b) for a, b in zip(one.cosines, other.cosines, strict=True))

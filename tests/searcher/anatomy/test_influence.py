@@ -13,10 +13,10 @@ from scipy import stats
 from searcher.anatomy import influence
 from searcher.anatomy.influence import METRICS, measure_influence, measure_removals
 from searcher.anatomy.losses import open_losses
-from searcher.dense_pass import measure_statistics
+from searcher.contracts.plan import Granularity, PrunePlan, all_units
+from searcher.contracts.statistics import cost_of
 from searcher.errors import UsageError
-from searcher.plan import Granularity, PrunePlan, all_units
-from searcher.statistics import cost_of
+from searcher.replay.dense_statistics import measure_statistics
 
 
 @pytest.mark.parametrize(("family", "granularity"), [("llama", "sublayer"), ("gemma2", "ffn"), ("bloom", "block")])

@@ -11,8 +11,8 @@ from scipy import stats
 
 from searcher.anatomy.interactions import Interactions, cost, find_interactions, measure_pairs, plans_for
 from searcher.anatomy.losses import open_losses
+from searcher.contracts.plan import Granularity, PrunePlan, Unit, all_units
 from searcher.errors import UsageError
-from searcher.plan import Granularity, PrunePlan, Unit, all_units
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from oracle import oracle_losses
 
 from searcher.anatomy import interactions
 from searcher.anatomy.losses import open_losses
+from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.errors import UsageError
-from searcher.plan import Granularity, PrunePlan, all_units
 
 PLANS = interactions.plans_for(all_units(4, Granularity.SUBLAYER))
 
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
-    monkeypatch.setattr("searcher.batches.GROUP_TOKENS", {"cpu": 96})
+    monkeypatch.setattr("searcher.replay.batching.GROUP_TOKENS", {"cpu": 96})
 
 
 def test_equals_the_oracle():

@@ -12,8 +12,8 @@ from families import FAMILIES, tiny_model
 from searcher.anatomy import replacement
 from searcher.anatomy.replacement import assemble, cost, find_misfits, measure_rows
 from searcher.anatomy.replacement_map import ReplacementMap
-from searcher.architecture import find_architecture
-from searcher.plan import Granularity, PrunePlan
+from searcher.architecture.blocks import find_architecture
+from searcher.contracts.plan import Granularity, PrunePlan
 
 MIXED = ("gemma2", "gemma3_text", "olmo3", "cohere2", "gpt_oss", "exaone4", "smollm3", "qwen2")
 OTHERS = ("llama", "gpt2", "bloom", "opt", "qwen3_moe", "deepseek_v3", "falcon")
@@ -66,7 +66,7 @@ def test_the_kinds_of_attention_belong_to_the_place():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3_moe"])
 def test_the_diagonal_is_the_dense_loss_to_the_last_bit(family, dtype, monkeypatch):
-    monkeypatch.setattr("searcher.batches.GROUP_TOKENS", {"cpu": 96})  # groups of 2, 2, 2 and 1 windows
+    monkeypatch.setattr("searcher.replay.batching.GROUP_TOKENS", {"cpu": 96})  # groups of 2, 2, 2 and 1 windows
     replay = replayed(family, tiny_model(family).to(dtype))
     found = measured_map(replay)
     dense = measured(replay, [PrunePlan()]).of(PrunePlan())

@@ -10,8 +10,8 @@ from anatomies import IDS, PRICES, Shares, made_up, replayed
 
 from searcher.anatomy.losses import open_losses
 from searcher.anatomy.shapley import Sampling, cost, find_shapley, measure_coalitions
+from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.errors import UsageError
-from searcher.plan import Granularity, PrunePlan, all_units
 
 
 def sets(units):

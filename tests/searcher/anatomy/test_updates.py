@@ -9,8 +9,8 @@ from anatomies import IDS, PRICES, Shares, replayed
 from families import tiny_model
 
 from searcher.anatomy.updates import cost, measure_updates
-from searcher.architecture import find_architecture
-from searcher.plan import Action, Granularity, Part, Unit, all_units
+from searcher.architecture.blocks import find_architecture
+from searcher.contracts.plan import Action, Granularity, Part, Unit, all_units
 
 ADDED = {  # what adds to the stream: a module for attention and one for the FFN, and by what its output is multiplied
     "llama": ("self_attn", "mlp", 1),

@@ -12,22 +12,22 @@ from families import FAMILIES, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import searcher
+from searcher.architecture.replacement_modules import FFN, LinearMap, LowRankMap, Shift, SwiGLU
 from searcher.checkpoint import fresh
 from searcher.checkpoint.card import Card
 from searcher.checkpoint.target import check_target
 from searcher.checkpoint.verify import verify
+from searcher.commands.export import export
+from searcher.commands.opened import Opened
+from searcher.commands.progress import Progress
+from searcher.contracts.form import Form
+from searcher.contracts.granularity import granularity_of
+from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
-from searcher.exporter import export
-from searcher.form import Form
-from searcher.granularity import granularity_of
-from searcher.model import LoadedModel
-from searcher.opened import Opened
-from searcher.plan import Action, PrunePlan
-from searcher.progress import Progress
-from searcher.repair import LowRank, Repair, StandIn
-from searcher.selfcheck import open_replay, probe_of
-from searcher.sizes import measure_amounts
-from searcher.standins import FFN, LinearMap, LowRankMap, Shift, SwiGLU
+from searcher.loading.model import LoadedModel
+from searcher.replay.footprint import measure_amounts
+from searcher.replay.repair import LowRank, Repair, StandIn
+from searcher.replay.self_check import open_replay, probe_of
 from searcher.testing import tiny_tokenizer
 
 BLOCKS = 6
@@ -135,7 +135,7 @@ def test_modules_that_healing_put_in(family, kind, tmp_path, in_process):
 def test_weights_that_healing_changed_and_a_block_it_put_in(family, tmp_path, in_process):
     import copy
 
-    from searcher.architecture import find_architecture
+    from searcher.architecture.blocks import find_architecture
 
     def repair(model):
         blocks = find_architecture(model).blocks

@@ -49,7 +49,7 @@ def dtypes(folder):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_weights_come_out_in_the_precision_of_the_checkpoint(dtype, heal, native, tiny, tmp_path, monkeypatch):
     """Whatever this processor computes in, and healing was done in."""
-    monkeypatch.setattr("searcher.model._cpu_has_bf16", lambda: native)
+    monkeypatch.setattr("searcher.loading.model._cpu_has_bf16", lambda: native)
     source = saved(tmp_path / "dense", dtype)
     more = {"heal": heal, "data": str(tiny / "text.jsonl"), "heal_windows": 12, **MEASURED} if heal else {}
     done = export(source, tmp_path / "out", **more)

@@ -8,10 +8,10 @@ from families import tiny_model
 from oracle import pruned_copy
 from patients import TOKENS, final_states, heal, left_as_it_was, padded, patient_of, same_bits, states_after
 
+from searcher.contracts.plan import Action, Granularity, PrunePlan
 from searcher.healing.bias import Bias
-from searcher.healing.patient import PADDING, Meter
-from searcher.plan import Action, Granularity, PrunePlan
-from searcher.repair import Repair
+from searcher.healing.calibration import PADDING, Meter
+from searcher.replay.repair import Repair
 
 SOME = ("llama", "gpt2", "gemma2", "gemma3_text", "falcon", "mixtral", "smollm3")
 PLANS = ("0", "3", "1-2", "0.attn", "3.ffn", "0.ffn,1-2,3.attn")

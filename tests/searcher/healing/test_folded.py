@@ -8,14 +8,14 @@ import torch
 from families import FAMILIES, tiny_model
 from patients import final_states, heal, left_as_it_was, padded, patient_of, same_bits, states_after, windows
 
+from searcher.contracts.plan import PrunePlan
+from searcher.contracts.registry import make
 from searcher.errors import UsageError
+from searcher.healing.calibration import PADDING, Meter
 from searcher.healing.folded import LinearFolded, find_projection
 from searcher.healing.gaps import weighted_errors
-from searcher.healing.patient import PADDING, Meter
-from searcher.plan import PrunePlan
-from searcher.pruned import pruned
-from searcher.registry import make
-from searcher.repair import Repair
+from searcher.replay.pruned_model import pruned
+from searcher.replay.repair import Repair
 
 REFUSED = {
     "norm": ("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4", "granite"),

@@ -9,18 +9,18 @@ import torch
 from families import FAMILIES, tiny_model
 from patients import TOKENS, final_states, heal, left_as_it_was, padded, patient_of, same_bits, states_after, windows
 
-from searcher import batches
+from searcher.architecture.replacement_modules import LinearMap, LowRankMap
+from searcher.contracts.plan import Action, Granularity, PrunePlan, all_units
+from searcher.contracts.registry import make
+from searcher.contracts.trie import path_of
 from searcher.errors import UsageError
+from searcher.healing.calibration import PADDING, Meter
 from searcher.healing.gaps import gap_ends, weighted_errors
 from searcher.healing.linear import Linear
 from searcher.healing.moments import RIDGES
-from searcher.healing.patient import PADDING, Meter
-from searcher.plan import Action, Granularity, PrunePlan, all_units
-from searcher.pruned import pruned
-from searcher.registry import make
-from searcher.repair import Repair
-from searcher.standins import LinearMap, LowRankMap
-from searcher.trie import path_of
+from searcher.replay import batching as batches
+from searcher.replay.pruned_model import pruned
+from searcher.replay.repair import Repair
 
 HUGE = 1 << 40
 PLANS = [

@@ -8,16 +8,16 @@ import torch
 from families import BLOCKS_ONLY, FAMILIES, VOCABULARY, tiny_model
 from torch.nn import functional as F
 
-from searcher.cost import Prices
+from searcher.contracts.cost import Prices
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.contracts.registry import make
 from searcher.errors import UsageError
+from searcher.healing.calibration import PADDING, Meter, Patient
 from searcher.healing.contract import DivergedError
 from searcher.healing.lora import Adapters, Lora, find_layers, loss_with_gradient
-from searcher.healing.patient import PADDING, Meter, Patient
-from searcher.plan import Granularity, PrunePlan
-from searcher.pruned import pruned
-from searcher.registry import make
-from searcher.repair import LowRank, Repair
-from searcher.selfcheck import open_replay
+from searcher.replay.pruned_model import pruned
+from searcher.replay.repair import LowRank, Repair
+from searcher.replay.self_check import open_replay
 
 TOKENS = 24  # longer than any sliding window
 PRICES = Prices((1.0, 0.6, 0.4, 0.0), head=2.0)

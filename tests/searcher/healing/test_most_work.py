@@ -6,10 +6,10 @@ import pytest
 import torch
 from patients import patient_of
 
-from searcher.healer import make_healing
+from searcher.contracts.plan import PrunePlan
+from searcher.healing.calibration import Meter
 from searcher.healing.heal import heal_plan, most_work
-from searcher.healing.patient import Meter
-from searcher.plan import PrunePlan
+from searcher.healing.healer import make_healing
 
 RECIPES = [
     "lora:steps=7,batch=3,rank=2,patience=0",

@@ -7,18 +7,18 @@ import pytest
 import torch
 from families import FAMILIES, VOCABULARY, tiny_model
 
-from searcher.cost import Prices
+from searcher.architecture.replacement_modules import FFN, SwiGLU
+from searcher.contracts.cost import Prices
+from searcher.contracts.plan import Action, Granularity, PrunePlan
+from searcher.contracts.registry import make
 from searcher.errors import UsageError
+from searcher.healing.calibration import PADDING, Meter, Patient
 from searcher.healing.contract import DivergedError
-from searcher.healing.patient import PADDING, Meter, Patient
 from searcher.healing.replacement import Ffn, Layer, Swiglu, blank, drawn, find_gaps
-from searcher.plan import Action, Granularity, PrunePlan
-from searcher.pruned import pruned
-from searcher.registry import make
-from searcher.repair import Repair
-from searcher.replay import repaired
-from searcher.selfcheck import open_replay
-from searcher.standins import FFN, SwiGLU
+from searcher.replay.pruned_model import pruned
+from searcher.replay.repair import Repair
+from searcher.replay.replay import repaired
+from searcher.replay.self_check import open_replay
 
 TOKENS = 24  # longer than any sliding window
 OPTIONS = {"steps": 12, "lr": 1e-2, "batch": 2, "patience": 0}

@@ -1,0 +1,32 @@
+"""Which options of measurement each entry point has a use for, said once for the command line and for Python."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from searcher.errors import UsageError
+
+Entry = Literal["run", "evaluate", "heal", "export", "best_model", "analyze"]
+
+_WORKERS = ("workers", "ray_address")
+_NOTHING_MEASURED = ("objective", "objective_args", "windows", "report_windows", "data_seed", "memory", *_WORKERS)
+
+NOT_TAKEN: Mapping[Entry, tuple[str, ...]] = {
+    "run": (),
+    "evaluate": (),
+    "heal": ("windows", "data_seed", *_WORKERS),
+    "export": _NOTHING_MEASURED,
+    "best_model": _NOTHING_MEASURED,
+    "analyze": ("heal", "heal_windows", "objective", "objective_args", "report_windows", *_WORKERS),
+}
+"""Fields of :class:`searcher.runs.config.MeasurementConfig` that would change nothing there, and are refused."""
+
+
+def check_options(entry: Entry, given: Iterable[str]) -> None:
+    """Refuse what would be read and then ignored.
+
+    Raises:
+        UsageError: an option is of no use there.
+    """
+    for option in given:
+        if option in NOT_TAKEN[entry]:
+            raise UsageError(f"searcher.{entry} has no option '{option}': it would change nothing", "Leave it out")

@@ -1,0 +1,145 @@
+"""From a plan to a checkpoint: written, verified in a fresh process, and there whole or not at all."""
+
+import shlex
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+
+from searcher.architecture.custom_model import has_own_code
+from searcher.checkpoint.card import Card, Terms, describe_check, terms_of, write_card
+from searcher.checkpoint.check import Candidate, check_checkpoint
+from searcher.checkpoint.forms import choose_form, in_form
+from searcher.checkpoint.target import check_room, check_target, new_folder
+from searcher.checkpoint.write import COMPANIONS, TERMS, copy_companions, note, write_model
+from searcher.commands.opened import Opened
+from searcher.commands.progress import Progress
+from searcher.contracts.form import Form
+from searcher.contracts.plan import Part, PrunePlan
+from searcher.errors import first_line
+from searcher.evaluation.executor import one_core
+from searcher.loading.embedded import EMBEDDED_LICENSE, EMBEDDED_NAME, EMBEDDED_ORIGINAL
+from searcher.loading.model import LoadedModel
+
+ROOM = 1.05
+"""Bytes to write for each byte of weights: tokenizer and config come to them."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A checkpoint that was written.
+
+    Attributes:
+        folder: where.
+        form: how.
+        plan: what was removed.
+        parameters: of the dense model, and left.
+        cache: key-value cache bytes a token of the dense model, and left, in the dtype of the weights; None if unknown.
+        bytes: of all files.
+        verified: what a fresh process found, None if it was not asked.
+        dtype: of the weights.
+        precision: why.
+    """
+
+    folder: Path
+    form: Form
+    plan: PrunePlan
+    parameters: tuple[int, int]
+    cache: tuple[float, float] | None
+    bytes: int
+    verified: dict[str, Any] | None
+    dtype: str
+    precision: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON document of `searcher export`."""
+        return {
+            "folder": str(self.folder),
+            "form": str(self.form),
+            "plan": str(self.plan),
+            "parameters": {"dense": self.parameters[0], "left": self.parameters[1]},
+            "kv_cache": None if self.cache is None else {"dense": self.cache[0], "left": self.cache[1]},
+            "bytes": self.bytes,
+            "dtype": self.dtype,
+            "verified": self.verified,
+        }
+
+
+def export(
+    opened: Opened, target: Path, card: Card, form: Form | None, force: bool, check: bool, progress: Progress
+) -> Exported:
+    """Write a checkpoint; it is there whole and verified, or not at all.
+
+    Raises:
+        UsageError: the folder or the form does not fit, the disk is full, or the checkpoint is not what it should be.
+    """
+    check_target(target, force, opened.loaded.folder)
+    chosen = choose_form(opened.plan, opened.repair, form, opened.loaded.model)
+    repair = opened.repair.merged(opened.replay.model)
+    facts = _facts(opened, chosen)
+    parameters = sum(p.nbytes for p in opened.replay.model.parameters())
+    check_room(target, int(ROOM * parameters * facts["parameters"] / facts["dense_parameters"]))
+    with new_folder(target, force) as folder, one_core(), torch.inference_mode():
+        progress.say(f"Writing {opened.plan} in the form {chosen}")
+        given = [*(["--form", form] if form else []), *([] if check else ["--no-check"]), "-o", str(target)]
+        card = replace(card, command=f"{card.command} {shlex.join(given)}")
+        more = {**opened.notes(), "command": card.command}
+        with in_form(opened.replay, opened.plan, repair, chosen) as (model, notes):
+            write_model(folder, model, opened.loaded.dtype, opened.loaded.tokenizer)
+        source = _complete(opened.loaded, progress)
+        if source:
+            copy_companions(source, folder)
+        note(folder, notes, more)
+        found = None
+        if check:
+            progress.say("Loading it again in a fresh process")
+            cache = facts["cache"] and facts["cache"] * 4 / opened.loaded.dtype.itemsize
+            candidate = Candidate(opened.replay, opened.plan, repair, facts["parameters"], cache)
+            found = check_checkpoint(folder, candidate, notes)
+        card = replace(card, terms=terms_of(opened.loaded.name, _known_terms(opened.loaded), source))
+        write_card(folder, target.name, card, {**facts, "verified": describe_check(found)})
+        note(folder, notes, more)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    cache = (facts["dense_cache"], facts["cache"]) if facts["dense_cache"] else None
+    sizes = (facts["dense_parameters"], facts["parameters"])
+    return Exported(target, chosen, opened.plan, sizes, cache, size, found, facts["dtype"], opened.precision)
+
+
+def _complete(loaded: LoadedModel, progress: Progress) -> Path | None:
+    """The folder that the model was loaded from, with the files that loading it left on the hub."""
+    kind, _, place = loaded.fingerprint.partition(":")
+    if kind == "hub":
+        name, _, commit = place.rpartition("@")
+        try:
+            snapshot_download(name, revision=commit, allow_patterns=[*TERMS, *COMPANIONS, "README.md"])
+        except (OSError, ValueError) as error:
+            progress.warn(f"License and processor of {name} could not be fetched and are left out: {first_line(error)}")
+    return loaded.folder
+
+
+def _known_terms(loaded: LoadedModel) -> Terms:
+    return Terms(EMBEDDED_ORIGINAL, EMBEDDED_LICENSE) if loaded.name == EMBEDDED_NAME else Terms()
+
+
+def _facts(opened: Opened, form: Form) -> dict[str, Any]:
+    """What the checkpoint is expected to take, and what the card says of it."""
+    amounts, plan = opened.amounts, opened.plan
+    left = PrunePlan.of(unit for unit in plan.removed if unit.part is Part.BLOCK or form is not Form.ZEROED)
+    repair = opened.repair.of(plan, opened.replay.num_blocks)
+    cache = amounts.get("kv-cache")
+    likes = [stand_in.like for stand_in in repair.after.values() if stand_in.like is not None]
+    blocks = sum(cache.block[like] for like in likes) if cache else 0.0
+    return {
+        "plan": str(plan),
+        "form": str(form),
+        "dense_parameters": int(amounts["parameters"].whole),
+        "parameters": int(amounts["parameters"].left(left)) + repair.parameters,
+        "dense_cache": cache.whole if cache else None,
+        "cache": cache.left(left) + blocks if cache else None,
+        "dtype": str(opened.loaded.dtype).removeprefix("torch."),
+        "precision": opened.precision,
+        "own_code": has_own_code(opened.loaded.model),
+        "steps": [asdict(step) for step in opened.history.steps],
+    }

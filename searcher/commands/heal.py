@@ -1,0 +1,175 @@
+"""Healing one plan in several ways, side by side, with the dense model healed the same ways."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from searcher.commands.preparation import Prepared, cut_heal, make_objectives, prepare
+from searcher.commands.progress import Progress
+from searcher.commands.tracking import Plans, Scale
+from searcher.contracts.granularity import granularity_of
+from searcher.contracts.objective import Objective, Split
+from searcher.contracts.plan import PrunePlan
+from searcher.evaluation.executor import one_core, open_crew
+from searcher.evaluation.ray_executor import AnyCrew
+from searcher.healing.heal import Healed
+from searcher.healing.healer import make_healing
+from searcher.healing.store import RepairStore
+from searcher.loading.heal_text import HealText
+from searcher.runs.config import MeasurementConfig
+from searcher.runs.identity import Origin
+from searcher.runs.measurement import Measurements
+from searcher.runs.notation import parse_bytes, plain_recipe
+
+DENSE = PrunePlan()
+Rows = dict[str, NDArray[np.float64]]
+"""An objective's numbers on the report split, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class HealedPlan:
+    """A plan healed in one way.
+
+    Attributes:
+        recipe: how.
+        plan: the healed plan.
+        control: the dense model, healed the same way.
+        rows: numbers of the healed plan.
+        control_rows: numbers of the healed dense model.
+    """
+
+    recipe: str
+    plan: Healed
+    control: Healed
+    rows: Rows
+    control_rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Healings:
+    """A plan before and after healing, on the report split.
+
+    Attributes:
+        model: its name.
+        text: its name.
+        plan: what is removed.
+        objectives: by label.
+        documents: of each report window, the document it was cut from.
+        windows: windows of the heal split, those held out among them.
+        window_tokens: their length.
+        dense: numbers of the dense model.
+        before: numbers of the plan as it is.
+        healed: the healings, in the order asked for.
+    """
+
+    model: str
+    text: str
+    plan: PrunePlan
+    objectives: dict[str, Objective]
+    documents: tuple[int, ...]
+    windows: int
+    window_tokens: int
+    dense: Rows
+    before: Rows
+    healed: tuple[HealedPlan, ...]
+
+
+def heal_plan_by_hand(
+    config: MeasurementConfig,
+    plan: PrunePlan,
+    recipes: Sequence[str],
+    runs_dir: Path,
+    progress: Progress,
+    origin: Origin | None = None,
+) -> Healings:
+    """See `searcher.heal`, which this is.
+
+    Args:
+        config: what is measured, on what; its own healing is not looked at.
+        plan: what to remove.
+        recipes: the healings.
+        runs_dir: the folder of runs, in which repairs are kept.
+        progress: is told how it goes.
+        origin: of the run that the plan is from; its model and text must be these.
+    """
+    recipes = tuple(dict.fromkeys(map(plain_recipe, recipes)))
+    for recipe in recipes:
+        make_healing(recipe)  # a bad one is refused before the model loads
+    config = config.model_copy(update={"heal": None, "workers": 0, "ray_address": None})
+    prepared = prepare(config, make_objectives(config), granularity_of([plan]), progress.say)
+    if origin is not None:
+        origin.check_model(prepared.model.fingerprint, prepared.model.name)
+        origin.check_text(prepared.text.fingerprint, prepared.text.name)
+    plan.check(prepared.model.num_blocks)
+    with contextlib.closing(prepared.crew) as crew:
+        plain = _measure(crew, Scale.of_model(prepared), "report", plan, progress)
+    heal_text = cut_heal(config, prepared.text, prepared.model, "")
+    healed = []
+    for recipe in recipes:
+        progress.say(f"Healing {plan} and the dense model by {recipe}")
+        healed.append(_heal(config, prepared, replace(heal_text, recipe=recipe), plan, runs_dir, progress))
+    return Healings(
+        prepared.model.name,
+        prepared.text.name,
+        plan,
+        prepared.objectives,
+        prepared.documents["report"],
+        heal_text.rows,
+        prepared.resolved["window_tokens"],
+        plain[DENSE],
+        plain[plan],
+        tuple(healed),
+    )
+
+
+def _heal(
+    config: MeasurementConfig, prepared: Prepared, text: HealText, plan: PrunePlan, runs_dir: Path, progress: Progress
+) -> HealedPlan:
+    """Heal the plan and the dense model, or take what was kept of it, and measure both."""
+    objectives = make_objectives(config)
+    windows: dict[Split, torch.Tensor] = {"healed-report": prepared.windows["report"]}
+    memory = None if config.memory is None else parse_bytes(config.memory)
+    cores = torch.get_num_threads()
+    with torch.inference_mode(), one_core():
+        tokenizer, prices = prepared.model.tokenizer, prepared.prices
+        crew = open_crew(prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text, prepared.dense)
+    healer = crew.evaluator.healer
+    assert healer is not None, "the crew was given a healing"
+    store = RepairStore(runs_dir, prepared.model, prepared.text, text, prepared.replay.architecture)
+    for one in (plan, DENSE):
+        if (known := store.find(one)) is not None:
+            healer.remember(one, known)
+    crew.watch(progress.healing)
+
+    def keep(one: PrunePlan) -> None:
+        """As soon as it is healed: what comes after may be interrupted."""
+        if store.find(one) is None:
+            store.keep(one, healer.healed(one), progress.warn)
+
+    rows = _measure(crew, Scale.of_model(prepared), "healed-report", plan, progress, keep)
+    found = {one: healer.healed(one) for one in (plan, DENSE)}
+    return HealedPlan(text.recipe, found[plan], found[DENSE], rows[plan], rows[DENSE])
+
+
+def _measure(
+    crew: AnyCrew,
+    scale: Scale,
+    split: Split,
+    plan: PrunePlan,
+    progress: Progress,
+    done: Callable[[PrunePlan], None] = lambda _: None,
+) -> dict[PrunePlan, Rows]:
+    """The rows of the plan and of the dense model; told of each as soon as something of it has been measured."""
+    known = Measurements(crew.layout)
+    plans = tuple(dict.fromkeys([plan, DENSE]))
+    ahead = Plans.ahead(scale, crew.groups, split, plans, known)
+    for line in progress.counted(crew.measure(split, plans, known), ahead):
+        known.add(line)
+        done(line.plan)
+    labels = {name: None for group in crew.layout[split] for name in group.objectives}
+    return {one: {label: known.rows(split, one, label) for label in labels} for one in plans}

@@ -1,0 +1,285 @@
+"""From a configuration to everything that is needed to measure plans: model, windows, objectives, evaluator."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from searcher.contracts import registry
+from searcher.contracts.amounts import Amounts
+from searcher.contracts.cost import Prices, Tariff
+from searcher.contracts.objective import HEALED, Objective, Split
+from searcher.contracts.plan import Granularity
+from searcher.errors import UsageError
+from searcher.evaluation.executor import Crew, one_core, open_crew
+from searcher.evaluation.groups import SCREENING
+from searcher.evaluation.memory import default_limit
+from searcher.evaluation.ray_executor import AnyCrew, WorkerCrew, check_workers
+from searcher.evaluation.ray_worker import Objectives
+from searcher.healing.healer import Treatment, begin_treatment, make_healing
+from searcher.loading.environment import dense_identity
+from searcher.loading.heal_text import HealText, cut_heal_text
+from searcher.loading.model import LoadedModel, load_model
+from searcher.loading.sources import MAX_CHARACTERS
+from searcher.loading.text import Text, load_text
+from searcher.loading.windows import Windows, check_vocabulary, cut_windows
+from searcher.replay.dense_cache import DenseCache
+from searcher.replay.relative_flops import measure_prices
+from searcher.replay.replay import Replay
+from searcher.replay.self_check import open_replay, refuse_overflow
+from searcher.runs.config import MeasurementConfig
+from searcher.runs.measurement import Measurement, on_windows
+from searcher.runs.notation import parse_bytes
+
+DEFAULTS: dict[str, dict[str, int]] = {
+    "cpu": {"windows": 8, "window_tokens": 128, "report_windows": 32, "heal_windows": 160},
+    "cuda": {"windows": 64, "window_tokens": 512, "report_windows": 128, "heal_windows": 1280},
+}
+"""Amounts of text that let a run end in minutes on this kind of device."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model and text, ready to measure plans.
+
+    Attributes:
+        model: the loaded model.
+        text: the text with its splits.
+        objectives: by name, in the order of the run.
+        screening: what plans are screened by, if they are.
+        replay: runs the model's blocks.
+        windows: int64 (windows, tokens) of each split.
+        crew: measures plans.
+        prices: relative FLOPs of the model's parts.
+        resolved: the measurement fields of the configuration with every default filled in.
+        documents: of each split, the number of the document that each window was cut from.
+        amounts: what the parts of the model take, by name; see :func:`searcher.replay.footprint.measure_amounts`.
+        treatment: how plans are healed, if they are.
+        dense: keeps what is computed on the dense model.
+    """
+
+    model: LoadedModel
+    text: Text
+    objectives: dict[str, Objective]
+    screening: dict[str, Objective]
+    replay: Replay
+    windows: dict[Split, torch.Tensor]
+    crew: AnyCrew
+    prices: Prices
+    resolved: dict[str, Any]
+    documents: dict[Split, tuple[int, ...]]
+    amounts: Mapping[str, Amounts]
+    treatment: Treatment | None
+    dense: DenseCache
+
+    def tariff(self, dense: Iterable[Measurement]) -> Tariff:
+        """What asks cost, given the dense model's measurements for the search (they show how many heads are taken)."""
+        dense = list(dense)
+        tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
+        sizes = [(on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.crew.groups["search"]]
+        heads = [(on_windows(m.group), m.heads) for m in dense if m.split == "search"]
+        apart = [(on_windows(m.group), m.apart.layer_forwards) for m in dense if m.split == "search"]
+        return Tariff(
+            num_blocks=self.model.num_blocks,
+            prices=self.prices,
+            windows=windows,
+            window_tokens=tokens,
+            rows_per_window=sum(size for windowed, size in sizes if windowed) / windows,
+            own_rows=sum(size for windowed, size in sizes if not windowed) + self._heal_rows,
+            heads_per_window=sum(h for windowed, h in heads if windowed) / windows,
+            own_heads=sum(h for windowed, h in heads if not windowed),
+            screening_heads=sum(m.heads for m in dense if m.split == "screen") / windows,
+            apart_per_window=sum(f for windowed, f in apart if windowed) / windows,
+            own_apart=sum(f for windowed, f in apart if not windowed),
+        )
+
+    @property
+    def _heal_rows(self) -> int:
+        """Windows of the heal split that every plan is replayed on beside those it is measured on."""
+        return self.treatment.text.rows if self.treatment and self.treatment.scope == "gap" else 0
+
+
+def make_objectives(config: MeasurementConfig) -> dict[str, Objective]:
+    """The objectives by label, with their options; needs no model, so a bad one is refused before it loads.
+
+    Raises:
+        UsageError: an objective is unknown, or its options do not fit.
+    """
+    for label in config.objective_args:
+        if label not in config.recipes:
+            raise UsageError(f"Options for objective '{label}', which is not measured", f"Add --objective {label}")
+    return {label: registry.make("objective", name, options) for label, (name, options) in config.recipes.items()}
+
+
+def prepare(
+    config: MeasurementConfig,
+    objectives: dict[str, Objective],
+    granularity: Granularity,
+    say: Callable[[str], None] = lambda _: None,
+    screening: bool = False,
+) -> Prepared:
+    """Load text and model, cut windows, check the replay.
+
+    Args:
+        config: what to measure, on what.
+        objectives: see :func:`make_objectives`.
+        granularity: what will be removed; the model is checked for it.
+        say: told what is going on.
+        screening: whether plans will also be measured by the screening loss.
+
+    Raises:
+        UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
+    """
+    workers = _workers(config)
+    healing = None if config.heal is None else make_healing(config.heal)
+    say("Reading the text")
+    text = load_text(config.data)
+    if text.truncated:
+        say(f"{text.name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
+    cores = torch.get_num_threads()
+    with one_core():  # nothing here is large enough to be worth the waiting of several for each other
+        say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
+        model = load(config, say)
+        resolved = _resolved(config, model)
+        cut = _cut(text, model, resolved)
+        windows = {split: found.ids for split, found in cut.items()}
+        screened_by = {SCREENING: registry.make("objective", SCREENING, {})} if screening else {}
+        if screening:
+            windows |= {"screen": windows["search"]}
+        if healing and healing.scope == "plan":
+            windows |= {healed: windows[split] for healed, split in HEALED.items()}
+        measured = objectives | screened_by
+        say("Checking the replay against the model's own forward")
+        with torch.inference_mode():
+            replay = open_replay(model.model, granularity)
+            refuse_overflow(replay, windows["search"][:1].to(model.device))
+            replay.head.choose_way(replay.embed(windows["report"][:1].to(model.device)))
+            prices = measure_prices(replay, resolved["window_tokens"])
+            memory = None if config.memory is None else parse_bytes(config.memory)
+            heal_text = None if config.heal is None else cut_heal(config, text, model, config.heal)
+            treatment = None
+            if heal_text is not None:
+                resolved["heal_windows"] = heal_text.rows
+                say(f"Healing by {heal_text.recipe}, {len(heal_text.held_out)} of {heal_text.rows} windows held out")
+                treatment = begin_treatment(heal_text, replay, prices, granularity)
+            dense = DenseCache(dense_identity(model) | {"granularity": str(granularity)}, say)
+            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text, dense)
+    crew = _with_workers(local, workers, config, screened_by, memory, say)
+    documents = {split: found.documents for split, found in cut.items()}
+    amounts = local.evaluator.facts.amounts
+    return Prepared(
+        model,
+        text,
+        objectives,
+        screened_by,
+        replay,
+        windows,
+        crew,
+        prices,
+        resolved,
+        documents,
+        amounts,
+        treatment,
+        dense,
+    )
+
+
+def _with_workers(
+    local: Crew,
+    workers: int,
+    config: MeasurementConfig,
+    screened_by: Mapping[str, Objective],
+    memory: int | None,
+    say: Callable[[str], None],
+) -> AnyCrew:
+    """The crew of this process, or with it those of other processes that are wanted."""
+    if not (workers or config.ray_address):
+        return local
+    made_of = Objectives({**config.recipes, **{name: (name, {}) for name in screened_by}})
+    limit = memory or default_limit(local.evaluator.replay.model.device)
+    return WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
+
+
+def load(config: MeasurementConfig, say: Callable[[str], None] = lambda _: None) -> LoadedModel:
+    """The model that the configuration names; see :func:`searcher.loading.model.load_model`.
+
+    Args:
+        config: what to load.
+        say: told what a user should know of how it was loaded.
+    """
+    loaded = load_model(
+        config.model,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        dtype=config.dtype,
+        device=config.device,
+    )
+    for warning in loaded.warnings:
+        say(f"Warning: {warning}")
+    return loaded
+
+
+def _workers(config: MeasurementConfig) -> int:
+    """How many are wanted, refused if they cannot be had."""
+    if config.workers == 0 and config.ray_address is not None:
+        raise UsageError("0 workers cannot join a Ray cluster", "Leave --workers or --ray-address out")
+    gpus = 0 if config.device == "cpu" or not torch.cuda.is_available() else torch.cuda.device_count()
+    several = gpus if gpus > 1 and config.device in ("auto", "cuda") else 0
+    wanted = several if config.workers is None and config.ray_address is None else config.workers or 0
+    check_workers(wanted, config.ray_address, gpus or torch.get_num_threads(), "GPUs" if gpus else "cores")
+    return wanted
+
+
+def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
+    defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
+    fields = config.of_kind("measurement")
+    fields |= {name: default for name, default in defaults.items() if fields[name] is None}
+    if config.heal is None:  # a run without healing is what it was before there was any
+        del fields["heal"], fields["heal_windows"]
+    fields["dtype"] = str(model.dtype).removeprefix("torch.")
+    fields["device_type"] = model.device.type
+    return fields
+
+
+def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, recipe: str) -> HealText:
+    """The windows of a healing, as many as the configuration says, or up to the default.
+
+    Raises:
+        UsageError: the text is too short.
+    """
+    defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
+    cut = cut_heal_text(
+        text.heal,
+        model.tokenizer,
+        tokens=config.window_tokens or defaults["window_tokens"],
+        count=config.heal_windows or defaults["heal_windows"],
+        fewer=config.heal_windows is None,
+        recipe=recipe,
+    )
+    for ids in (cut.fit, cut.held_out):
+        check_vocabulary(ids, model.model, model.tokenizer)
+    return cut
+
+
+def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, Windows]:
+    tokens = resolved["window_tokens"]
+    limit = getattr(model.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if limit and tokens > limit:
+        raise UsageError(
+            f"Windows of {tokens} tokens are longer than the {limit} the model reads", "Lower --window-tokens"
+        )
+    search = cut_windows(
+        text.search,
+        model.tokenizer,
+        tokens=tokens,
+        count=resolved["windows"],
+        split="search",
+        seed=resolved["data_seed"],
+    )
+    report = cut_windows(
+        text.report, model.tokenizer, tokens=tokens, count=resolved["report_windows"], split="report", seed=None
+    )
+    for cut in (search, report):
+        check_vocabulary(cut.ids, model.model, model.tokenizer)
+    return {"search": search, "report": report}

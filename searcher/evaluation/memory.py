@@ -1,0 +1,144 @@
+"""How much memory measuring takes, and how a limit on it is kept."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from searcher.architecture.blocks import alike
+from searcher.contracts.plan import Action
+from searcher.errors import UsageError
+from searcher.replay.replay import Replay
+
+MOST_PLANS = 1 << 16
+"""Plans of one batch that memory is reckoned for; more cost one hidden state for each doubling."""
+RESERVE = 256 << 20
+"""Bytes left for what is not counted: the interpreter's objects, and memory that the allocator keeps for itself."""
+
+
+def format_bytes(amount: float) -> str:
+    """For a message, such as 1.2 GiB."""
+    return f"{amount / (1 << 30):.2g} GiB" if amount >= 1 << 30 else f"{math.ceil(amount / (1 << 20))} MiB"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that one evaluator takes on one group, beside the weights.
+
+    Attributes:
+        state: a hidden state.
+        working: all that one block, or the head with its loss, allocates, as if nothing of it were freed.
+        num_blocks: of the model.
+    """
+
+    state: int
+    working: int
+    num_blocks: int
+
+    @property
+    def needed(self) -> int:
+        """For states at open branchings, those entering and leaving a block, and what a block allocates."""
+        return int((3 + math.log2(MOST_PLANS)) * self.state + self.working)
+
+    @property
+    def path(self) -> int:
+        """For the states along one plan's path, until it is known whether they are worth keeping."""
+        return self.num_blocks * self.state
+
+
+@dataclass(frozen=True)
+class Room:
+    """What fits a limit: so many evaluators, and so many bytes of states kept between asks."""
+
+    evaluators: int
+    kept: int
+
+
+def measure_footprint(replay: Replay, tokens: int, group_tokens: int) -> Footprint:
+    """Reckon an evaluator's memory from one window; use under `torch.inference_mode()`.
+
+    Args:
+        replay: the model.
+        tokens: of a window.
+        group_tokens: of the largest group, which takes as many times more.
+    """
+    ids = torch.zeros((1, tokens), dtype=torch.int64, device=replay.model.device)
+    hidden = replay.embed(ids)
+    kinds = alike(replay.architecture, replay.model.config.get_text_config(decoder=True))
+    blocks = [_allocated(partial(replay.run_block, hidden, block, Action.KEEP)) for block in kinds]
+    working = max(*blocks, _allocated(lambda: replay.head.losses(hidden, ids)))
+    times = group_tokens / tokens
+    return Footprint(math.ceil(hidden.nbytes * times), math.ceil(working * times), replay.num_blocks)
+
+
+def find_room(footprint: Footprint, limit: int | None, device: torch.device, cores: int) -> Room:
+    """How many evaluators, up to the number of cores, and how many kept states the limit leaves room for.
+
+    Args:
+        footprint: of one evaluator.
+        limit: bytes that this process may take in all, on a GPU that it may take there; by default a quarter of
+            what is free, on a GPU nine tenths.
+        device: where the model is.
+        cores: how many evaluators there may be at most.
+
+    Raises:
+        UsageError: not even one evaluator fits.
+    """
+    taken, limit = _taken(device), default_limit(device) if limit is None else limit
+    room = limit - taken - RESERVE
+    evaluators = max(0, min(cores, room // (footprint.needed + footprint.path)))
+    if evaluators:
+        left = room - evaluators * (footprint.needed + footprint.path)
+        return Room(evaluators, left)
+    if room >= footprint.needed:  # one, which keeps nothing
+        return Room(1, 0)
+    raise UsageError(
+        f"Memory of {format_bytes(limit)} is not enough: "
+        f"{format_bytes(taken)} are taken and an evaluator needs {format_bytes(footprint.needed + RESERVE)}",
+        "Raise --memory, or lower --window-tokens",
+    )
+
+
+def default_limit(device: torch.device) -> int:
+    """Bytes that this process may take where nothing else is said; see :func:`find_room`."""
+    return _taken(device) + _share_of_free(device)
+
+
+def _taken(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def _share_of_free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(0.9 * torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available) // 4
+
+
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the bytes of all tensors that operations return in memory of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        returned = {t.untyped_storage().data_ptr(): t for t in tree_leaves(result) if isinstance(t, Tensor)}
+        self.bytes += sum(t.untyped_storage().nbytes() for place, t in returned.items() if place not in given)
+        return result
+
+
+def _allocated(run: Callable[[], object]) -> int:
+    with _Allocations() as allocations:
+        run()
+    return int(allocations.bytes)

@@ -1,0 +1,116 @@
+"""What runs in a Ray actor: a crew of its own, on the model that it was sent."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from searcher.contracts import registry
+from searcher.contracts.objective import Split
+from searcher.contracts.own_packages import check_own_packages
+from searcher.contracts.plan import PrunePlan
+from searcher.errors import UsageError
+from searcher.evaluation.executor import Crew, crew_for, one_core
+from searcher.evaluation.groups import Groups
+from searcher.evaluation.job import Job
+from searcher.loading.environment import environment
+from searcher.runs.identity import environment_changes
+from searcher.runs.measurement import Measurement
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What objectives are made of, by label: name and options; a user's own class cannot be sent, its name can."""
+
+    recipes: dict[str, tuple[str, dict[str, Any]]]
+
+    def make(self) -> dict[str, Any]:
+        """New objectives, by label."""
+        return {label: registry.make("objective", name, options) for label, (name, options) in self.recipes.items()}
+
+
+class Worker:
+    """What runs in an actor: a crew of its own."""
+
+    _crew: Crew
+    _groups: Groups
+    _ask = 0
+    _stopped = 0  # the ask of which no more plans are begun
+
+    def open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> UsageError | None:
+        """Get ready; what the user can mend is returned, because an actor that raises is a dead one.
+
+        Args:
+            model: the replay and what is measured on it, from :func:`searcher.evaluation.ray_weights.put`.
+            objectives: which to measure.
+            cores: how many evaluators at most.
+            memory: bytes for this process, beside the weights that it shares.
+        """
+        try:
+            self._open(model, objectives, cores, memory)
+        except UsageError as error:
+            return error
+        return None
+
+    def _open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> None:
+        sys.path.insert(0, str(Path(__file__).parents[2]))  # our `objectives`, not a folder of the user's
+        check_own_packages()
+        with contextlib.suppress(OSError):  # another machine may have no such folder
+            os.chdir(model["folder"])
+        replay, tokens = model["replay"], model["window_tokens"]
+        torch.set_float32_matmul_precision(model["precision"])
+        if model["device_type"] == "cuda":
+            replay.model.to("cuda")
+        if changes := environment_changes(model, environment(replay.model.device)):
+            raise UsageError(
+                f"A worker would measure other numbers than this machine: {'; '.join(changes)}",
+                "Take machines of one kind, with the same versions",
+            )
+        # the weights are counted as taken by each worker, though they are there once (not known but on Linux)
+        shared = getattr(psutil.Process().memory_info(), "shared", 0) if model["device_type"] == "cpu" else 0
+        self._groups = model["groups"]
+        with torch.inference_mode(), one_core():
+            self._crew = crew_for(
+                replay,
+                objectives.make(),
+                self._groups,
+                model["prices"],
+                tokens,
+                model["facts"],
+                memory + shared,
+                cores,
+                model["healing"],
+            )
+
+    def run(
+        self, ask: int, split: Split, group: int, rows: tuple[int, ...], plans: Sequence[PrunePlan]
+    ) -> Iterator[Measurement]:
+        """Measure plans, in the order in which they share most."""
+        if ask != self._ask:
+            self._ask = ask
+            self._crew.next_ask()
+        if self._stopped == ask:
+            return
+        for measurement in self._crew.run([Job(split, self._groups[split][group], rows, plans)]):
+            yield measurement
+            if self._stopped == ask:  # it may have come before the crew was at work
+                self._crew.stop()
+
+    def give_back(self) -> list[PrunePlan]:
+        """About half of the plans that have not been begun, for somebody else."""
+        return self._crew.give_back()
+
+    def stop(self, ask: int) -> None:
+        """Begin no more plans of this ask."""
+        self._stopped = ask
+        self._crew.stop()
+
+    def process(self) -> int:
+        """The number of this process."""
+        return os.getpid()

@@ -1,0 +1,195 @@
+"""What an evaluator heals plans with: the healing of a run, bound to a model and the windows of the heal split."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from searcher.contracts import registry
+from searcher.contracts.cost import Prices
+from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.healing.calibration import Check, Meter, Patient
+from searcher.healing.contract import Gaps, Healing, Scope
+from searcher.healing.heal import Healed, heal_plan, most_work
+from searcher.loading.heal_text import HealText
+from searcher.replay.repair import Place, Repair, StandIn
+from searcher.replay.replay import Replay
+from searcher.runs.notation import parse_recipe
+
+KEPT_REPAIRS = 16
+"""Plans whose repairs are kept for their other groups of token sequences; an adapter is a small part of a model."""
+
+
+class HealingStopped(Exception):  # noqa: N818 - control flow
+    """A fit was given up because the run ends."""
+
+
+@dataclass
+class _Repairs:
+    """Of plans that were healed as a whole, each once, whoever needs it first."""
+
+    watch: Callable[[PrunePlan, Check], None] = lambda plan, check: None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    futures: OrderedDict[PrunePlan, "Future[Healed]"] = field(default_factory=OrderedDict)
+
+    def claim(self, plan: PrunePlan) -> tuple["Future[Healed]", bool]:
+        """The plan's repair, there or to come, and whether it is the caller's to make."""
+        with self.lock:
+            if plan in self.futures:
+                return self.futures[plan], False
+            future: Future[Healed] = Future()
+            self.futures[plan] = future
+            while len(self.futures) > KEPT_REPAIRS:
+                self.futures.popitem(last=False)
+            return future, True
+
+    def forget(self, plan: PrunePlan) -> None:
+        """Nobody is making the plan's repair any more."""
+        with self.lock:
+            self.futures.pop(plan, None)
+
+
+def make_healing(recipe: str) -> Healing:
+    """The healing of a recipe such as `lora:steps=200`.
+
+    Raises:
+        UsageError: there is no such healing, or its options do not fit.
+    """
+    healing: Healing = registry.make("healing", *parse_recipe(recipe))
+    return healing
+
+
+def make_patient(text: HealText, replay: Replay, prices: Prices) -> Patient:
+    """The model with the windows of the heal split on its device."""
+    device = replay.model.device
+    with torch.inference_mode(False):  # those that train cannot use tensors made for inference
+        fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
+    return Patient(replay, fit, held_out, prices, documents=text.documents)
+
+
+@dataclass(frozen=True, eq=False)
+class Treatment:
+    """How a run heals.
+
+    Attributes:
+        text: with what and on what.
+        scope: what a repair depends on.
+        work: what has been run before the first plan.
+        most_work: for scope `plan`, the most that healing one runs; None where the healing does not tell.
+    """
+
+    text: HealText
+    scope: Scope
+    work: Meter
+    most_work: Callable[[PrunePlan], Meter | None]
+
+
+def begin_treatment(text: HealText, replay: Replay, prices: Prices, granularity: Granularity) -> Treatment:
+    """Fit what is the same for all plans, which the replay then has after its blocks."""
+    healer = Healer(text, replay, prices)
+    if healer.scope == "unit":
+        replay.after = healer.fit_units(granularity).after
+    return Treatment(text, healer.scope, healer.take_work(), healer.most_work)
+
+
+class Healer:
+    """Heals plans for one evaluator; for use by one thread at a time, under `torch.inference_mode()`.
+
+    Args:
+        text: with what and on what.
+        replay: of the evaluator.
+        prices: for counting parts of blocks.
+        limit: bytes that corrections of gaps may keep.
+        repairs: shared by the evaluators of a process.
+    """
+
+    def __init__(
+        self, text: HealText, replay: Replay, prices: Prices, limit: int = 0, repairs: _Repairs | None = None
+    ) -> None:
+        self.text, self._prices, self._limit = text, prices, limit
+        self._replay = replay
+        self._healing = make_healing(text.recipe)
+        self._patient = make_patient(text, replay, prices)
+        self._repairs = repairs or _Repairs()
+        self._gaps: Gaps | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What a repair depends on."""
+        return self._healing.scope
+
+    def colleague(self, replay: Replay) -> "Healer":
+        """A healer for another evaluator."""
+        return Healer(self.text, replay, self._prices, self._limit, self._repairs)
+
+    def limited(self, limit: int) -> "Healer":
+        """The same with another limit."""
+        return Healer(self.text, self._replay, self._prices, limit, self._repairs)
+
+    def fit_units(self, granularity: Granularity) -> Repair:
+        """For scope `unit`: what stands after each block, once for all plans."""
+        return self._healing.units(self._patient, granularity)
+
+    def stand_ins(self, plan: PrunePlan) -> Mapping[Place, StandIn]:
+        """For scope `plan`: what will stand after blocks once the plan is healed."""
+        return self._healing.stand_ins(self._replay, plan)
+
+    @property
+    def gaps(self) -> Gaps:
+        """For scope `gap`."""
+        if self._gaps is None:
+            self._gaps = self._healing.gaps(self._patient, self._limit)
+        return self._gaps
+
+    def healed(self, plan: PrunePlan, going: Callable[[], bool] = lambda: True) -> Healed:
+        """For scope `plan`, or where each plan is healed alone: what healing it has given.
+
+        Args:
+            plan: what is removed.
+            going: asked now and then; when it says no, the fit is given up.
+
+        Raises:
+            HealingStopped: it was given up.
+        """
+
+        def go_on() -> None:
+            if not going():
+                raise HealingStopped
+
+        future, mine = self._repairs.claim(plan)
+        if not mine:
+            return future.result()
+        watched = replace(self._patient, go_on=go_on, watch=lambda check: self._repairs.watch(plan, check))
+        try:
+            healed = heal_plan(self._healing, watched, plan)
+        except BaseException as error:
+            self._repairs.forget(plan)
+            future.set_exception(error)
+            raise
+        self._patient.meter.count(healed.work.layer_forwards, healed.work.heads)
+        future.set_result(healed)
+        return healed
+
+    def most_work(self, plan: PrunePlan) -> Meter | None:
+        """The most that :meth:`healed` runs for a plan; None where the healing does not tell."""
+        return most_work(self._healing, self._patient, plan)
+
+    def remember(self, plan: PrunePlan, healed: Healed) -> None:
+        """A plan has been healed before."""
+        future, _ = self._repairs.claim(plan)
+        future.set_result(healed)
+
+    def watched_by(self, watch: Callable[[PrunePlan, Check], None]) -> None:
+        """From now on tell this of every check of a fit, and those of the other healers of this process."""
+        self._repairs.watch = watch
+
+    def take_work(self) -> Meter:
+        """What has been run since the last time."""
+        meter = self._patient.meter
+        work = replace(meter)
+        meter.layer_forwards = meter.heads = 0.0
+        meter.tokens = 0
+        return work

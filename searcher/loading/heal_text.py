@@ -1,0 +1,70 @@
+"""Windows of the heal split: most to fit a healing on, the last ones held out to choose by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from searcher.errors import UsageError
+from searcher.loading.windows import cut_windows
+
+HELD_OUT = 0.2
+"""Share of the windows that nothing is fitted on."""
+
+
+@dataclass(frozen=True, eq=False)
+class HealText:
+    """What to heal with and on; plain data, which can be sent to other processes.
+
+    Attributes:
+        recipe: name and options of the healing, such as `lora:steps=200`.
+        fit: int64 (windows, tokens) of the heal split to fit on.
+        held_out: int64 (windows, tokens) of it to choose by.
+        documents: of each held-out window, the document it was cut from; empty if each is of its own.
+    """
+
+    recipe: str
+    fit: Tensor
+    held_out: Tensor
+    documents: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Windows in all."""
+        return len(self.fit) + len(self.held_out)
+
+
+def cut_heal_text(
+    documents: Sequence[str], tokenizer: Any, *, tokens: int, count: int, fewer: bool, recipe: str
+) -> HealText:
+    """Cut the windows of a healing, at equal distances in the heal split.
+
+    Args:
+        documents: of the heal split.
+        tokenizer: of the model.
+        tokens: length of a window.
+        count: how many windows, those held out among them.
+        fewer: take what there is if the text holds fewer.
+        recipe: what they are for.
+
+    Raises:
+        UsageError: the text is too short.
+    """
+    cut = cut_windows(documents, tokenizer, tokens=tokens, count=count, split="heal", seed=None, fewer=fewer)
+    if len(cut.ids) < 2:
+        raise UsageError(
+            f"{len(cut.ids)} window of the heal split is too little to fit on and to hold out",
+            "Raise --heal-windows, lower --window-tokens, or give a longer text with --data",
+        )
+    held_out = _boundary(cut.documents)
+    return HealText(recipe, cut.ids[:held_out], cut.ids[held_out:], cut.documents[held_out:])
+
+
+def _boundary(documents: Sequence[int]) -> int:
+    """Where the held-out windows begin: between two documents if there is such a place near their share."""
+    count = len(documents)
+    wanted = min(max(1, round((1 - HELD_OUT) * count)), count - 1)
+    near = range(count // 2 + 1, count - wanted // 10)
+    between = [position for position in near if documents[position] != documents[position - 1]]
+    return min(between, key=lambda position: abs(position - wanted), default=wanted)

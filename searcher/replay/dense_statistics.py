@@ -1,0 +1,188 @@
+"""Statistics of the dense model, measured: see `searcher.contracts.statistics` for what they are."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from searcher.contracts.plan import Action, Part, PrunePlan, Unit
+from searcher.contracts.statistics import MAPS, blocks_to_open, shape_of
+from searcher.replay.dense_cache import DenseCache
+from searcher.replay.gradients import measure_taylor, weights_of
+from searcher.replay.replay import Replay
+
+CHUNK = 1 << 24
+"""float32 numbers that are computed with at a time: 64 MiB."""
+
+
+@dataclass(frozen=True)
+class DenseStates:
+    """The dense model's states of one window, (1, tokens, hidden size) each.
+
+    Attributes:
+        ids: int64 (1, tokens), the window.
+        entering: the states entering each block, and those leaving the last.
+        between: by block, those between its attention and its FFN, of the blocks where they are needed.
+    """
+
+    ids: Tensor
+    entering: list[Tensor]
+    between: dict[int, Tensor]
+
+    def around(self, unit: Unit) -> tuple[Tensor, Tensor]:
+        """float32 (tokens, hidden size): the residual stream before and after what the unit adds."""
+        before, after = self.entering[unit.block], self.entering[unit.block + 1]
+        if unit.part is Part.ATTENTION:
+            after = self.between[unit.block]
+        elif unit.part is Part.FFN:
+            before = self.between[unit.block]
+        return before[0].float(), after[0].float()
+
+    def at_boundaries(self) -> list[Tensor]:
+        """The states at every boundary, in order; those between sublayers too, where every block was opened."""
+        opened = [[state, self.between[i]] if i in self.between else [state] for i, state in enumerate(self.entering)]
+        return [state for states in opened for state in states]
+
+
+OfUnits = Callable[[Replay, DenseStates, Sequence[Unit]], list[float]]
+"""A number for each unit, from one window."""
+OfStates = Callable[[DenseStates], Tensor]
+"""float64 (boundaries, boundaries), from one window."""
+
+
+def measure_statistics(
+    replay: Replay, ids: Tensor, names: Sequence[str], units: Sequence[Unit]
+) -> dict[str, NDArray[np.float64]]:
+    """Measure statistics of the dense model.
+
+    Args:
+        replay: the model, checked for the granularity of the units; its weights no inference tensors for `taylor`.
+        ids: int64 (windows, tokens); run one by one, so that one window's states are held at a time (for `taylor`,
+            those of all windows).
+        names: see `searcher.contracts.statistics`.
+        units: whose statistics.
+
+    Returns:
+        By name, float64 of the shapes that `searcher.contracts.statistics.shape_of` gives.
+    """
+    found = _measure_passes(replay, ids, [name for name in names if name in OF_UNITS or name in OF_STATES], units)
+    if "taylor" in names:
+        found["taylor"] = np.array(measure_taylor(replay, ids, units))
+    if "magnitude" in names:
+        found["magnitude"] = np.array([_magnitude(replay, unit) for unit in units])
+    return {name: found[name] for name in names}
+
+
+def find_statistics(
+    replay: Replay, ids: Tensor, names: Sequence[str], units: Sequence[Unit], cache: DenseCache
+) -> tuple[dict[str, NDArray[np.float64]], tuple[str, ...]]:
+    """Those that were kept, and the others measured as by :func:`measure_statistics`; and which these were."""
+    of_units = " of " + ",".join(map(str, units))
+    kept = {name: cache.find(name + of_units, [ids]) for name in names}
+    missing = tuple(name for name, tensors in kept.items() if tensors is None)
+    measured = measure_statistics(replay, ids, missing, units) if missing else {}
+    for name, values in measured.items():
+        cache.keep(name + of_units, [ids], {"values": torch.from_numpy(values)})
+    known = {name: tensors["values"].numpy() for name, tensors in kept.items() if tensors is not None}
+    return {name: known[name] if name in known else measured[name] for name in names}, missing
+
+
+@torch.inference_mode()
+def _measure_passes(
+    replay: Replay, ids: Tensor, names: Sequence[str], units: Sequence[Unit]
+) -> dict[str, NDArray[np.float64]]:
+    """The statistics that are means over windows."""
+    sums = {name: np.zeros(shape_of(name, units, replay.num_blocks)) for name in names}
+    opened = blocks_to_open(names, units, replay.num_blocks)
+    for row in ids if names else ():
+        states = run_dense(replay, row[None], opened)
+        for name, total in sums.items():
+            of_window = OF_STATES[name](states).cpu() if name in MAPS else OF_UNITS[name](replay, states, units)
+            total += np.asarray(of_window)
+    return {name: total / len(ids) for name, total in sums.items()}
+
+
+def run_dense(replay: Replay, ids: Tensor, opened: Sequence[int]) -> DenseStates:
+    """The dense pass over one window, with an attention alone for each block that is opened.
+
+    Args:
+        replay: the model, checked for sublayers if any block is opened; use under `torch.inference_mode()`.
+        ids: int64 (1, tokens).
+        opened: the blocks of which the states between attention and FFN are wanted.
+    """
+    states, between = [replay.embed(ids)], dict[int, Tensor]()
+    for block in range(replay.num_blocks):
+        if block in opened:
+            between[block] = replay.run_block(states[-1], block, Action.NO_FFN)
+        states.append(replay.run_block(states[-1], block, Action.KEEP))
+    return DenseStates(ids, states, between)
+
+
+def _change(per_token: Callable[[Tensor, Tensor], Tensor]) -> OfUnits:
+    """The mean over tokens, from a function of the states before and after, (tokens, hidden size) to (tokens,)."""
+    return lambda _, states, units: [per_token(*states.around(unit)).double().mean().item() for unit in units]
+
+
+def _cosine(before: Tensor, after: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(before, after, dim=-1)
+
+
+def _relative(order: int) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda before, after: (after - before).norm(order, dim=-1) / before.norm(order, dim=-1)
+
+
+def _logits(replay: Replay, states: DenseStates, units: Sequence[Unit]) -> list[float]:
+    """E[|z - z'|_2] for each unit: its removal replayed from the dense states entering its block."""
+    (dense,) = replay.head.logits(states.entering[-1], states.ids)  # (tokens, vocabulary)
+    distances = []
+    for unit in units:
+        action = PrunePlan.of([unit]).action(unit.block)
+        state = replay.run_block(states.entering[unit.block], unit.block, action)
+        for block in range(unit.block + 1, replay.num_blocks):
+            state = replay.run_block(state, block, Action.KEEP)
+        (pruned,) = replay.head.logits(state, states.ids)
+        distances.append(_distance(dense, pruned))
+        del state, pruned
+    return distances
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """The mean L2 norm of the differences of rows; in float32 a chunk of rows at a time."""
+    rows = max(1, CHUNK // one.shape[1])
+    pairs = zip(torch.split(one, rows), torch.split(other, rows), strict=True)
+    return torch.cat([(a.float() - b.float()).norm(dim=-1) for a, b in pairs]).double().mean().item()
+
+
+def _cosines(states: DenseStates) -> Tensor:
+    """E[cos(h_i, h_j)] over the tokens of a window, in chunks of them."""
+    boundaries = torch.cat(states.at_boundaries())  # (boundaries, tokens, hidden size)
+    tokens = max(1, CHUNK // boundaries[:, 0].numel())
+    total = torch.zeros(len(boundaries), len(boundaries), dtype=torch.float64, device=boundaries.device)
+    for chunk in torch.split(boundaries, tokens, dim=1):
+        directions = torch.nn.functional.normalize(chunk.float(), dim=-1).flatten(1)
+        total += directions @ directions.T
+    return total / boundaries.shape[1]
+
+
+def _angles(states: DenseStates) -> Tensor:
+    """arccos(cos(h_i, h_j)) / pi at the last token; in float64, for near 1 an arccos doubles every error."""
+    last = torch.stack([state[0, -1] for state in states.at_boundaries()]).double()  # (boundaries, hidden size)
+    directions = torch.nn.functional.normalize(last, dim=-1)
+    return (directions @ directions.T).clamp(-1, 1).arccos() / torch.pi
+
+
+def _magnitude(replay: Replay, unit: Unit) -> float:
+    """The sum of |w| over the unit's weights."""
+    return sum(weight.abs().sum(dtype=torch.float64).item() for weight in weights_of(replay, [unit]).values())
+
+
+OF_UNITS: dict[str, OfUnits] = {
+    "cosine": _change(_cosine),
+    "relative-l1": _change(_relative(1)),
+    "relative-l2": _change(_relative(2)),
+    "logits": _logits,
+}
+OF_STATES: dict[str, OfStates] = {"state-cosines": _cosines, "state-angles": _angles}

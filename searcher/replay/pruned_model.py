@@ -1,0 +1,151 @@
+"""The model itself without a plan's parts, as long as a `with` statement lasts: for generation and whole forwards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from searcher.architecture.blocks import Architecture
+from searcher.architecture.config_fields import per_block_fields
+from searcher.architecture.replacement_modules import Inserted
+from searcher.contracts.plan import Action, PrunePlan
+from searcher.replay.block_inputs import Outputs, without
+from searcher.replay.repair import Repair, StandIn, weights_replaced
+
+BLOCK_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
+"""Fields of configs that list numbers of blocks."""
+BLOCK_COUNTS = ("first_k_dense_replace", "num_dense_layers")
+"""Fields of configs that say how many of the first blocks are of a kind."""
+
+Slot = tuple[nn.Module, int]
+"""A module in the list of blocks, and the number of the block in whose place, or like which, it is."""
+
+
+@contextmanager
+def pruned(
+    model: Any, architecture: Architecture, outputs: Outputs, plan: PrunePlan, repair: Repair | None = None
+) -> Iterator[Any]:
+    """Take the plan's blocks out of the model and silence its sublayers; afterwards not one bit has changed.
+
+    Blocks and their `layer_idx` are numbered anew and every per-layer list of the config is shortened, so that masks
+    and the key-value cache fit. What a repair puts after a block becomes an element of the list of blocks. No weight
+    is copied.
+
+    Args:
+        model: a transformers causal LM.
+        architecture: where it keeps its parts.
+        outputs: what they return.
+        plan: what to remove.
+        repair: what healing changes.
+
+    Yields:
+        The same model, pruned.
+    """
+    repair = repair or Repair()
+    slots = find_slots(architecture, outputs, plan, repair)
+    actions = plan.actions(architecture.num_blocks)
+    silent = [m for i, a in enumerate(actions) if a is not Action.GONE for m in architecture.removed_by(i, a)]
+    with ExitStack() as stack:
+        stack.enter_context(weights_replaced(model, repair))
+        stack.enter_context(_config_of(model.config, architecture.num_blocks, [source for _, source in slots]))
+        stack.enter_context(_renumbered([module for module, _ in slots]))
+        stack.enter_context(without(outputs, silent))
+        stack.enter_context(_blocks_replaced(architecture.blocks, [module for module, _ in slots]))
+        yield model
+
+
+@contextmanager
+def counted(model: Any, architecture: Architecture, count: Callable[[int, int], None]) -> Iterator[None]:
+    """Tell of every forward pass of the model, whoever asks for it, how many tokens go through its parts.
+
+    Args:
+        model: a transformers causal LM, pruned or not.
+        architecture: where it keeps its parts.
+        count: told of tokens that enter the first block that is left, and of tokens that enter the output head.
+    """
+
+    def entered(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        count(hidden.shape[:-1].numel(), 0)
+
+    def read_out(_: nn.Module, args: tuple[Any, ...]) -> None:
+        count(0, args[0].shape[:-1].numel())
+
+    first, head = next(iter(architecture.blocks), None), model.get_output_embeddings()
+    handles = [first.register_forward_pre_hook(entered, with_kwargs=True)] if first is not None else []
+    handles += [head.register_forward_pre_hook(read_out)] if head is not None else []
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_slots(architecture: Architecture, outputs: Outputs, plan: PrunePlan, repair: Repair) -> list[Slot]:
+    """The list of blocks under a plan and a repair: blocks that stay, and what stands after them or in their place."""
+    slots: list[Slot] = []
+    for block, action in enumerate(plan.actions(architecture.num_blocks)):
+        if action is not Action.GONE:
+            slots.append((architecture.blocks[block], block))
+        if (stand_in := repair.after.get((block, action))) is not None:
+            slots.append(_slot(stand_in, block, architecture, outputs))
+    return slots
+
+
+def _slot(stand_in: StandIn, block: int, architecture: Architecture, outputs: Outputs) -> Slot:
+    if stand_in.like is not None:
+        return stand_in.module, stand_in.like
+    return Inserted.like_block(architecture.blocks[block], stand_in.module, outputs.blocks[block], layer_idx=0), block
+
+
+@contextmanager
+def _blocks_replaced(blocks: nn.ModuleList, modules: Sequence[nn.Module]) -> Iterator[None]:
+    before = blocks._modules
+    try:
+        blocks._modules = {str(number): module for number, module in enumerate(modules)}
+        yield
+    finally:
+        blocks._modules = before
+
+
+@contextmanager
+def _renumbered(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Blocks find their place in the cache by `layer_idx`."""
+    indexed = [(m, number) for number, slot in enumerate(modules) for m in slot.modules() if hasattr(m, "layer_idx")]
+    before = [(module, module.layer_idx) for module, _ in indexed]
+    try:
+        for module, number in indexed:
+            setattr(module, "layer_idx", number)  # noqa: B010 - any module may have one, but nn.Module declares none
+        yield
+    finally:
+        for module, old in before:
+            module.layer_idx = old
+
+
+@contextmanager
+def _config_of(config: Any, num_blocks: int, sources: Sequence[int]) -> Iterator[None]:
+    """Lists with an entry for each block are shortened, fields that name blocks by number are found by their names.
+
+    The modules hold the same config object, and so see the change.
+    """
+    configs = {id(c): c for c in (config, config.get_text_config(decoder=True))}.values()
+    before = [(c, dict(vars(c))) for c in configs]
+    try:
+        for changed, fields in before:
+            if getattr(changed, "num_hidden_layers", None) != num_blocks:
+                continue
+            per_block = per_block_fields(changed, num_blocks)
+            changed.num_hidden_layers = len(sources)
+            for name, value in fields.items():
+                if name in BLOCK_NUMBERS and isinstance(value, list | tuple):
+                    setattr(changed, name, [place for place, source in enumerate(sources) if source in value])
+                elif name in BLOCK_COUNTS and isinstance(value, int):
+                    setattr(changed, name, sum(source < value for source in sources))
+                elif name in per_block:
+                    setattr(changed, name, type(value)(value[i] for i in sources))
+        yield
+    finally:
+        for changed, fields in before:
+            vars(changed).clear()
+            vars(changed).update(fields)

@@ -1,0 +1,342 @@
+"""The configuration of a run: every option once, with its default, its check and its kind."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+
+from searcher.contracts.plan import Budget, Granularity, PrunePlan
+from searcher.errors import UsageError, did_you_mean
+from searcher.runs.notation import parse_bound, parse_bytes, parse_seconds, plain_recipe, split_label, without_password
+
+Kind = Literal["measurement", "search", "limit", "execution"]
+"""What a field of a finished run means for the same run folder: a *measurement* or *search* field must match, a
+*limit* may grow, an *execution* field is free."""
+
+
+DEFAULT_OBJECTIVE = ("perplexity",)
+
+
+def _field(kind: Kind, default: Any, description: str, **checks: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"kind": kind}, **checks)
+
+
+_measurement, _search = partial(_field, "measurement"), partial(_field, "search")
+_limit, _execution = partial(_field, "limit"), partial(_field, "execution")
+
+
+class MeasurementConfig(BaseModel):
+    """What is measured, on what. Make one with :func:`make_config`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # --help needs the fields alone
+
+    model: str | None = _measurement(
+        None, "Hub id, local folder or .gguf file. Default: SmolLM2-135M-Instruct, fetched once."
+    )
+    revision: str | None = _measurement(None, "Branch, tag or commit of a hub model.")
+    trust_remote_code: bool = _measurement(False, "Run modelling code that comes with the model.")
+    dtype: str = _measurement("auto", "float32, bfloat16 or float16. Default: what suits the device.")
+    data: str | None = _measurement(
+        None,
+        "Text: a .txt, .jsonl or .parquet file, a folder of datasets' save_to_disk, or a datasets id "
+        "(wikitext2 and c4 for short). Default: the topics of Python's own help.",
+    )
+    windows: int | None = _measurement(None, "Search windows. Default: 8 on a CPU, 64 on a GPU.", ge=1)
+    window_tokens: int | None = _measurement(None, "Tokens of a window. Default: 128, on a GPU 512.", ge=2)
+    report_windows: int | None = _measurement(
+        None, "Windows of the report split, at least 32. Default: 32, on a GPU 128.", ge=32
+    )
+    data_seed: int = _measurement(0, "Which windows of the search split are taken. Default: 0.", ge=0)
+    objective: tuple[str, ...] = _measurement(
+        DEFAULT_OBJECTIVE,
+        "What to measure; may be repeated. The first is searched for, but see --weight; the strategy optuna searches "
+        "for all. Write LABEL=NAME to measure one twice with other options. Default: perplexity.",
+        min_length=1,
+    )
+    objective_args: dict[str, dict[str, Any]] = _measurement(
+        {}, "Option of an objective, as name=value, or objective:name=value if there are several."
+    )
+    heal: str | None = _measurement(
+        None,
+        "Heal plans before they are scored, such as bias, linear or lora:steps=20 (see searcher list healings): the "
+        "first two in every score of a search, others re-rank its best plans. Default: no healing.",
+    )
+    heal_windows: int | None = _measurement(
+        None,
+        "Windows of the heal split that healing reads, a fifth of them held out to choose by. Default: up to 160, on a "
+        "GPU 1280.",
+        ge=2,
+    )
+    device: str = _execution("auto", "cpu, cuda or cuda:1. Default: a GPU if there is one.")
+    memory: str | None = _execution(
+        None,
+        "What the process may take, such as 8GiB; on a GPU, there. Default: a quarter of what is free, on a GPU 90%.",
+    )
+
+    workers: int | None = _execution(
+        None, "Ray actors, one per GPU or group of cores; 0: this process alone. Default: one per GPU if several.", ge=0
+    )
+    ray_address: str | None = _execution(
+        None, "A running Ray cluster to join: auto, or HOST:PORT. By default one worker for each GPU there, or core."
+    )
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("heal", mode="before")
+    @classmethod
+    def _check_heal(cls, value: Any) -> str | None:
+        return None if value is None else plain_recipe(str(value))
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _check_memory(cls, value: Any) -> str | None:
+        return _checked(parse_bytes, value)
+
+    @field_validator("objective")
+    @classmethod
+    def _labels_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        labels = [split_label(text)[0] for text in value]
+        if len(set(labels)) < len(labels):
+            raise UsageError(
+                f"An objective is named twice: {', '.join(value)}",
+                "Name each once, or write LABEL=NAME to measure one twice with other options",
+            )
+        return value
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        """Labels of the objectives asked for, in order."""
+        return tuple(split_label(text)[0] for text in self.objective)
+
+    @property
+    def recipes(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Name and options of each objective that is measured, by label; those asked for come first."""
+        named = dict(split_label(text) for text in self.objective)
+        return {label: (name, self.objective_args.get(label, {})) for label, name in named.items()}
+
+    def of_kind(self, kind: Kind) -> dict[str, Any]:
+        """The fields of one kind, as plain JSON values."""
+        kinds = self.kinds()
+        return {name: value for name, value in self.model_dump(mode="json").items() if kinds[name] == kind}
+
+    @classmethod
+    def kinds(cls) -> dict[str, Kind]:
+        """The kind of each field."""
+        return {name: field.json_schema_extra["kind"] for name, field in cls.model_fields.items()}  # type: ignore[index, misc]
+
+
+class RunConfig(MeasurementConfig):
+    """What to search, on what, by which measure, and how far. Make one with :func:`make_config`."""
+
+    strategy: str = _search(
+        "portfolio",
+        "How to search: a name of `searcher list strategies`, or path/to/file.py:Class. Default: portfolio.",
+    )
+    budget: str = _search(..., "How much to remove: 8 units, 25% of them, or 1-8 for every size between.")
+    granularity: Granularity = _search(Granularity.BLOCK, "What the units are. Default: block.")
+    strategy_args: dict[str, Any] = _search({}, "Option of the strategy, as name=value.")
+    keep: str = _search("", "Units that must stay, such as 0,1,29 or 3.attn.")
+    max_attention: int | None = _search(
+        None, "Attention sublayers that a plan of a free mix may remove at most. Default: no limit.", ge=0
+    )
+    max_ffn: int | None = _search(None, "The same for FFN sublayers.", ge=0)
+    start: str | None = _search(
+        None,
+        "Plan to start from, such as 4,13-18,26, or the folder of a run whose best plan it is; for strategies that "
+        "improve a plan.",
+    )
+    weight: dict[str, float] = _search(
+        {},
+        "Search for a weighted sum, such as perplexity=1 and kv-cache=0.5 (repeat the option): each objective relative "
+        "to the dense model's value.",
+    )
+    at_most: dict[str, str] = _search(
+        {},
+        "What the final plan must keep to, such as kv-cache=60% of the dense model's, latency=0.8 or parameters=100M; "
+        "may be repeated, with any objective where lower is better.",
+    )
+    at_least: dict[str, str] = _search({}, "The same for an objective where higher is better, such as accuracy=0.6.")
+    heal_top: int = _search(
+        8,
+        "How many of the best plans of each size are healed and ranked anew, by healings that are fitted to a whole "
+        "plan. Default: 8.",
+        ge=1,
+    )
+    seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
+    racing: float | None = _search(
+        None,
+        "Drop plans early that are clearly not the best, in each round with at most this chance of dropping the best "
+        "one, such as 0.05. Default: measure all in full.",
+        gt=0,
+        lt=1,
+    )
+    screening: float | None = _search(
+        None,
+        "Rank plans first by a cheap loss over the likely tokens and measure only this share of them, such as 0.5; "
+        "a guess without a guarantee. Default: measure all.",
+        gt=0,
+        lt=1,
+    )
+    max_evaluations: float | None = _limit(None, "Stop before more plans than this, or what costs as much.", gt=0)
+    max_cost: float | None = _limit(None, "Stop before this cost, in layer-forward equivalents per 1,000 tokens.", gt=0)
+    timeout: str | None = _limit(None, "Stop after 90s, 30m or 2h; what is found then depends on the machine's speed.")
+    name: str | None = _execution(None, "Name of the run folder. Default: made from the configuration.")
+    runs_dir: str = _execution("runs", "Where run folders are. Default: runs.")
+    optuna: str | None = _execution(
+        None,
+        "Database to mirror the run into as an Optuna study while it goes on, such as sqlite:///study.db or "
+        "postgresql://user:password@host/name; optuna-dashboard shows it.",
+    )
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _check_budget(cls, value: Any) -> str:
+        return str(Budget(str(value)))
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _check_keep(cls, value: Any) -> str:
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        return str(PrunePlan.parse(text)) if text else ""
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _check_timeout(cls, value: Any) -> str | None:
+        return _checked(parse_seconds, value)
+
+    @field_validator("optuna")
+    @classmethod
+    def _check_optuna(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w+]+://.*", value):
+            raise UsageError(  # without the text, which may hold a password
+                "--optuna is not the URL of a database",
+                "Write it as sqlite:///study.db or postgresql://user:password@host/name",
+            )
+        return value
+
+    @field_serializer("optuna")
+    def _hide_password(self, value: str | None) -> str | None:
+        """A password is not kept in the run folder, nor printed."""
+        return None if value is None else without_password(value)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str | None) -> str | None:
+        if (value is not None and not re.fullmatch(r"[\w.-]+", value)) or value in (".", ".."):
+            raise UsageError(
+                f"Name '{value}' cannot be a folder name", "Use letters, digits, dots, dashes and underscores"
+            )
+        return value
+
+    @field_validator("at_most", "at_least", mode="before")
+    @classmethod
+    def _check_bounds(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for label, bound in value.items():
+                parse_bound(label, str(bound))
+            return {label: str(bound) for label, bound in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "RunConfig":
+        for label, weight in self.weight.items():
+            if label not in self.goals:
+                raise UsageError(f"--weight for '{label}', which is not an objective", f"Add --objective {label}")
+            if not 0 < weight < math.inf:
+                raise UsageError(f"--weight {label}={weight} is no weight", "Give a number above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_healing(self) -> "RunConfig":
+        top = RunConfig.model_fields["heal_top"].default
+        if self.heal is None and (self.heal_windows is not None or self.heal_top != top):
+            option = "--heal-top" if self.heal_top != top else "--heal-windows"
+            raise UsageError(f"{option} is for healing, but nothing is healed", "Add --heal, or leave it out")
+        return self
+
+    @property
+    def recipes(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Those asked for, then those that are limited."""
+        limited = {**self.at_most, **self.at_least}
+        return super().recipes | {
+            label: (label, self.objective_args.get(label, {})) for label in limited if label not in self.goals
+        }
+
+    @model_validator(mode="after")
+    def _check_mix(self) -> "RunConfig":
+        if self.granularity is not Granularity.SUBLAYER and (self.max_attention, self.max_ffn) != (None, None):
+            raise UsageError(
+                f"--max-attention and --max-ffn limit a free mix, but the granularity is '{self.granularity}'",
+                "Add --granularity sublayer, or leave them out",
+            )
+        return self
+
+    @property
+    def seconds(self) -> float | None:
+        """The timeout in seconds."""
+        return None if self.timeout is None else parse_seconds(self.timeout)
+
+
+def _checked(parse: Callable[[str], object], value: Any) -> str | None:
+    """The value as text, which can be parsed; UsageError if it cannot."""
+    if value is None:
+        return None
+    parse(str(value))
+    return str(value)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The fields in a YAML file.
+
+    Raises:
+        UsageError: the file is missing, unreadable, or no YAML mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(
+            f"Configuration {path} cannot be read ({' '.join(str(error).split())})", "Give a YAML file of options"
+        ) from error
+    if not isinstance(content, dict):
+        raise UsageError(f"Configuration {path} holds no options", "Write lines such as  budget: 8")
+    return {str(name).replace("-", "_"): value for name, value in content.items()}
+
+
+Config = TypeVar("Config", bound=MeasurementConfig)
+
+
+def make_config(kind: type[Config], fields: Mapping[str, Any]) -> Config:
+    """A checked configuration of this kind from names and values.
+
+    Raises:
+        UsageError: a field is unknown or missing, or its value does not fit.
+    """
+    try:
+        return kind.model_validate(dict(fields))
+    except ValidationError as error:
+        raise _explained(kind, error) from error
+
+
+def _explained(kind: type[MeasurementConfig], error: ValidationError) -> UsageError:
+    # a misspelt option explains a missing one
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UsageError):
+        return cause
+    name = str(first["loc"][0])
+    fields = kind.model_fields
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"Unknown option '{name}'", f"{did_you_mean(name, fields)}Options: {', '.join(fields)}")
+    if first["type"] == "missing":
+        return UsageError(f"Option --{name.replace('_', '-')} is missing", fields[name].description or "")
+    option = f"Option --{name.replace('_', '-')}"
+    return UsageError(f"{option}: '{first['input']}' does not fit", f"{first['msg']}. {fields[name].description}")

@@ -1,0 +1,47 @@
+"""The best plan of each size that a search has measured so far, and what is new about it."""
+
+from searcher.contracts.plan import PrunePlan
+from searcher.search.goals import additive
+from searcher.search.loop import SearchLoop
+
+
+class BestPlans:
+    """Told in a few words: how many plans, and the best of the full size, or of one that got better since.
+
+    Args:
+        loop: of the search.
+    """
+
+    def __init__(self, loop: SearchLoop) -> None:
+        self._loop = loop
+        self._seen: set[PrunePlan] = set()
+        self._best: dict[int, tuple[float, PrunePlan]] = {}
+        self._better: set[int] = set()
+
+    def offer(self, plan: PrunePlan) -> None:
+        """A plan has been measured, perhaps in full."""
+        known, size = self._loop.recorder.known, self._loop.space.size_of(plan)
+        if plan in self._seen or not known.complete("search", plan):
+            return
+        self._seen.add(plan)
+        if not 1 <= size <= self._loop.space.size:
+            return
+        name, objective = next(iter(self._loop.goals.objectives.items()))
+        entry = additive(objective, known.rows("search", plan, name)), plan
+        if size not in self._best or entry < self._best[size]:
+            self._best[size] = entry
+            self._better.add(size)
+
+    def told(self) -> None:
+        """What was new has been read."""
+        self._better.clear()
+
+    def __str__(self) -> str:
+        plans = f"{len(self._seen):,} plans"
+        size = max(self._better or self._best, default=None)
+        if size is None:
+            return plans
+        name, objective = next(iter(self._loop.goals.objectives.items()))
+        score, plan = self._best[size]
+        value = objective.finish(score if objective.lower_is_better else -score)
+        return f"{plans}  best of {size}: {name} {value:.4g} ({plan})"
