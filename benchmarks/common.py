@@ -23,8 +23,8 @@ from searcher.contracts.cost import Prices
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.evaluation.evaluator import Evaluator
-from searcher.evaluation.executor import Crew, one_core, open_crew
-from searcher.evaluation.ray_executor import AnyCrew
+from searcher.evaluation.executor import Executor, one_core, open_executor
+from searcher.evaluation.ray_executor import AnyExecutor
 from searcher.loading.model import LoadedModel, load_model
 from searcher.loading.text import load_text
 from searcher.loading.windows import cut_windows
@@ -69,19 +69,19 @@ class Opened:
         """The same model, checked for another granularity."""
         return opened(self.loaded, self.ids, granularity)
 
-    def crew(self) -> Crew:
-        """A new crew, which keeps nothing yet."""
+    def executor(self) -> Executor:
+        """A new executor, which keeps nothing yet."""
         windows: dict[Split, Tensor] = {"search": self.ids}
         with torch.inference_mode():
-            return open_crew(self.replay, {"loss": Loss()}, windows, self.loaded.tokenizer, self.prices)
+            return open_executor(self.replay, {"loss": Loss()}, windows, self.loaded.tokenizer, self.prices)
 
     def at_work(self) -> tuple[list[Evaluator], Tensor]:
-        """An evaluator for each core, or for the GPU, as the threads of a crew have them, and what each runs at a time:
-        int64 (windows, tokens)."""
-        crew = self.crew()
+        """An evaluator for each core, or for the GPU, as the threads of an executor have them, and what each runs at a
+        time: int64 (windows, tokens)."""
+        executor = self.executor()
         cores = torch.get_num_threads() if self.loaded.device.type == "cpu" else 1
-        colleagues = [crew.evaluator.colleague() for _ in range(cores - 1)]
-        return [crew.evaluator, *colleagues], crew.groups["search"][0].ids.to(self.loaded.device)
+        colleagues = [executor.evaluator.colleague() for _ in range(cores - 1)]
+        return [executor.evaluator, *colleagues], executor.groups["search"][0].ids.to(self.loaded.device)
 
 
 def open_model(setting: Setting) -> Opened:
@@ -106,11 +106,14 @@ def opened(loaded: LoadedModel, ids: Tensor, granularity: Granularity) -> Opened
 
 
 def measure(
-    crew: AnyCrew, plans: Sequence[PrunePlan], known: Measurements, done: Callable[[float], None] = lambda _: None
+    executor: AnyExecutor,
+    plans: Sequence[PrunePlan],
+    known: Measurements,
+    done: Callable[[float], None] = lambda _: None,
 ) -> float:
     """Measure plans; returns the layer-forwards that were run. `done` is told what part of a plan has been measured."""
-    run, groups = 0.0, len(crew.groups["search"])
-    for line in crew.measure("search", list(dict.fromkeys(plans)), known):
+    run, groups = 0.0, len(executor.groups["search"])
+    for line in executor.measure("search", list(dict.fromkeys(plans)), known):
         known.add(line)
         run += line.layer_forwards
         done(1 / groups)

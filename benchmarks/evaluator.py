@@ -96,7 +96,7 @@ def spread(plans: Sequence[PrunePlan], count: int) -> list[PrunePlan]:
 
 
 class Ours:
-    """Measures with a crew, and counts.
+    """Measures with an executor, and counts.
 
     Args:
         opened: the model.
@@ -104,17 +104,17 @@ class Ours:
     """
 
     def __init__(self, opened: Opened, done: Callable[[float], None] = lambda _: None) -> None:
-        self._crew, self._weight, self._windows = opened.crew(), opened.prices.weight, len(opened.ids)
-        self._known, self._done = Measurements(self._crew.layout), done
-        measure(self._crew, [PrunePlan()], self._known)  # makes the threads' evaluators
+        self._executor, self._weight, self._windows = opened.executor(), opened.prices.weight, len(opened.ids)
+        self._known, self._done = Measurements(self._executor.layout), done
+        measure(self._executor, [PrunePlan()], self._known)  # makes the threads' evaluators
         self.timed = Timed()
 
     def score(self, plans: Sequence[PrunePlan]) -> list[float]:
         """The mean loss of each plan."""
         new = [plan for plan in dict.fromkeys(plans) if not self._known.complete("search", plan)]
-        paths = [path_of(plan.actions(self._crew.evaluator.replay.num_blocks)) for plan in new]
+        paths = [path_of(plan.actions(self._executor.evaluator.replay.num_blocks)) for plan in new]
         started = time.perf_counter()
-        run = measure(self._crew, plans, self._known, self._done)
+        run = measure(self._executor, plans, self._known, self._done)
         self.timed.seconds += time.perf_counter() - started
         self.timed.plans += len(new)
         self.timed.trie += layer_forwards(paths, self._weight)

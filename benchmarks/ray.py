@@ -13,7 +13,7 @@ from benchmarks.evaluator import spread
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
-from searcher.evaluation.ray_executor import AnyCrew, WorkerCrew
+from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor
 from searcher.evaluation.ray_session import import_ray
 from searcher.evaluation.ray_worker import Objectives
 from searcher.runs.measurement import Measurements
@@ -23,11 +23,11 @@ MEMORY = 8 << 30
 """Bytes that all workers may take together."""
 
 
-def timed(crew: AnyCrew, plans: list[PrunePlan], steps: Steps) -> tuple[float, list[float]]:
+def timed(executor: AnyExecutor, plans: list[PrunePlan], steps: Steps) -> tuple[float, list[float]]:
     """Seconds and losses."""
-    known = Measurements(crew.layout)
+    known = Measurements(executor.layout)
     started = time.perf_counter()
-    measure(crew, plans, known, steps.done)
+    measure(executor, plans, known, steps.done)
     return time.perf_counter() - started, [loss_of(known, plan) for plan in plans]
 
 
@@ -38,9 +38,9 @@ def memory(processes: list[psutil.Process]) -> float:
 
 def in_process(opened: Opened, plans: list[PrunePlan], steps: Steps) -> tuple[dict[str, Any], list[float]]:
     """A line of the table without workers, and the losses of the plans."""
-    crew = opened.crew()
-    timed(crew, plans[:2], steps)
-    seconds, losses = timed(crew, plans[2:], steps)
+    executor = opened.executor()
+    timed(executor, plans[:2], steps)
+    seconds, losses = timed(executor, plans[2:], steps)
     size = memory([psutil.Process()])
     line = {"workers": 0, "seconds": seconds, "start-up s": 0.0, "PSS GiB": size, "largest private GiB": size}
     return line | {"shut-down s": 0.0}, losses
@@ -51,16 +51,16 @@ def with_workers(
 ) -> tuple[dict[str, Any], list[float]]:
     """A line of the table for so many actors, and the losses of the plans."""
     ray = import_ray()
-    crew = WorkerCrew(opened.crew(), Objectives({"loss": ("loss", {})}), workers, None, MEMORY)
+    executor = RayExecutor(opened.executor(), Objectives({"loss": ("loss", {})}), workers, None, MEMORY)
     started = time.perf_counter()
-    timed(crew, plans[:2], steps)  # a single plan would be measured in this process
+    timed(executor, plans[:2], steps)  # a single plan would be measured in this process
     start_up = time.perf_counter() - started
-    seconds, losses = timed(crew, plans[2:], steps)
-    actors = [psutil.Process(pid) for pid in ray.get([worker.process.remote() for worker in crew.workers])]
+    seconds, losses = timed(executor, plans[2:], steps)
+    actors = [psutil.Process(pid) for pid in ray.get([worker.process.remote() for worker in executor.workers])]
     private = max(actor.memory_full_info().uss for actor in actors) / 2**30
     line = {"workers": workers, "seconds": seconds, "start-up s": start_up, "PSS GiB": memory(actors)}
     started = time.perf_counter()
-    crew.close()
+    executor.close()
     return line | {"largest private GiB": private, "shut-down s": time.perf_counter() - started}, losses
 
 

@@ -38,12 +38,12 @@ def random_llama(like: LoadedModel, blocks: int, ids: Tensor) -> Opened:
 
 
 def seconds_of(model: Opened, plans: Sequence[PrunePlan], windows: int) -> float:
-    """Of a batch of plans on the first windows, by a crew that has been warmed up."""
-    crew = replace(model, ids=model.ids[:windows]).crew()
-    known = Measurements(crew.layout)
-    measure(crew, [PrunePlan()], known)
+    """Of a batch of plans on the first windows, by an executor that has been warmed up."""
+    executor = replace(model, ids=model.ids[:windows]).executor()
+    known = Measurements(executor.layout)
+    measure(executor, [PrunePlan()], known)
     started = time.perf_counter()
-    measure(crew, plans, known)
+    measure(executor, plans, known)
     return time.perf_counter() - started
 
 

@@ -11,7 +11,7 @@ TOP = 8
 
 
 class Screening(Objective):
-    """The loss among the tokens that matter on these windows: a cheap stand-in, to rank plans only.
+    """The loss among the tokens that matter on these windows: a cheap replacement, to rank plans only.
 
     The softmax runs over the tokens that occur and those that the dense model holds likely, a few percent of the
     vocabulary; so the output head costs next to nothing. It is lower than the true loss.

@@ -68,7 +68,7 @@ def _values(run: Run, found: Values) -> tuple[Value, ...]:
     text = next(iter(_datasets(run.config)), run.record["text"])
     values = []
     for label, objective in run.objectives.items():
-        name, options = run.config.recipes[label]
+        name, options = run.config.objective_specs[label]
         if objective.reads == "windows":
             values.append(Value(label, name, found.report[label].value, text))
         elif own := options.get("task") or options.get("file"):

@@ -85,9 +85,9 @@ def _differences(one: Run, other: Run) -> Iterator[tuple[str, Any, Any]]:
     yield from _different(here, there, *FIELDS)
     sources = [_sources(run) for run in (one, other)]
     for label in common_objectives((one, other)):
-        recipes = one.config.recipes[label], other.config.recipes[label]
-        if recipes[0] != recipes[1]:
-            yield f"objective {label}", *_as_text(*recipes)
+        specs = one.config.objective_specs[label], other.config.objective_specs[label]
+        if specs[0] != specs[1]:
+            yield f"objective {label}", *_as_text(*specs)
         elif sources[0][label] != sources[1][label]:
             yield f"the source of objective {label}", sources[0][label], sources[1][label]
         elif unlike := _unlike_reads(one, other, label):
@@ -122,7 +122,7 @@ def _as_text(one: tuple[str, dict[str, Any]], other: tuple[str, dict[str, Any]])
 
 def _sources(run: Run) -> dict[str, str | None]:
     """The fingerprint of each objective's own file; none of ours has one."""
-    return dict(zip(run.config.recipes, run.record["identity"]["objective_sources"], strict=True))
+    return dict(zip(run.config.objective_specs, run.record["identity"]["objective_sources"], strict=True))
 
 
 def _unlike_reads(one: Run, other: Run, label: str) -> tuple[str, Any, Any] | None:

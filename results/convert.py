@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from results.evaluations import write_evaluations
-from results.mergekit import write_recipe
+from results.mergekit import write_merge_config
 from results.mirror import mirror
 from results.run import Run
 from searcher.commands.optuna_mirror import Say
@@ -40,7 +40,7 @@ def convert(
     if recipe and len(runs) > 1:
         raise UsageError(f"A mergekit recipe is of one run, not of {len(runs)}", "Name one run")
     if recipe and output is not None:
-        plan = write_recipe(runs[0], output, size, model)
+        plan = write_merge_config(runs[0], output, size, model)
         yield f"Wrote the recipe that removes {plan} to {output}; make the model with: mergekit-yaml {output} FOLDER"
     elif output is not None:
         yield f"Wrote {write_evaluations(runs, output)} evaluations to {output}"

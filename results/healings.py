@@ -45,7 +45,7 @@ def healings_lines(found: "Healings") -> Iterator[Table | str]:
     for one in found.healed:
         work = (f"{one.plan.work.tokens:,}" if one.plan.work.tokens else "", f"{one.plan.work.layer_forwards:,.0f}")
         table.add_row(
-            one.recipe,
+            one.spec,
             *_cells(found, one.rows, one.control_rows),
             f"{number(one.plan.before)} to {number(one.plan.after)}",
             *work,
@@ -63,9 +63,9 @@ def healings_lines(found: "Healings") -> Iterator[Table | str]:
     )
     for one in found.healed:
         if one.plan.failure:
-            yield escape(f"{one.recipe} has not healed the plan: {one.plan.failure}")
+            yield escape(f"{one.spec} has not healed the plan: {one.plan.failure}")
         elif one.plan.dropped:
-            yield escape(f"{one.recipe} did not help on the held-out windows, and was dropped.")
+            yield escape(f"{one.spec} did not help on the held-out windows, and was dropped.")
 
 
 def _cells(found: "Healings", rows: "Rows", control: "Rows") -> Iterator[str]:
@@ -95,7 +95,7 @@ def _to_json(found: "Healings", rows: "Rows") -> dict[str, Any]:
 
 def _healing_to_json(found: "Healings", one: "HealedPlan") -> dict[str, Any]:
     return {
-        "heal": one.recipe,
+        "heal": one.spec,
         "report": _to_json(found, one.rows),
         "control": _to_json(found, one.control_rows),
         "to_control": _ratios(found, one.rows, one.control_rows),

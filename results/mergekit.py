@@ -58,7 +58,7 @@ def recipe(run: Run, size: int | None = None, model: str | None = None) -> dict[
     return {"slices": slices, "merge_method": "passthrough", "dtype": run.record["identity"]["dtype"]}
 
 
-def write_recipe(run: Run, path: Path, size: int | None = None, model: str | None = None) -> PrunePlan:
+def write_merge_config(run: Run, path: Path, size: int | None = None, model: str | None = None) -> PrunePlan:
     """Write :func:`recipe` as YAML; returns the plan it is of. Raises UsageError as that does, or on a bad folder."""
     content = recipe(run, size, model)
     plan = run.chosen_of(size).plan

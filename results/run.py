@@ -108,7 +108,7 @@ class Run:
     @cached_property
     def objectives(self) -> dict[str, Objective]:
         """By name, in the order of the run."""
-        recipes = self.config.recipes
+        recipes = self.config.objective_specs
         return {label: registry.make("objective", name, options) for label, (name, options) in recipes.items()}
 
     @cached_property

@@ -195,17 +195,17 @@ def heal(
         UsageError: a plan, healing or option does not fit.
     """
     check_own_packages()
-    from searcher.commands.heal import heal_plan_by_hand
+    from searcher.commands.heal import heal_in_ways
     from searcher.commands.progress import Progress
     from searcher.runs.config import MeasurementConfig, make_config
 
     check_options("heal", options)
     removed, options, beside, origin = _planned(run, plan, size, options)
-    recipes = [heal] if isinstance(heal, str) else list(heal)
-    recipes = recipes or [options.get("heal") or "lora"]
+    specs = [heal] if isinstance(heal, str) else list(heal)
+    specs = specs or [options.get("heal") or "lora"]
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
-        return heal_plan_by_hand(config, removed, recipes, Path(runs_dir or beside), progress, origin)
+        return heal_in_ways(config, removed, specs, Path(runs_dir or beside), progress, origin)
 
 
 def export(
@@ -263,12 +263,12 @@ def export(
     removed, options, beside, origin = _planned(run, plan, size, options)
     config = make_config(MeasurementConfig, options)
     check_target(Path(folder), force, config.model)  # before a long healing
-    recipe, repairs = heal or config.heal, Path(runs_dir or beside)
+    spec, repairs = heal or config.heal, Path(runs_dir or beside)
     with Progress(quiet) as progress:
-        opened = open_plan(config, removed, recipe, repairs, progress, origin, dtype or STORED, wanted)
+        opened = open_plan(config, removed, spec, repairs, progress, origin, dtype or STORED, wanted)
         given = {"dtype": dtype, "runs-dir": None if runs_dir is None else str(runs_dir)}
         source = None if run is None else _opened([run])[0]
-        card = card_of(source, removed, opened.loaded.name, recipe or "", config, given)
+        card = card_of(source, removed, opened.loaded.name, spec or "", config, given)
         return write(opened, Path(folder), card, wanted, force, check, progress)
 
 
@@ -353,8 +353,8 @@ def best_model(
     removed, options, beside, origin = _planned(run, plan, size, options)
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:
-        recipe, repairs = heal or config.heal, Path(runs_dir or beside)
-        return pruned_model(open_plan(config, removed, recipe, repairs, progress, origin))
+        spec, repairs = heal or config.heal, Path(runs_dir or beside)
+        return pruned_model(open_plan(config, removed, spec, repairs, progress, origin))
 
 
 def load(folder: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False) -> Any:

@@ -4,14 +4,17 @@ from searcher.replay.repair import (
     LowRank,
     Place,
     Repair,
-    StandIn,
+    ReplacementModule,
     weights_replaced,
 )
+
+StandIn = ReplacementModule
 
 __all__ = [
     "LowRank",
     "Place",
     "Repair",
+    "ReplacementModule",
     "StandIn",
     "weights_replaced",
 ]

@@ -44,7 +44,7 @@ from searcher.contracts.plan import Granularity, PrunePlan, Unit
 from searcher.contracts.space import Space
 from searcher.contracts.strategy import Strategy
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
@@ -239,9 +239,9 @@ class ObjectiveContract:
         with torch.inference_mode():
             replay = open_replay(model, Granularity.SUBLAYER)
             prices = measure_prices(replay, windows.shape[1])
-            crew = open_crew(replay, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
-        known = Measurements(crew.layout)
-        for line in crew.measure("search", [PrunePlan.parse(plan) for plan in plans], known):
+            executor = open_executor(replay, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
+        known = Measurements(executor.layout)
+        for line in executor.measure("search", [PrunePlan.parse(plan) for plan in plans], known):
             known.add(line)
         return objective, {plan: known.rows("search", PrunePlan.parse(plan), "it").tolist() for plan in plans}
 
@@ -293,6 +293,6 @@ class ObjectiveContract:
             sound = open_replay(tiny_llama(), Granularity.BLOCK)
             prices = measure_prices(sound, windows.shape[1])
             sound.architecture.blocks[1].load_state_dict(model.model.layers[1].state_dict())
-            crew = open_crew(sound, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
-        lines = list(crew.measure("search", [PrunePlan()], Measurements(crew.layout)))
+            executor = open_executor(sound, {"it": objective}, {"search": windows}, tiny_tokenizer(), prices)
+        lines = list(executor.measure("search", [PrunePlan()], Measurements(executor.layout)))
         assert all(len(line.values["it"]) == len(line.rows) for line in lines)

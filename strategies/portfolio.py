@@ -30,7 +30,7 @@ SWINGS = Oscillating(swing=1)
 """Wider swings are dearer, and the rounds that come after find as much for less."""
 SURROGATE, EVOLUTION = Interactions(), Evolutionary()
 
-Part = Generator[Ask, Scores, Any]
+SubSearch = Generator[Ask, Scores, Any]
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Members:
     left_out: dict[str, str] = field(default_factory=dict)
     rounds: int = 0
 
-    def run(self, name: str, part: Part) -> Part:
+    def run(self, name: str, part: SubSearch) -> SubSearch:
         """Let a member search; it stays among those that ran in part unless it comes to its end."""
         self.in_part.append(name)
         yield from part

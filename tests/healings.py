@@ -7,13 +7,13 @@ from searcher.contracts.plan import Action
 from searcher.contracts.trie import path_of
 from searcher.errors import UsageError
 from searcher.healing.contract import DivergedError, Healing
-from searcher.replay.repair import Repair, StandIn
+from searcher.replay.repair import Repair, ReplacementModule
 
 
 def shift(width, size, dtype):
     module = Shift(width)
     module.shift.data[:] = size * torch.linspace(-1, 1, width)
-    return StandIn(module.to(dtype).requires_grad_(False))
+    return ReplacementModule(module.to(dtype).requires_grad_(False))
 
 
 class Shifted(Healing):
@@ -21,8 +21,8 @@ class Shifted(Healing):
 
     scope = "unit"
 
-    def units(self, patient, granularity):
-        replay = patient.replay
+    def units(self, calibration, granularity):
+        replay = calibration.replay
         width, dtype = replay.model.config.hidden_size, replay.model.dtype
         return Repair(
             after={
@@ -30,8 +30,8 @@ class Shifted(Healing):
             }
         )
 
-    def heal(self, patient, plan):
-        return self.units(patient, None).of(plan, patient.replay.num_blocks)
+    def heal(self, calibration, plan):
+        return self.units(calibration, None).of(plan, calibration.replay.num_blocks)
 
 
 class Turned(Healing):
@@ -39,30 +39,30 @@ class Turned(Healing):
 
     scope = "gap"
 
-    def gaps(self, patient, limit):
-        return Corrections(patient)
+    def gaps(self, calibration, limit):
+        return Corrections(calibration)
 
-    def heal(self, patient, plan):
-        return Corrections(patient).repair(plan)
+    def heal(self, calibration, plan):
+        return Corrections(calibration).repair(plan)
 
 
 class Corrections:
-    def __init__(self, patient):
-        self.patient = patient
+    def __init__(self, calibration):
+        self.calibration = calibration
 
     def correction(self, prefix):
         assert prefix[-1] != Action.KEEP
-        self.patient.meter.count(1.0)
-        model = self.patient.replay.model
+        self.calibration.meter.count(1.0)
+        model = self.calibration.replay.model
         if sum(prefix) % 3 == 0:
             return None
         module = LinearMap(model.config.hidden_size)
         generator = torch.Generator().manual_seed(sum(prefix) + len(prefix))
         module.weight.data += 0.01 * torch.randn(module.weight.shape, generator=generator)
-        return StandIn(module.to(model.dtype).requires_grad_(False))
+        return ReplacementModule(module.to(model.dtype).requires_grad_(False))
 
     def repair(self, plan):
-        path = path_of(plan.actions(self.patient.replay.num_blocks))
+        path = path_of(plan.actions(self.calibration.replay.num_blocks))
         ends = [
             end
             for end in range(1, len(path) + 1)
@@ -75,7 +75,7 @@ class Corrections:
 class Failing(Healing):
     """Diverges on plans that remove block 1, and cannot heal those that remove block 2."""
 
-    def heal(self, patient, plan):
+    def heal(self, calibration, plan):
         if 1 in {unit.block for unit in plan.removed}:
             raise DivergedError("lost")
         raise UsageError("not this one")
@@ -87,10 +87,10 @@ class Memory(Healing):
     def __init__(self, strength: float = 4.0):
         self.strength = strength
 
-    def heal(self, patient, plan):
-        head = patient.replay.model.get_output_embeddings().weight
-        direction = torch.stack([head[token].float() for token in patient.fit.flatten().tolist()]).mean(0)
+    def heal(self, calibration, plan):
+        head = calibration.replay.model.get_output_embeddings().weight
+        direction = torch.stack([head[token].float() for token in calibration.fit.flatten().tolist()]).mean(0)
         module = Shift(len(direction))
         module.shift.data = self.strength * direction / direction.norm()
-        last = patient.replay.num_blocks - 1
-        return Repair(after={(last, plan.action(last)): StandIn(module.to(head.dtype).requires_grad_(False))})
+        last = calibration.replay.num_blocks - 1
+        return Repair(after={(last, plan.action(last)): ReplacementModule(module.to(head.dtype).requires_grad_(False))})

@@ -18,7 +18,7 @@ from trained import FILE, MODELS, WINDOWS, name_of, packed, row_of
 from objectives.loss import Loss
 from searcher.contracts.games import make_space
 from searcher.contracts.plan import Granularity
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
@@ -71,11 +71,11 @@ def losses(granularity: Granularity, num_units: int, seed: int) -> NDArray[np.fl
         replay = open_replay(model, granularity)
         prices = measure_prices(replay, TOKENS)
         windows = sentences(max(WINDOWS.values()), seed=7)[: WINDOWS[num_units]]
-        crew = open_crew(replay, {"loss": Loss()}, {"search": windows}, tiny_tokenizer(), prices)
+        executor = open_executor(replay, {"loss": Loss()}, {"search": windows}, tiny_tokenizer(), prices)
     table = np.empty((2**num_units, WINDOWS[num_units]))
     for size in range(num_units + 1):
-        plans, known = list(space.plans(size)), Measurements(crew.layout)
-        for line in crew.measure("search", plans, known):
+        plans, known = list(space.plans(size)), Measurements(executor.layout)
+        for line in executor.measure("search", plans, known):
             known.add(line)
         table[[row_of(plan, space) for plan in plans]] = [known.rows("search", plan, "loss") for plan in plans]
     return table

@@ -8,7 +8,7 @@ from oracle import oracle_losses
 
 from objectives.loss import Loss
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.head import FusedHead
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
@@ -29,10 +29,10 @@ def test_losses_on_a_gpu_are_the_oracles(family):
         replay = open_replay(tiny_model(family).to("cuda"), Granularity.SUBLAYER)
         replay.head.choose_way(replay.embed(IDS[:1].to("cuda")))
         prices = measure_prices(replay, IDS.shape[1])
-        crew = open_crew(replay, {"loss": Loss()}, {"search": IDS}, tiny_tokenizer(), prices)
-    assert not crew.exact
-    known = Measurements(crew.layout)
-    for line in crew.measure("search", PLANS, known):
+        executor = open_executor(replay, {"loss": Loss()}, {"search": IDS}, tiny_tokenizer(), prices)
+    assert not executor.exact
+    known = Measurements(executor.layout)
+    for line in executor.measure("search", PLANS, known):
         known.add(line)
     for plan in PLANS:
         expected = oracle_losses(tiny_model(family), IDS, plan).numpy()
@@ -44,10 +44,10 @@ def test_the_limit_on_gpu_memory_holds():
     with torch.inference_mode():
         replay = open_replay(tiny_model("llama").to("cuda"), Granularity.BLOCK)
         prices = measure_prices(replay, IDS.shape[1])
-        crew = open_crew(replay, {"loss": Loss()}, {"search": IDS}, tiny_tokenizer(), prices, limit)
+        executor = open_executor(replay, {"loss": Loss()}, {"search": IDS}, tiny_tokenizer(), prices, limit)
     torch.cuda.reset_peak_memory_stats()
-    known = Measurements(crew.layout)
-    for line in crew.measure("search", PLANS, known):
+    known = Measurements(executor.layout)
+    for line in executor.measure("search", PLANS, known):
         known.add(line)
     assert torch.cuda.max_memory_allocated() <= limit
     assert isinstance(replay.head, FusedHead)

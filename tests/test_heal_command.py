@@ -157,7 +157,7 @@ def test_limits_count_the_healing_of_a_shortlist(searcher_command, limit, kind):
 def test_a_healing_that_does_not_tell_what_it_runs_is_outside_of_limits_and_said_to_be(searcher_command, tmp_path):
     (tmp_path / "own.py").write_text(
         "from searcher.healing.contract import Healing\nfrom searcher.replay.repair import Repair\n\n\n"
-        'class Idle(Healing):\n    """Nothing."""\n\n    def heal(self, patient, plan):\n        return Repair()\n'
+        'class Idle(Healing):\n    """Nothing."""\n\n    def heal(self, calibration, plan):\n        return Repair()\n'
     )
     arguments = ("run", "--strategy", "greedy", "--budget", "2", "--heal-windows", "12", "--heal", "own.py:Idle")
     done = searcher_command(*arguments, "--max-evaluations", "8")

@@ -44,7 +44,7 @@ class Noisy(Loss):
 
 class Balm(Healing):
     '''Nothing, aloud.'''
-    def heal(self, patient, plan):
+    def heal(self, calibration, plan):
         print("printed by heal")
         return Repair()
 

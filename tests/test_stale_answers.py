@@ -33,7 +33,7 @@ class Mine(Healing):
     '''None.'''
     def __init__(self, file: str = ""):
         self.file = file
-    def heal(self, patient, plan):
+    def heal(self, calibration, plan):
         import helper_of_healing
         return Repair()
 """

@@ -15,14 +15,14 @@ _RANGE = 1e3
 
 
 def replacement_section(analysis: Analysis, part: Part) -> Section:
-    """The map of what the loss rises by, the best stand-in for each block, and who can stand for whom."""
+    """The map of what the loss rises by, the best replacement for each block, and who can stand for whom."""
     near = part.facts["symmetry_near"]
     says = (
         "What the loss rises by when a copy of one block runs in the place of another, for all pairs. "
         f"{_extremes(part)}{_against_removal(analysis, part)} Among blocks at most {near['distance']} apart the rank "
         f"correlation of both directions is {show_interval(near['value'], near['low'], near['high'])}, which would be "
-        "1 of a symmetric map. The best stand-in was chosen on the same windows as it is judged on, so that its value "
-        "is a little too good."
+        "1 of a symmetric map. The best replacement was chosen on the same windows as it is judged on, so that its "
+        "value is a little too good."
     )
     tables = [_stand_ins(analysis, part), _medians(part)]
     if part.facts["misfits"]:
@@ -54,7 +54,7 @@ def _against_removal(analysis: Analysis, part: Part) -> str:
     if not removed:
         return ""
     better = sum(bool(mean[place, block] < removed[place]) for place, block in best.items())
-    return f" In {better} of {len(best)} places the best stand-in does better than removing the block."
+    return f" In {better} of {len(best)} places the best replacement does better than removing the block."
 
 
 def _increase(part: Part) -> NDArray[np.float64]:
@@ -116,12 +116,12 @@ def _stand_ins(analysis: Analysis, part: Part) -> Table:
     )
     columns = (
         "place",
-        "best stand-in",
+        "best replacement",
         "loss increase (95% interval)",
         "perplexity",
         *["without the block"][: len(removed)],
     )
-    return Table("The best stand-in for each block", columns, tuple(rows), words=2, note=note, folded=True)
+    return Table("The best replacement for each block", columns, tuple(rows), words=2, note=note, folded=True)
 
 
 def _medians(part: Part) -> Table:

@@ -14,27 +14,27 @@ from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
 from searcher.contracts.trie import layer_forwards, path_of
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.evaluation.job import Job, make_jobs
-from searcher.evaluation.ray_executor import AnyCrew
+from searcher.evaluation.ray_executor import AnyExecutor
 from searcher.replay.replay import Replay
 from searcher.runs.measurement import Measurement, Measurements
 
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """The losses of plans, measured by a crew and kept.
+    """The losses of plans, measured by an executor and kept.
 
     Attributes:
-        crew: measures the loss of the windows, or an objective that is the same per window, and nothing else.
+        executor: measures the loss of the windows, or an objective that is the same per window, and nothing else.
         known: what has been measured. Add what was stored before, and it is not measured again.
         num_blocks: of the model.
         prices: of the parts of its blocks.
         split: the part of the text.
-        objective: its name in the crew.
+        objective: its name in the executor.
     """
 
-    crew: AnyCrew
+    executor: AnyExecutor
     known: Measurements
     num_blocks: int
     prices: Prices
@@ -48,7 +48,7 @@ class Losses:
             Each measurement when it is there and has been added to what is known: what is worth storing.
         """
         left = sum(len(job.plans) * len(job.rows) for job in self._jobs(plans))
-        for line in self.crew.measure(self.split, tuple(dict.fromkeys(plans)), self.known):
+        for line in self.executor.measure(self.split, tuple(dict.fromkeys(plans)), self.known):
             self.known.add(line)
             yield line
             done(len(line.rows) / left)
@@ -73,14 +73,14 @@ class Losses:
         return self.known.rows(self.split, plan, self.objective)
 
     def _jobs(self, plans: Sequence[PrunePlan]) -> Iterator[Job]:
-        groups = self.crew.groups[self.split]
+        groups = self.executor.groups[self.split]
         return make_jobs(self.split, groups, tuple(dict.fromkeys(plans)), self.known, None, self.num_blocks)
 
 
 def open_losses(
     replay: Replay, ids: torch.Tensor, prices: Prices, memory: int | None = None, cores: int | None = None
 ) -> Losses:
-    """A crew of this process that measures losses on these windows, with nothing known.
+    """An executor of this process that measures losses on these windows, with nothing known.
 
     Args:
         replay: the model, checked for the granularity of the plans.
@@ -91,5 +91,5 @@ def open_losses(
     """
     objectives = {"loss": registry.make("objective", "loss", {})}
     with torch.inference_mode():
-        crew = open_crew(replay, objectives, {"search": ids.cpu()}, None, prices, memory, cores)
-    return Losses(crew, Measurements(crew.layout), replay.num_blocks, prices)
+        executor = open_executor(replay, objectives, {"search": ids.cpu()}, None, prices, memory, cores)
+    return Losses(executor, Measurements(executor.layout), replay.num_blocks, prices)

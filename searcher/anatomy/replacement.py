@@ -17,7 +17,7 @@ from searcher.contracts.cost import Cost
 from searcher.contracts.plan import Action
 from searcher.errors import first_line
 from searcher.replay.batching import in_groups
-from searcher.replay.repair import StandIn
+from searcher.replay.repair import ReplacementModule
 from searcher.replay.replay import Replay
 
 LEAK = 2e-2
@@ -112,7 +112,7 @@ def assemble(rows: Mapping[int, NDArray[np.float64]], misfits: Misfits) -> Repla
 
 def run_copy(replay: Replay, hidden: Tensor, place: int, block: int) -> Tensor:
     """Hidden states after a place in which another block stands; (rows, tokens, hidden size) to the same."""
-    return replay.run_stand_in(hidden, StandIn(replay.architecture.blocks[block], like=place))
+    return replay.run_replacement(hidden, ReplacementModule(replay.architecture.blocks[block], like=place))
 
 
 class _Team:

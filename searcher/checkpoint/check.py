@@ -18,7 +18,7 @@ from searcher.contracts.form import Form
 from searcher.contracts.granularity import granularity_of
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.replay.repair import Repair, StandIn
+from searcher.replay.repair import Repair, ReplacementModule
 from searcher.replay.replay import Replay, repaired
 from searcher.replay.self_check import open_replay, probe_of
 
@@ -123,7 +123,7 @@ def _cache_mistake(found: Mapping[str, Any]) -> str:
 
 
 def _counts(replay: Replay, name: str) -> bool:
-    """Whether the sublayer of this name has a place in the cache, where its stand-in counts tokens."""
+    """Whether the sublayer of this name has a place in the cache, where its replacement counts tokens."""
     return any(hasattr(getattr(b, name, None), "layer_idx") for b in replay.architecture.blocks)
 
 
@@ -134,7 +134,8 @@ def _reference(candidate: Candidate) -> dict[str, torch.Tensor]:
         model = copy.deepcopy(candidate.replay.model).cpu().float()
         weights = {name: weight.cpu().float() for name, weight in repair.weights.items()}
         after = {
-            place: StandIn(copy.deepcopy(one.module).cpu().float(), one.like) for place, one in repair.after.items()
+            place: ReplacementModule(copy.deepcopy(one.module).cpu().float(), one.like)
+            for place, one in repair.after.items()
         }
     replay, ids = open_replay(model, granularity_of([candidate.plan])), probe_of(model)
     with repaired(replay, Repair({}, weights, after)):

@@ -66,7 +66,7 @@ def choose_form(plan: PrunePlan, repair: Repair, wanted: Form | None, model: Any
             )
         return Form.CUSTOM
     sublayers = [unit for unit in plan.removed if unit.part != "block"]
-    inserted = [place for place, stand_in in repair.after.items() if stand_in.like is None]
+    inserted = [place for place, replacement in repair.after.items() if replacement.like is None]
     if wanted is Form.STOCK and sublayers:
         raise UsageError(
             f"Plan {plan} removes {sublayers[0]}, for which ordinary checkpoints have no form",

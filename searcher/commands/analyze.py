@@ -68,7 +68,7 @@ class Bench:
     """What the parts are measured on.
 
     Attributes:
-        prepared: model, windows and crew.
+        prepared: model, windows and executor.
         units: of the granularity.
         losses: of plans on the search windows.
         journal: keeps what was measured.
@@ -117,12 +117,12 @@ def analyze(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str
     prepared = prepare(config, make_objectives(config), wanted.granularity, progress.say)
     identity = _identity(prepared, wanted)
     folder = runs_dir / (name or f"analysis-{wanted.granularity}-{digest_of(identity)[:8]}")
-    with Journal(folder) as journal, contextlib.closing(prepared.crew):
+    with Journal(folder) as journal, contextlib.closing(prepared.executor):
         record = _open_record(folder, prepared, asked, identity, wanted)
-        known = Measurements(prepared.crew.layout)
+        known = Measurements(prepared.executor.layout)
         for line in journal.read():
             known.add(line)
-        losses = Losses(prepared.crew, known, prepared.model.num_blocks, prepared.prices)
+        losses = Losses(prepared.executor, known, prepared.model.num_blocks, prepared.prices)
         units = all_units(prepared.model.num_blocks, wanted.granularity)
         bench = Bench(prepared, units, losses, journal, wanted)
         todo = [part for part in wanted.parts if not _is_whole(folder, part, progress)]

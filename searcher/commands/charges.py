@@ -6,7 +6,7 @@ from searcher.commands.preparation import Prepared
 from searcher.contracts.cost import Cost, Ledger, Limits
 from searcher.contracts.forecast import Forecast
 from searcher.contracts.objective import Split
-from searcher.contracts.plan import PrunePlan
+from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.contracts.space import Space
 from searcher.contracts.statistics import cost_of
 from searcher.errors import UsageError
@@ -15,7 +15,6 @@ from searcher.runs.measurement import NOTHING, Measurement, Work
 from searcher.search.loop import Recorder, SearchLoop
 from searcher.search.shortlist import SHARE, Price, keep_back
 
-DENSE = PrunePlan()
 SEARCHED: tuple[Split, ...] = ("search", "screen")
 """The splits that are measured for the search; the second only with screening."""
 
@@ -99,7 +98,7 @@ def executed(loop: SearchLoop, statistics: Sequence[str]) -> Cost:
     beside = screened + _sum(line.prepared for line in own)
     measured = [line for line in paid if line.split == "search"]
     healed = _sum(_work(line) for line in loop.recorder.lines if line.split == "healed-search" and not line.run)
-    rows, work = sum(group.rows for group in loop.recorder.crew.layout["search"]), _sum(map(_work, measured))
+    rows, work = sum(group.rows for group in loop.recorder.executor.layout["search"]), _sum(map(_work, measured))
     evaluations = round(sum(len(line.rows) for line in measured) / rows, 6)
     return (
         Cost(evaluations, work.layer_forwards, work.heads)

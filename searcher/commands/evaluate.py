@@ -62,11 +62,11 @@ def measure_plans(config: MeasurementConfig, plans: Sequence[PrunePlan], split: 
     measured = splits[split]
     if prepared.treatment and prepared.treatment.scope == "plan":
         measured = next(healed for healed, part in HEALED.items() if part == measured)
-    known = Measurements(prepared.crew.layout)
+    known = Measurements(prepared.executor.layout)
     distinct = tuple(dict.fromkeys(plans))
-    with contextlib.closing(prepared.crew) as crew:
-        ahead = Plans.ahead(Scale.of_model(prepared), crew.groups, measured, distinct, known)
-        for line in progress.counted(crew.measure(measured, distinct, known), ahead):
+    with contextlib.closing(prepared.executor) as executor:
+        ahead = Plans.ahead(Scale.of_model(prepared), executor.groups, measured, distinct, known)
+        for line in progress.counted(executor.measure(measured, distinct, known), ahead):
             known.add(line)
     rows = {plan: {name: known.rows(measured, plan, name) for name in prepared.objectives} for plan in distinct}
     documents = prepared.documents[splits[split]]

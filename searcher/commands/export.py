@@ -129,7 +129,7 @@ def _facts(opened: Opened, form: Form) -> dict[str, Any]:
     left = PrunePlan.of(unit for unit in plan.removed if unit.part is Part.BLOCK or form is not Form.ZEROED)
     repair = opened.repair.of(plan, opened.replay.num_blocks)
     cache = amounts.get("kv-cache")
-    likes = [stand_in.like for stand_in in repair.after.values() if stand_in.like is not None]
+    likes = [replacement.like for replacement in repair.after.values() if replacement.like is not None]
     blocks = sum(cache.block[like] for like in likes) if cache else 0.0
     return {
         "plan": str(plan),

@@ -14,9 +14,9 @@ from searcher.commands.progress import Progress
 from searcher.commands.tracking import Plans, Scale
 from searcher.contracts.granularity import granularity_of
 from searcher.contracts.objective import Objective, Split
-from searcher.contracts.plan import PrunePlan
-from searcher.evaluation.executor import one_core, open_crew
-from searcher.evaluation.ray_executor import AnyCrew
+from searcher.contracts.plan import DENSE, PrunePlan
+from searcher.evaluation.executor import one_core, open_executor
+from searcher.evaluation.ray_executor import AnyExecutor
 from searcher.healing.heal import Healed
 from searcher.healing.healer import make_healing
 from searcher.healing.store import RepairStore
@@ -24,9 +24,8 @@ from searcher.loading.heal_text import HealText
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.identity import Origin
 from searcher.runs.measurement import Measurements
-from searcher.runs.notation import parse_bytes, plain_recipe
+from searcher.runs.notation import parse_bytes, plain_spec
 
-DENSE = PrunePlan()
 Rows = dict[str, NDArray[np.float64]]
 """An objective's numbers on the report split, by name."""
 
@@ -36,14 +35,14 @@ class HealedPlan:
     """A plan healed in one way.
 
     Attributes:
-        recipe: how.
+        spec: how.
         plan: the healed plan.
         control: the dense model, healed the same way.
         rows: numbers of the healed plan.
         control_rows: numbers of the healed dense model.
     """
 
-    recipe: str
+    spec: str
     plan: Healed
     control: Healed
     rows: Rows
@@ -79,10 +78,10 @@ class Healings:
     healed: tuple[HealedPlan, ...]
 
 
-def heal_plan_by_hand(
+def heal_in_ways(
     config: MeasurementConfig,
     plan: PrunePlan,
-    recipes: Sequence[str],
+    specs: Sequence[str],
     runs_dir: Path,
     progress: Progress,
     origin: Origin | None = None,
@@ -92,27 +91,27 @@ def heal_plan_by_hand(
     Args:
         config: what is measured, on what; its own healing is not looked at.
         plan: what to remove.
-        recipes: the healings.
+        specs: the healings.
         runs_dir: the folder of runs, in which repairs are kept.
         progress: is told how it goes.
         origin: of the run that the plan is from; its model and text must be these.
     """
-    recipes = tuple(dict.fromkeys(map(plain_recipe, recipes)))
-    for recipe in recipes:
-        make_healing(recipe)  # a bad one is refused before the model loads
+    specs = tuple(dict.fromkeys(map(plain_spec, specs)))
+    for spec in specs:
+        make_healing(spec)  # a bad one is refused before the model loads
     config = config.model_copy(update={"heal": None, "workers": 0, "ray_address": None})
     prepared = prepare(config, make_objectives(config), granularity_of([plan]), progress.say)
     if origin is not None:
         origin.check_model(prepared.model.fingerprint, prepared.model.name)
         origin.check_text(prepared.text.fingerprint, prepared.text.name)
     plan.check(prepared.model.num_blocks)
-    with contextlib.closing(prepared.crew) as crew:
-        plain = _measure(crew, Scale.of_model(prepared), "report", plan, progress)
+    with contextlib.closing(prepared.executor) as executor:
+        plain = _measure(executor, Scale.of_model(prepared), "report", plan, progress)
     heal_text = cut_heal(config, prepared.text, prepared.model, "")
     healed = []
-    for recipe in recipes:
-        progress.say(f"Healing {plan} and the dense model by {recipe}")
-        healed.append(_heal(config, prepared, replace(heal_text, recipe=recipe), plan, runs_dir, progress))
+    for spec in specs:
+        progress.say(f"Healing {plan} and the dense model by {spec}")
+        healed.append(_heal(config, prepared, replace(heal_text, spec=spec), plan, runs_dir, progress))
     return Healings(
         prepared.model.name,
         prepared.text.name,
@@ -137,27 +136,29 @@ def _heal(
     cores = torch.get_num_threads()
     with torch.inference_mode(), one_core():
         tokenizer, prices = prepared.model.tokenizer, prepared.prices
-        crew = open_crew(prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text, prepared.dense)
-    healer = crew.evaluator.healer
-    assert healer is not None, "the crew was given a healing"
+        executor = open_executor(
+            prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text, prepared.dense
+        )
+    healer = executor.evaluator.healer
+    assert healer is not None, "the executor was given a healing"
     store = RepairStore(runs_dir, prepared.model, prepared.text, text, prepared.replay.architecture)
     for one in (plan, DENSE):
         if (known := store.find(one)) is not None:
             healer.remember(one, known)
-    crew.watch(progress.healing)
+    executor.watch(progress.healing)
 
     def keep(one: PrunePlan) -> None:
         """As soon as it is healed: what comes after may be interrupted."""
         if store.find(one) is None:
             store.keep(one, healer.healed(one), progress.warn)
 
-    rows = _measure(crew, Scale.of_model(prepared), "healed-report", plan, progress, keep)
+    rows = _measure(executor, Scale.of_model(prepared), "healed-report", plan, progress, keep)
     found = {one: healer.healed(one) for one in (plan, DENSE)}
-    return HealedPlan(text.recipe, found[plan], found[DENSE], rows[plan], rows[DENSE])
+    return HealedPlan(text.spec, found[plan], found[DENSE], rows[plan], rows[DENSE])
 
 
 def _measure(
-    crew: AnyCrew,
+    executor: AnyExecutor,
     scale: Scale,
     split: Split,
     plan: PrunePlan,
@@ -165,11 +166,11 @@ def _measure(
     done: Callable[[PrunePlan], None] = lambda _: None,
 ) -> dict[PrunePlan, Rows]:
     """The rows of the plan and of the dense model; told of each as soon as something of it has been measured."""
-    known = Measurements(crew.layout)
+    known = Measurements(executor.layout)
     plans = tuple(dict.fromkeys([plan, DENSE]))
-    ahead = Plans.ahead(scale, crew.groups, split, plans, known)
-    for line in progress.counted(crew.measure(split, plans, known), ahead):
+    ahead = Plans.ahead(scale, executor.groups, split, plans, known)
+    for line in progress.counted(executor.measure(split, plans, known), ahead):
         known.add(line)
         done(line.plan)
-    labels = {name: None for group in crew.layout[split] for name in group.objectives}
+    labels = {name: None for group in executor.layout[split] for name in group.objectives}
     return {one: {label: known.rows(split, one, label) for label in labels} for one in plans}

@@ -26,12 +26,12 @@ from searcher.loading.text import load_text
 from searcher.replay.footprint import measure_amounts
 from searcher.replay.pruned_model import find_slots
 from searcher.replay.relative_flops import measure_prices
-from searcher.replay.repair import Repair, StandIn
+from searcher.replay.repair import Repair, ReplacementModule
 from searcher.replay.replay import Replay
 from searcher.replay.self_check import open_replay, probe_of
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.identity import Origin
-from searcher.runs.notation import plain_recipe
+from searcher.runs.notation import plain_spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ def open_plan(
         UsageError: the model, the plan or the healing does not fit; or healing failed.
     """
     if heal is not None:
-        heal = plain_recipe(heal)  # under which it is kept
+        heal = plain_spec(heal)  # under which it is kept
         make_healing(heal)
     if dtype not in (None, STORED):
         choose_dtype(str(dtype), torch.device("cpu"))  # before a long healing
@@ -150,7 +150,7 @@ def _cast(repair: Repair, model: Any, dtype: torch.dtype) -> Repair:
     own = dict(model.named_parameters())
     weights = {name: weight.to(own[name].dtype) for name, weight in repair.weights.items()}
     with torch.inference_mode(False):
-        after = {p: StandIn(copy.deepcopy(one.module).to(dtype), one.like) for p, one in repair.after.items()}
+        after = {p: ReplacementModule(copy.deepcopy(one.module).to(dtype), one.like) for p, one in repair.after.items()}
     return Repair(repair.added, weights, after)
 
 

@@ -12,10 +12,10 @@ from searcher.contracts.cost import Prices, Tariff
 from searcher.contracts.objective import HEALED, Objective, Split
 from searcher.contracts.plan import Granularity
 from searcher.errors import UsageError
-from searcher.evaluation.executor import Crew, one_core, open_crew
+from searcher.evaluation.executor import Executor, one_core, open_executor
 from searcher.evaluation.groups import SCREENING
 from searcher.evaluation.memory import default_limit
-from searcher.evaluation.ray_executor import AnyCrew, WorkerCrew, check_workers
+from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor, check_workers
 from searcher.evaluation.ray_worker import Objectives
 from searcher.healing.healer import Treatment, begin_treatment, make_healing
 from searcher.loading.environment import dense_identity
@@ -50,7 +50,7 @@ class Prepared:
         screening: what plans are screened by, if they are.
         replay: runs the model's blocks.
         windows: int64 (windows, tokens) of each split.
-        crew: measures plans.
+        executor: measures plans.
         prices: relative FLOPs of the model's parts.
         resolved: the measurement fields of the configuration with every default filled in.
         documents: of each split, the number of the document that each window was cut from.
@@ -65,7 +65,7 @@ class Prepared:
     screening: dict[str, Objective]
     replay: Replay
     windows: dict[Split, torch.Tensor]
-    crew: AnyCrew
+    executor: AnyExecutor
     prices: Prices
     resolved: dict[str, Any]
     documents: dict[Split, tuple[int, ...]]
@@ -77,7 +77,9 @@ class Prepared:
         """What asks cost, given the dense model's measurements for the search (they show how many heads are taken)."""
         dense = list(dense)
         tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
-        sizes = [(on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.crew.groups["search"]]
+        sizes = [
+            (on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.executor.groups["search"]
+        ]
         heads = [(on_windows(m.group), m.heads) for m in dense if m.split == "search"]
         apart = [(on_windows(m.group), m.apart.layer_forwards) for m in dense if m.split == "search"]
         return Tariff(
@@ -107,9 +109,11 @@ def make_objectives(config: MeasurementConfig) -> dict[str, Objective]:
         UsageError: an objective is unknown, or its options do not fit.
     """
     for label in config.objective_args:
-        if label not in config.recipes:
+        if label not in config.objective_specs:
             raise UsageError(f"Options for objective '{label}', which is not measured", f"Add --objective {label}")
-    return {label: registry.make("objective", name, options) for label, (name, options) in config.recipes.items()}
+    return {
+        label: registry.make("objective", name, options) for label, (name, options) in config.objective_specs.items()
+    }
 
 
 def prepare(
@@ -161,11 +165,11 @@ def prepare(
             treatment = None
             if heal_text is not None:
                 resolved["heal_windows"] = heal_text.rows
-                say(f"Healing by {heal_text.recipe}, {len(heal_text.held_out)} of {heal_text.rows} windows held out")
+                say(f"Healing by {heal_text.spec}, {len(heal_text.held_out)} of {heal_text.rows} windows held out")
                 treatment = begin_treatment(heal_text, replay, prices, granularity)
             dense = DenseCache(dense_identity(model) | {"granularity": str(granularity)}, say)
-            local = open_crew(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text, dense)
-    crew = _with_workers(local, workers, config, screened_by, memory, say)
+            local = open_executor(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text, dense)
+    executor = _with_workers(local, workers, config, screened_by, memory, say)
     documents = {split: found.documents for split, found in cut.items()}
     amounts = local.evaluator.facts.amounts
     return Prepared(
@@ -175,7 +179,7 @@ def prepare(
         screened_by,
         replay,
         windows,
-        crew,
+        executor,
         prices,
         resolved,
         documents,
@@ -186,19 +190,19 @@ def prepare(
 
 
 def _with_workers(
-    local: Crew,
+    local: Executor,
     workers: int,
     config: MeasurementConfig,
     screened_by: Mapping[str, Objective],
     memory: int | None,
     say: Callable[[str], None],
-) -> AnyCrew:
-    """The crew of this process, or with it those of other processes that are wanted."""
+) -> AnyExecutor:
+    """The executor of this process, or with it those of other processes that are wanted."""
     if not (workers or config.ray_address):
         return local
-    made_of = Objectives({**config.recipes, **{name: (name, {}) for name in screened_by}})
+    made_of = Objectives({**config.objective_specs, **{name: (name, {}) for name in screened_by}})
     limit = memory or default_limit(local.evaluator.replay.model.device)
-    return WorkerCrew(local, made_of, workers or None, config.ray_address, limit, say)
+    return RayExecutor(local, made_of, workers or None, config.ray_address, limit, say)
 
 
 def load(config: MeasurementConfig, say: Callable[[str], None] = lambda _: None) -> LoadedModel:
@@ -242,7 +246,7 @@ def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
     return fields
 
 
-def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, recipe: str) -> HealText:
+def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, spec: str) -> HealText:
     """The windows of a healing, as many as the configuration says, or up to the default.
 
     Raises:
@@ -255,7 +259,7 @@ def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, recipe: 
         tokens=config.window_tokens or defaults["window_tokens"],
         count=config.heal_windows or defaults["heal_windows"],
         fewer=config.heal_windows is None,
-        recipe=recipe,
+        spec=spec,
     )
     for ids in (cut.fit, cut.held_out):
         check_vocabulary(ids, model.model, model.tokenizer)

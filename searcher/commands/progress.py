@@ -111,7 +111,7 @@ class Progress:
         assert self._loop is not None, "a search comes first"
         recorder, tariff = self._loop.recorder, self._loop.ledger.tariff
         scale = Scale(tariff.num_blocks, tariff.prices, tariff.window_tokens)
-        ahead = Plans.ahead(scale, recorder.crew.groups, split, plans, recorder.known)
+        ahead = Plans.ahead(scale, recorder.executor.groups, split, plans, recorder.known)
         return ahead if ahead.plans else None
 
     def healing(self, plan: PrunePlan, check: Check) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.commands.charges import (
-    DENSE,
     SEARCHED,
     cost_to_json,
     executed,
@@ -25,7 +24,7 @@ from searcher.commands.progress import Progress
 from searcher.commands.run_record import default_name, make_identity, make_record, open_record
 from searcher.contracts import registry
 from searcher.contracts.forecast import forecast
-from searcher.contracts.plan import PrunePlan, Unit
+from searcher.contracts.plan import DENSE, PrunePlan, Unit
 from searcher.contracts.racing import FIRST_LOOK, looks
 from searcher.contracts.statistics import check_statistics
 from searcher.contracts.strategy import Outcome, Strategy
@@ -76,12 +75,12 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], prepared.amounts)
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
-    with Journal(folder) as journal, contextlib.closing(prepared.crew), contextlib.ExitStack() as mirrors:
+    with Journal(folder) as journal, contextlib.closing(prepared.executor), contextlib.ExitStack() as mirrors:
         record = make_record(config, prepared, identity)
         if reasons := open_record(folder, record):
             progress.say(f"{folder} is shown as it was measured; nothing can be added: {'; '.join(reasons)}")
             return folder
-        recorder = Recorder.resume(prepared.crew, journal, progress.measured)
+        recorder = Recorder.resume(prepared.executor, journal, progress.measured)
         shared = find_shared(folder, record)
         progress.opened(folder, prepared.resolved, shared.runs)
         _measure_dense(recorder)
@@ -149,7 +148,7 @@ def _judge(
     ranked = ranked_plans(loop, outcome)
     lists = Shortlists({}, 0)
     if prepared.treatment and prepared.treatment.scope == "plan":
-        loop.recorder.crew.watch(progress.healing)
+        loop.recorder.executor.watch(progress.healing)
         price = healing_price(prepared, loop.ledger)
         lists = heal_shortlists(loop, ranked, config.heal_top, price, deadline, progress.healing_begins)
         loop.recorder.measure("healed-report", [DENSE, *(plans[0] for plans in lists.healed.values())])
@@ -198,7 +197,7 @@ def _check_room_to_race(config: RunConfig, prepared: Prepared) -> None:
 def _measure_dense(recorder: Recorder) -> None:
     """The dense model, never taken over from another run: it shows how many heads a plan costs."""
     for split in SEARCHED:
-        if split in recorder.crew.groups:
+        if split in recorder.executor.groups:
             recorder.measure(split, [DENSE])
 
 
@@ -231,7 +230,7 @@ def _outcome(
         "missed": loop.goals.missed(loop.rows(chosen[loop.space.size])) if loop.space.size in chosen else [],
         "stopped": loop.stopped,
         "repeatable": loop.stopped != "timeout"
-        and loop.recorder.crew.exact
+        and loop.recorder.executor.exact
         and all(objective.repeatable for objective in loop.goals.objectives.values()),
         "notes": outcome.notes,
         "cost": {

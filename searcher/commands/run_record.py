@@ -23,7 +23,7 @@ from searcher.runs.fingerprint import digest_of
 from searcher.runs.identity import environment_changes, identity_change, unrecorded
 from searcher.runs.journal import RUN_FILE, write_json
 from searcher.runs.measurement import layout_to_json, on_windows
-from searcher.runs.notation import parse_recipe, parse_seconds
+from searcher.runs.notation import parse_seconds, parse_spec
 from searcher.runs.places import absolute, by_name
 from searcher.runs.run_file import read_run_file
 from searcher.runs.versions import versions
@@ -37,7 +37,7 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
 
     Files count by what they hold, wherever they are.
     """
-    sources = [registry.source_fingerprint("objective", name) for name, _ in config.recipes.values()]
+    sources = [registry.source_fingerprint("objective", name) for name, _ in config.objective_specs.values()]
     fingerprints: dict[str, Any] = {
         "model_fingerprint": prepared.model.fingerprint,
         "text_fingerprint": prepared.text.fingerprint,
@@ -49,9 +49,9 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     if config.heal is None:
         del searched["heal_top"]
     else:
-        name, _ = parse_recipe(config.heal)
+        name, _ = parse_spec(config.heal)
         fingerprints["healing_source"] = registry.source_fingerprint("healing", name)
-        fingerprints["healing_version"] = registry.make("healing", *parse_recipe(config.heal)).version
+        fingerprints["healing_version"] = registry.make("healing", *parse_spec(config.heal)).version
     beside = {"extra_fingerprint": _extra_fingerprint(prepared), **_reads(config, prepared)}
     known = {name: value for name, value in beside.items() if value}  # most runs have none of it
     identity: dict[str, Any] = json.loads(json.dumps(by_name(prepared.resolved | searched) | fingerprints | known))
@@ -62,9 +62,9 @@ def _reads(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     """What the plug-ins of the run read and import."""
     objectives = {
         label: dependencies_of("objective", name, options) | dict(prepared.objectives[label].depends_on())
-        for label, (name, options) in config.recipes.items()
+        for label, (name, options) in config.objective_specs.items()
     }
-    healing = {} if config.heal is None else dependencies_of("healing", *parse_recipe(config.heal))
+    healing = {} if config.heal is None else dependencies_of("healing", *parse_spec(config.heal))
     return {
         "objective_reads": {label: found for label, found in objectives.items() if found},
         "strategy_reads": dependencies_of("strategy", config.strategy, config.strategy_args),
@@ -101,7 +101,7 @@ def _extra_fingerprint(prepared: Prepared) -> str | None:
 
 
 def _measured_on(prepared: Prepared) -> Iterator[tuple[Split, Group]]:
-    for split, groups in sorted(prepared.crew.groups.items()):
+    for split, groups in sorted(prepared.executor.groups.items()):
         if split != "screen" and split not in HEALED:  # those have the windows of other splits once more
             yield from ((split, group) for group in groups)
 
@@ -127,7 +127,7 @@ def make_record(config: RunConfig, prepared: Prepared, identity: dict[str, Any])
         "prices": {"weight": list(prepared.prices.weight), "head": prepared.prices.head},
         "sizes": {name: amounts.to_json() for name, amounts in prepared.amounts.items()},
         "documents": {split: list(numbers) for split, numbers in prepared.documents.items()},
-        "layout": layout_to_json(prepared.crew.layout),
+        "layout": layout_to_json(prepared.executor.layout),
         "versions": versions(),
         "hardware": _hardware(prepared),
     }

@@ -10,8 +10,9 @@
 
 The evaluator (`searcher.evaluation.evaluator`) calls `prepare` once per batch of tokens with the dense model, then
 `measure` once per plan and batch. All objectives of a run see the same candidate, so they share its forward pass and
-losses. Evaluators work in parallel, each with a copy of the objective that was made before any `prepare`; those in other
-processes are made anew from the options. So `measure` may rely on the options and on `prepare`, and on nothing else.
+losses. Evaluators work in parallel, each with a copy of the objective that was made before any `prepare`; those in
+other processes are made anew from the options. So `measure` may rely on the options and on `prepare`, and on
+nothing else.
 """
 
 import math

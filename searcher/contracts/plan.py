@@ -12,7 +12,7 @@ from functools import cached_property
 
 from searcher.errors import UsageError
 
-DENSE = "dense"
+_DENSE_TEXT = "dense"
 """How the empty plan, the dense model, is written."""
 
 
@@ -97,12 +97,12 @@ class PrunePlan:
         Raises:
             UsageError: an item is not a block, a range of blocks or a sublayer.
         """
-        if text.strip() in ("", DENSE):
+        if text.strip() in ("", _DENSE_TEXT):
             return cls()
         return cls.of(unit for item in text.split(",") for unit in _parse_item(item.strip(), text))
 
     def __str__(self) -> str:
-        return ",".join(self._items()) or DENSE
+        return ",".join(self._items()) or _DENSE_TEXT
 
     def _items(self) -> Iterator[str]:
         gone = [unit.block for unit in self.removed if unit.part is Part.BLOCK]
@@ -163,6 +163,10 @@ class PrunePlan:
                 f"Plan {self} names block {beyond[0].block}, but the model has {num_blocks} blocks",
                 f"Blocks are numbered 0 to {num_blocks - 1}",
             )
+
+
+DENSE = PrunePlan()
+"""The plan that removes nothing."""
 
 
 def _parse_item(item: str, text: str) -> Iterator[Unit]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.contracts.plan import Granularity, Part, PrunePlan, Unit
-from searcher.contracts.unit_counts import Split, Splits, with_one_more
+from searcher.contracts.unit_counts import Counts, UnitCounts, with_one_more
 
 
 class Fits(Protocol):
@@ -213,7 +213,7 @@ class Space:
             return combinations(range(len(self.units)), size)
         return self._continued((), (0,) * len(self._kinds), size)
 
-    def _continued(self, chosen: tuple[int, ...], split: Split, size: int) -> Iterator[tuple[int, ...]]:
+    def _continued(self, chosen: tuple[int, ...], split: Counts, size: int) -> Iterator[tuple[int, ...]]:
         """Those that begin so; what leads to none is not tried."""
         if len(chosen) == size:
             yield from (chosen,) if self._splits.legal(split) else ()
@@ -255,8 +255,8 @@ class Space:
         return tuple(need for need in self.needs if need.least > 0)
 
     @cached_property
-    def _splits(self) -> Splits:
-        return Splits(
+    def _splits(self) -> UnitCounts:
+        return UnitCounts(
             parts=tuple(units[0].part for units in self._kinds),
             counts=tuple(map(len, self._kinds)),
             savings=tuple(tuple(need.savings[units[0]] for units in self._kinds) for need in self._pressing),
@@ -274,25 +274,25 @@ class Space:
         return tuple(self._kind_of[unit] for unit in self.units)
 
     @cached_property
-    def _later(self) -> tuple[Split, ...]:
+    def _later(self) -> tuple[Counts, ...]:
         """How many units of each kind there are from each position on."""
         return tuple(self._split(range(i, len(self.units))) for i in range(len(self.units) + 1))
 
-    def _split(self, positions: Iterable[int]) -> Split:
+    def _split(self, positions: Iterable[int]) -> Counts:
         return self._split_of(self.units[i] for i in positions)
 
-    def _split_of(self, removed: Iterable[Unit]) -> Split:
+    def _split_of(self, removed: Iterable[Unit]) -> Counts:
         counts = [0] * len(self._kinds)
         for unit in removed:
             counts[self._kind_of[unit]] += 1
         return tuple(counts)
 
     @cached_property
-    def _table(self) -> Callable[[int], dict[Split, int] | None]:
+    def _table(self) -> Callable[[int], dict[Counts, int] | None]:
         """By size: how many legal plans there are of each split; None where these are too many."""
         return cache(self._counted)
 
-    def _counted(self, size: int) -> dict[Split, int] | None:
+    def _counted(self, size: int) -> dict[Counts, int] | None:
         most = MOST_NUMBERS // max(1, len(self._kinds))
         splits = list(islice(self._splits.of_size(size), most + 1))
         if len(splits) > most:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from searcher.contracts.plan import Part
 
-Split = tuple[int, ...]
+Counts = tuple[int, ...]
 """How many units of each kind a plan removes."""
 
 LISTED = 20_000
@@ -24,7 +24,7 @@ REMEMBERED = 2**17
 
 
 @dataclass(frozen=True, eq=False)
-class Splits:
+class UnitCounts:
     """Which splits are legal.
 
     Attributes:
@@ -37,18 +37,18 @@ class Splits:
     """
 
     parts: tuple[Part, ...]
-    counts: Split
+    counts: Counts
     savings: tuple[tuple[float, ...], ...]
     least: tuple[float, ...]
     most: Mapping[Part, int]
     size: int
 
     @cached_property
-    def legal(self) -> Callable[[Split], bool]:
+    def legal(self) -> Callable[[Counts], bool]:
         """Whether plans of this split keep to the limits, and can be completed or cut down to the full size so."""
         return lru_cache(maxsize=REMEMBERED)(lambda split: self.reaches(split, (0,) * len(split), sum(split)))
 
-    def reaches(self, split: Split, later: Split, size: int) -> bool:
+    def reaches(self, split: Counts, later: Counts, size: int) -> bool:
         """Whether plans of this size, of this split and some more of the units counted in `later`, may be legal.
 
         Sure for the full size, and where there is nothing to add; for other sizes it may err towards yes.
@@ -61,11 +61,11 @@ class Splits:
         missing = self.size - size
         return self.between(split, tuple(min(a + missing, b) for a, b in zip(together, self.counts, strict=True)))
 
-    def of_size(self, size: int) -> Iterator[Split]:
+    def of_size(self, size: int) -> Iterator[Counts]:
         """Every legal split of this size, in ascending order."""
         return self._continued((), size)
 
-    def _continued(self, head: Split, size: int) -> Iterator[Split]:
+    def _continued(self, head: Counts, size: int) -> Iterator[Counts]:
         """Those that begin so."""
         kind, nothing = len(head), (0,) * (len(self.counts) - len(head))
         if not nothing:
@@ -77,7 +77,7 @@ class Splits:
                 yield from self._continued((*head, count), size)
 
     @cached_property
-    def between(self) -> Callable[[Split, Split], bool]:
+    def between(self) -> Callable[[Counts, Counts], bool]:
         """Whether a split of the full size, at least the first and at most the second, keeps to all limits."""
         return lru_cache(maxsize=REMEMBERED)(self._is_between)
 
@@ -87,7 +87,7 @@ class Splits:
         assert best is not None, "the full size is more than may be removed"
         return _saved(best, self.savings[need])
 
-    def _is_between(self, low: Split, high: Split) -> bool:
+    def _is_between(self, low: Counts, high: Counts) -> bool:
         if not self.savings:
             return self._dearest(low, high, low) is not None
         for savings, least in zip(self.savings, self.least, strict=True):
@@ -100,7 +100,7 @@ class Splits:
             return self._is_solvable(low, high)
         return bool(((self._listed >= low) & (self._listed <= high)).all(axis=1).any())
 
-    def _dearest(self, low: Split, high: Split, worth: Sequence[float]) -> Split | None:
+    def _dearest(self, low: Counts, high: Counts, worth: Sequence[float]) -> Counts | None:
         """The split of the full size between these that is worth most and keeps to `most`; None if there is none.
 
         Greedy is exact here, for the limits are on parts, which share no unit.
@@ -119,13 +119,13 @@ class Splits:
                 room[part] -= more
         return tuple(found) if missing == 0 else None
 
-    def _removed(self, split: Split, part: Part) -> int:
+    def _removed(self, split: Counts, part: Part) -> int:
         return sum(count for count, other in zip(split, self.parts, strict=True) if other is part)
 
-    def _keeps_to_most(self, split: Split) -> bool:
+    def _keeps_to_most(self, split: Counts) -> bool:
         return all(self._removed(split, part) <= most for part, most in self.most.items())
 
-    def _meets_needs(self, split: Split) -> bool:
+    def _meets_needs(self, split: Counts) -> bool:
         pairs = zip(self.savings, self.least, strict=True)
         return all(_reaches(_saved(split, savings), least) for savings, least in pairs)
 
@@ -138,7 +138,7 @@ class Splits:
             return None
         return np.array(list(filter(self._meets_needs, splits)), dtype=np.int64).reshape(-1, len(self.counts))
 
-    def _is_solvable(self, low: Split, high: Split) -> bool:
+    def _is_solvable(self, low: Counts, high: Counts) -> bool:
         """The same by integer programming: the need that is met worst is met as well as can be."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -159,12 +159,12 @@ class Splits:
         return found.x is not None and self._meets_needs(tuple(found.x[:kinds].round().astype(int).tolist()))
 
 
-def with_one_more(split: Split, kind: int) -> Split:
+def with_one_more(split: Counts, kind: int) -> Counts:
     """The split with one more unit of a kind."""
     return (*split[:kind], split[kind] + 1, *split[kind + 1 :])
 
 
-def _saved(split: Split, savings: Sequence[float]) -> float:
+def _saved(split: Counts, savings: Sequence[float]) -> float:
     return sum(count * saved for count, saved in zip(split, savings, strict=True))
 
 

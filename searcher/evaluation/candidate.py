@@ -13,7 +13,7 @@ from searcher.contracts.objective import Divergence, Reference, Split
 from searcher.contracts.plan import PrunePlan
 from searcher.replay.dense_cache import DenseCache
 from searcher.replay.footprint import measure_added
-from searcher.replay.plan_batching import Sizes, in_sizes
+from searcher.replay.plan_batching import BatchSizes, in_sizes
 from searcher.replay.pruned_model import counted, pruned
 from searcher.replay.repair import Repair
 from searcher.replay.replay import Replay
@@ -59,7 +59,9 @@ class Heads:
         sizes: how many of them the head takes at a time.
     """
 
-    def __init__(self, replay: Replay, ids: Tensor, scored: Tensor, hidden: Sequence[Tensor], sizes: Sizes) -> None:
+    def __init__(
+        self, replay: Replay, ids: Tensor, scored: Tensor, hidden: Sequence[Tensor], sizes: BatchSizes
+    ) -> None:
         self.hidden = hidden
         self._replay, self._ids, self._sizes = replay, ids, sizes
         self._scored = None if bool(scored.all()) else scored

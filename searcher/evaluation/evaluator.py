@@ -17,12 +17,12 @@ from searcher.evaluation.candidate import Batch, Facts, Heads, ReplayedCandidate
 from searcher.evaluation.dense_candidate import DenseCandidate
 from searcher.evaluation.groups import Group, blaming
 from searcher.evaluation.job import Job
-from searcher.evaluation.prefix_cache import KeptStates
+from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.healing.calibration import Meter
 from searcher.healing.heal import Healed
 from searcher.healing.healer import Healer, HealingStopped
 from searcher.replay.batching import in_groups
-from searcher.replay.plan_batching import Sizes, in_sizes, sibling_sizes
+from searcher.replay.plan_batching import BatchSizes, batch_sizes, in_sizes
 from searcher.replay.repair import Repair
 from searcher.replay.replay import Replay, repaired
 from searcher.runs.measurement import NOTHING, Measurement, Work
@@ -50,7 +50,7 @@ class Evaluator:
         objectives: Mapping[str, Objective],
         prices: Prices,
         window_tokens: int,
-        kept: KeptStates,
+        kept: PrefixCache,
         facts: Facts,
         healer: Healer | None = None,
     ) -> None:
@@ -59,7 +59,7 @@ class Evaluator:
         self._objectives, self._kept = objectives, kept
         self._unprepared = {name: _copy(name, objective) for name, objective in objectives.items()}
         self._preparing: dict[tuple[Split, str], Work] = {}
-        self._sibling_sizes: dict[torch.Size, Sizes] = {}
+        self._sibling_sizes: dict[torch.Size, BatchSizes] = {}
         self._run_forwards = 0.0
         self._apart = self._prepared = NOTHING
         self._num_blocks = replay.num_blocks  # also while the model itself has fewer
@@ -220,7 +220,7 @@ class Evaluator:
     def _repair_to_come(self, plan: PrunePlan) -> Repair:
         """The same, and where it is fitted to the plan as a whole, the modules it will put in: they count in sizes."""
         if self.healer and self.healer.scope == "plan":
-            return Repair(after=self.healer.stand_ins(plan))
+            return Repair(after=self.healer.replacements(plan))
         return self._repair(plan)
 
     def _batch(self, job: Job) -> Batch:
@@ -238,9 +238,9 @@ class Evaluator:
             self.facts,
         )
 
-    def _sizes(self, ids: Tensor) -> Sizes:
+    def _sizes(self, ids: Tensor) -> BatchSizes:
         if ids.shape not in self._sibling_sizes:
-            self._sibling_sizes[ids.shape] = sibling_sizes(self.replay, ids)
+            self._sibling_sizes[ids.shape] = batch_sizes(self.replay, ids)
         return self._sibling_sizes[ids.shape]
 
     def _corrected(self, state: Tensor, prefix: Path) -> Tensor:
@@ -248,9 +248,9 @@ class Evaluator:
         if not (self.healer and self.healer.scope == "gap" and prefix and prefix[-1] != Action.KEEP):
             return state
         correction = self.healer.gaps.correction(prefix)
-        return state if correction is None else self.replay.run_stand_in(state, correction)
+        return state if correction is None else self.replay.run_replacement(state, correction)
 
-    def _step(self, sizes: Sizes, states: list[Tensor], prefixes: list[Path]) -> list[Tensor]:
+    def _step(self, sizes: BatchSizes, states: list[Tensor], prefixes: list[Path]) -> list[Tensor]:
         """The states after a block, as many at a time as the sizes say."""
         block, action = last_step(prefixes[0])
         if action is Action.KEEP:  # where a gap has ended

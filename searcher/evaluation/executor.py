@@ -22,7 +22,7 @@ from searcher.evaluation.evaluator import Evaluator
 from searcher.evaluation.groups import Groups, make_groups
 from searcher.evaluation.job import Job, make_jobs
 from searcher.evaluation.memory import find_room, measure_footprint
-from searcher.evaluation.prefix_cache import KeptStates
+from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.healing.calibration import Check
 from searcher.healing.healer import Healer
 from searcher.loading.heal_text import HealText
@@ -44,17 +44,17 @@ def one_core() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Crew:
+class Executor:
     """Measures plans with several threads.
 
     Args:
-        evaluator: the first of the crew, from which the others are made when they are needed.
+        evaluator: the first of the executor, from which the others are made when they are needed.
         groups: the token sequences of each split.
         kept: the states that the evaluators keep.
         cores: how many evaluators there may be.
     """
 
-    def __init__(self, evaluator: Evaluator, groups: Groups, kept: KeptStates, cores: int) -> None:
+    def __init__(self, evaluator: Evaluator, groups: Groups, kept: PrefixCache, cores: int) -> None:
         self.groups, self.evaluator = groups, evaluator
         self._evaluators, self._kept, self._cores = [evaluator], kept, cores
         self._shift: _Shift | None = None
@@ -127,7 +127,7 @@ class Crew:
         """There is nothing to end: threads live as long as a batch of plans."""
 
 
-def open_crew(
+def open_executor(
     replay: Replay,
     objectives: Mapping[str, Objective],
     windows: Mapping[Split, torch.Tensor],
@@ -137,8 +137,8 @@ def open_crew(
     cores: int | None = None,
     healing: HealText | None = None,
     dense: DenseCache | None = None,
-) -> Crew:
-    """A crew for a model and text; use under `torch.inference_mode()`.
+) -> Executor:
+    """An executor for a model and text; use under `torch.inference_mode()`.
 
     Args:
         replay: the model, checked for the granularity of the run.
@@ -160,10 +160,10 @@ def open_crew(
     window_tokens = next(iter(windows.values())).shape[1]
     facts = Facts(tokenizer, measure_amounts(replay, window_tokens), dense)
     cores = cores or torch.get_num_threads()
-    return crew_for(replay, objectives, groups, prices, window_tokens, facts, memory, cores, healing)
+    return executor_for(replay, objectives, groups, prices, window_tokens, facts, memory, cores, healing)
 
 
-def crew_for(
+def executor_for(
     replay: Replay,
     objectives: Mapping[str, Objective],
     groups: Groups,
@@ -173,8 +173,8 @@ def crew_for(
     memory: int | None,
     cores: int,
     healing: HealText | None = None,
-) -> Crew:
-    """The same for token sequences that are grouped already; see :func:`open_crew`."""
+) -> Executor:
+    """The same for token sequences that are grouped already; see :func:`open_executor`."""
     largest = max(group.ids.numel() for split in groups.values() for group in split)
     footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
     device = replay.model.device
@@ -182,9 +182,9 @@ def crew_for(
     healer = None if healing is None else Healer(healing, replay, prices)
     for_gaps = room.kept // 2 if healer and healer.scope == "gap" else 0
     healer = healer and healer.limited(for_gaps // room.evaluators)
-    kept = KeptStates(room.kept - for_gaps)
+    kept = PrefixCache(room.kept - for_gaps)
     evaluator = Evaluator(replay, objectives, prices, window_tokens, kept, facts, healer)
-    return Crew(evaluator, groups, kept, room.evaluators)
+    return Executor(evaluator, groups, kept, room.evaluators)
 
 
 class _Shift:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from searcher.contracts.trie import Path
 
-Place = Hashable
+Key = Hashable
 """Which token sequences the states are of."""
 
 
@@ -19,7 +19,7 @@ class _Kept:
     rank: tuple[int, float]  # asks ago is what counts first, then the score of the best plan that runs through it
 
 
-class KeptStates:
+class PrefixCache:
     """States by place and prefix within a limit; those of older asks make room first, then those of worse plans.
 
     A greedy round removes one unit more from the winner of the round before, whose states are here: then only what
@@ -32,7 +32,7 @@ class KeptStates:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
-        self._states: dict[tuple[Place, Path], _Kept] = {}
+        self._states: dict[tuple[Key, Path], _Kept] = {}
         self._asks = 0
         self._lock = threading.Lock()
 
@@ -40,12 +40,12 @@ class KeptStates:
         """From now on what is offered is worth more than what was offered before."""
         self._asks += 1
 
-    def get(self, place: Place, prefix: Path) -> Tensor | None:
+    def get(self, place: Key, prefix: Path) -> Tensor | None:
         """The state after this prefix, if it has been kept."""
         kept = self._states.get((place, prefix))
         return None if kept is None else kept.state
 
-    def offer(self, place: Place, path: Path, score: float, run: Mapping[Path, Tensor]) -> None:
+    def offer(self, place: Key, path: Path, score: float, run: Mapping[Path, Tensor]) -> None:
         """Keep the states along a plan's path, as far as they are worth more than others.
 
         Args:
@@ -74,6 +74,6 @@ class KeptStates:
             if self.bytes <= 0.9 * self.limit:  # some more, so that not every plan sorts all states
                 return
 
-    def _worst_first(self) -> Iterable[tuple[Place, Path]]:
+    def _worst_first(self) -> Iterable[tuple[Key, Path]]:
         # of equal rank the longer prefixes go first: fewer plans start like them
         return sorted(self._states, key=lambda key: (self._states[key].rank, len(key[1])), reverse=True)

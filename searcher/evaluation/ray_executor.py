@@ -12,7 +12,7 @@ from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 from searcher.evaluation import ray_session as cluster
-from searcher.evaluation.executor import Crew
+from searcher.evaluation.executor import Executor
 from searcher.evaluation.job import Job, make_jobs
 from searcher.evaluation.ray_session import import_ray
 from searcher.evaluation.ray_weights import put
@@ -37,13 +37,13 @@ class _Task:
     left: list[PrunePlan] = field(default_factory=list)
 
 
-class WorkerCrew:
-    """A crew of Ray actors; the same as :class:`searcher.evaluation.executor.Crew` to those who use it.
+class RayExecutor:
+    """An executor of Ray actors; the same as :class:`searcher.evaluation.executor.Executor` to those who use it.
 
     Ray starts with the first batch of more than one plan; what needs less is measured in this process.
 
     Args:
-        local: the crew of this process.
+        local: the executor of this process.
         objectives: which to measure.
         workers: how many actors; None for one per GPU of the cluster, or per core where it has none.
         address: of a running cluster, `auto` or HOST:PORT; None to start one on this machine.
@@ -53,7 +53,7 @@ class WorkerCrew:
 
     def __init__(
         self,
-        local: Crew,
+        local: Executor,
         objectives: Objectives,
         workers: int | None,
         address: str | None,
@@ -77,7 +77,7 @@ class WorkerCrew:
         windows: Collection[int] | None = None,
         deadline: float | None = None,
     ) -> Iterator[Measurement]:
-        """See :meth:`searcher.evaluation.executor.Crew.measure`."""
+        """See :meth:`searcher.evaluation.executor.Executor.measure`."""
         if not self._workers and len(plans) == 1:
             yield from self._local.measure(split, plans, known, windows, deadline)
             return
@@ -119,7 +119,7 @@ class WorkerCrew:
         self._local.watch(watch)
 
     def close(self) -> None:
-        """End the actors, and Ray if it was started for this crew."""
+        """End the actors, and Ray if it was started for this executor."""
         if self._leave is None:
             return
         ray, leave = import_ray(), self._leave
@@ -170,20 +170,20 @@ class WorkerCrew:
         self._workers = [make() for _ in range(count)]
 
 
-AnyCrew = Crew | WorkerCrew
+AnyExecutor = Executor | RayExecutor
 """In this process or in others: whoever uses it need not know."""
 
 
 class _Round:
     """One batch of plans, spread over the workers."""
 
-    def __init__(self, crew: WorkerCrew, jobs: deque[Job], deadline: float | None) -> None:
-        self._crew, self._jobs, self._deadline = crew, jobs, deadline
+    def __init__(self, executor: RayExecutor, jobs: deque[Job], deadline: float | None) -> None:
+        self._executor, self._jobs, self._deadline = executor, jobs, deadline
         self._tasks: dict[Any, _Task] = {}
         self._deaths: Counter[PrunePlan] = Counter()
         self._failed_starts = 0
         self._stopped, self._begun = False, time.monotonic()
-        while len(jobs) < len(crew.workers) and (half := max(jobs, key=lambda job: job.left).give_back()):
+        while len(jobs) < len(executor.workers) and (half := max(jobs, key=lambda job: job.left).give_back()):
             jobs.append(half)
 
     def results(self) -> Iterator[Measurement]:
@@ -195,7 +195,7 @@ class _Round:
                 self._employ(ray)
                 if not self._tasks and (self._stopped or not self._jobs):
                     break
-                streams, opening = list(self._tasks), [] if self._stopped else list(self._crew.opening)
+                streams, opening = list(self._tasks), [] if self._stopped else list(self._executor.opening)
                 ready, _ = ray.wait([*streams, *opening], num_returns=1, timeout=POLL)
                 found = [line for one in ready if (line := self._next(ray, one))]
                 self._check_start()
@@ -212,8 +212,8 @@ class _Round:
             raise error
 
     def _check_start(self) -> None:
-        waiting = len(self._crew.opening)
-        if waiting == len(self._crew.workers) and time.monotonic() - self._begun > START_WITHIN:
+        waiting = len(self._executor.opening)
+        if waiting == len(self._executor.workers) and time.monotonic() - self._begun > START_WITHIN:
             raise UsageError(
                 f"None of {waiting} workers was ready within {START_WITHIN} s",
                 "The cluster may be busy: see `ray status`, and lower --workers or try later",
@@ -221,8 +221,8 @@ class _Round:
 
     def _employ(self, ray: Any) -> None:
         """Give each idle worker a job, or the end of another's."""
-        busy = {task.worker for task in self._tasks.values()} | set(self._crew.opening.values())
-        for worker in list(self._crew.workers):
+        busy = {task.worker for task in self._tasks.values()} | set(self._executor.opening.values())
+        for worker in list(self._executor.workers):
             if worker in busy or self._stopped:
                 continue
             job = self._jobs.popleft() if self._jobs else self._stolen(ray)
@@ -230,7 +230,7 @@ class _Round:
                 self._begin(worker, job)
 
     def _begin(self, worker: Any, job: Job) -> None:
-        self._tasks[self._crew.run_job(worker, job)] = _Task(job, worker, list(job.plans))
+        self._tasks[self._executor.run_job(worker, job)] = _Task(job, worker, list(job.plans))
 
     def _stolen(self, ray: Any) -> Job | None:
         busiest = max(self._tasks.values(), key=lambda task: len(task.left), default=None)
@@ -245,7 +245,7 @@ class _Round:
 
     def _next(self, ray: Any, stream: Any) -> Measurement | None:
         """What there is at a stream; or a worker has become ready."""
-        if stream in self._crew.opening:
+        if stream in self._executor.opening:
             self._opened(ray, stream)
             return None
         task = self._tasks[stream]
@@ -265,7 +265,7 @@ class _Round:
         return line
 
     def _opened(self, ray: Any, opening: Any) -> None:
-        worker = self._crew.opening.pop(opening)
+        worker = self._executor.opening.pop(opening)
         try:
             refused: UsageError | None = ray.get(opening)
         except ray.exceptions.RayActorError as error:
@@ -274,7 +274,7 @@ class _Round:
                 raise UsageError(
                     f"A worker died {MOST_DEATHS} times while it started", "If memory is short, lower --workers"
                 ) from error
-            self._crew.replace(worker)
+            self._executor.replace(worker)
             return
         except ray.exceptions.RayTaskError as error:
             raise _usage_error(error.cause) from None
@@ -291,13 +291,13 @@ class _Round:
                     "If memory is short: fewer --workers, smaller --memory, or --workers 0 to see the error itself",
                 )
             self._jobs.append(Job(task.job.split, task.job.group, task.job.rows, task.left))
-        self._crew.replace(task.worker)
+        self._executor.replace(task.worker)
 
     def _stop(self) -> None:
         if not self._stopped:
             self._stopped = True
             for task in self._tasks.values():
-                self._crew.stop(task.worker)
+                self._executor.stop(task.worker)
 
 
 def check_workers(workers: int | None, address: str | None, devices: int, what: str) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searcher.evaluation.executor import Crew
+from searcher.evaluation.executor import Executor
 from searcher.evaluation.ray_session import import_ray
 from searcher.loading.environment import environment
 
 
-def put(local: Crew) -> Any:
+def put(local: Executor) -> Any:
     """The model and what is measured on it, in the object store."""
     ray = import_ray()
     from ray import cloudpickle

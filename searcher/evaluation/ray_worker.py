@@ -1,4 +1,4 @@
-"""What runs in a Ray actor: a crew of its own, on the model that it was sent."""
+"""What runs in a Ray actor: an executor of its own, on the model that it was sent."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from searcher.contracts.objective import Split
 from searcher.contracts.own_packages import check_own_packages
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import Crew, crew_for, one_core
+from searcher.evaluation.executor import Executor, executor_for, one_core
 from searcher.evaluation.groups import Groups
 from searcher.evaluation.job import Job
 from searcher.loading.environment import environment
@@ -28,17 +28,17 @@ from searcher.runs.measurement import Measurement
 class Objectives:
     """What objectives are made of, by label: name and options; a user's own class cannot be sent, its name can."""
 
-    recipes: dict[str, tuple[str, dict[str, Any]]]
+    specs: dict[str, tuple[str, dict[str, Any]]]
 
     def make(self) -> dict[str, Any]:
         """New objectives, by label."""
-        return {label: registry.make("objective", name, options) for label, (name, options) in self.recipes.items()}
+        return {label: registry.make("objective", name, options) for label, (name, options) in self.specs.items()}
 
 
 class Worker:
-    """What runs in an actor: a crew of its own."""
+    """What runs in an actor: an executor of its own."""
 
-    _crew: Crew
+    _executor: Executor
     _groups: Groups
     _ask = 0
     _stopped = 0  # the ask of which no more plans are begun
@@ -76,7 +76,7 @@ class Worker:
         shared = getattr(psutil.Process().memory_info(), "shared", 0) if model["device_type"] == "cpu" else 0
         self._groups = model["groups"]
         with torch.inference_mode(), one_core():
-            self._crew = crew_for(
+            self._executor = executor_for(
                 replay,
                 objectives.make(),
                 self._groups,
@@ -94,22 +94,22 @@ class Worker:
         """Measure plans, in the order in which they share most."""
         if ask != self._ask:
             self._ask = ask
-            self._crew.next_ask()
+            self._executor.next_ask()
         if self._stopped == ask:
             return
-        for measurement in self._crew.run([Job(split, self._groups[split][group], rows, plans)]):
+        for measurement in self._executor.run([Job(split, self._groups[split][group], rows, plans)]):
             yield measurement
-            if self._stopped == ask:  # it may have come before the crew was at work
-                self._crew.stop()
+            if self._stopped == ask:  # it may have come before the executor was at work
+                self._executor.stop()
 
     def give_back(self) -> list[PrunePlan]:
         """About half of the plans that have not been begun, for somebody else."""
-        return self._crew.give_back()
+        return self._executor.give_back()
 
     def stop(self, ask: int) -> None:
         """Begin no more plans of this ask."""
         self._stopped = ask
-        self._crew.stop()
+        self._executor.stop()
 
     def process(self) -> int:
         """The number of this process."""

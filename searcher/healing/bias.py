@@ -10,10 +10,10 @@ from torch import Tensor
 
 from searcher.architecture.replacement_modules import Shift
 from searcher.contracts.plan import Action, Granularity, PrunePlan
-from searcher.healing.calibration import PADDING, Patient
+from searcher.healing.calibration import PADDING, CalibrationSet
 from searcher.healing.contract import Healing, Scope
 from searcher.replay.batching import in_groups
-from searcher.replay.repair import Place, Repair, StandIn
+from searcher.replay.repair import Place, Repair, ReplacementModule
 
 ACTIONS: dict[Granularity, tuple[Action, ...]] = {
     Granularity.BLOCK: (Action.GONE,),
@@ -48,30 +48,30 @@ class Bias(Healing):
     scope: ClassVar[Scope] = "unit"
     version: ClassVar[int] = 2  # 1 gated by the first held-out windows, of few documents
 
-    def heal(self, patient: Patient, plan: PrunePlan) -> Repair:
+    def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""
-        actions = plan.actions(patient.replay.num_blocks)
-        return self._fit(patient, {(block, action) for block, action in enumerate(actions) if action})
+        actions = plan.actions(calibration.replay.num_blocks)
+        return self._fit(calibration, {(block, action) for block, action in enumerate(actions) if action})
 
-    def units(self, patient: Patient, granularity: Granularity) -> Repair:
+    def units(self, calibration: CalibrationSet, granularity: Granularity) -> Repair:
         """See :class:`Healing`."""
-        blocks = range(patient.replay.num_blocks)
-        return self._fit(patient, {(block, action) for block in blocks for action in ACTIONS[granularity]})
+        blocks = range(calibration.replay.num_blocks)
+        return self._fit(calibration, {(block, action) for block in blocks for action in ACTIONS[granularity]})
 
-    def _fit(self, patient: Patient, places: Collection[Place]) -> Repair:
-        updates = mean_updates(patient, places, self.first)
-        after = {place: _shift(patient, update) for place, update in updates.items() if update.isfinite().all()}
+    def _fit(self, calibration: CalibrationSet, places: Collection[Place]) -> Repair:
+        updates = mean_updates(calibration, places, self.first)
+        after = {place: _shift(calibration, update) for place, update in updates.items() if update.isfinite().all()}
         if self.gate:
-            helpful = find_helpful(patient, after, self.gate)
-            after = {place: stand_in for place, stand_in in after.items() if place in helpful}
+            helpful = find_helpful(calibration, after, self.gate)
+            after = {place: replacement for place, replacement in after.items() if place in helpful}
         return Repair(after=after)
 
 
-def mean_updates(patient: Patient, places: Collection[Place], first: bool) -> dict[Place, Tensor]:
+def mean_updates(calibration: CalibrationSet, places: Collection[Place], first: bool) -> dict[Place, Tensor]:
     """What each part adds on average over the tokens to fit on, in one pass of the dense model.
 
     Args:
-        patient: whose model and windows.
+        calibration: whose model and windows.
         places: which parts.
         first: whether the first token of a window counts.
 
@@ -80,53 +80,57 @@ def mean_updates(patient: Patient, places: Collection[Place], first: bool) -> di
     """
     sums: dict[Place, Tensor] = {}
     tokens = 0
-    for ids in in_groups(patient.fit):
+    for ids in in_groups(calibration.fit):
         real = ids != PADDING
         real[:, 0] &= first
         tokens += int(real.sum())
-        for place, part, dense in _steps(patient, ids, places):
+        for place, part, dense in _steps(calibration, ids, places):
             added = (dense[real].double() - part[real].double()).sum(dim=0)
             sums[place] = sums[place] + added if place in sums else added
     return {place: total / tokens for place, total in sums.items()}
 
 
-def find_helpful(patient: Patient, after: dict[Place, StandIn], windows: int) -> set[Place]:
-    """The places whose stand-in lowers the loss of so many held-out windows in the model that only misses that part."""
+def find_helpful(calibration: CalibrationSet, after: dict[Place, ReplacementModule], windows: int) -> set[Place]:
+    """Places whose replacement lowers the loss of so many held-out windows in the model that only misses that part."""
     without, with_it = (dict.fromkeys(after, 0.0) for _ in range(2))
-    for ids in in_groups(patient.some_held_out(windows)):
-        for place, part, _ in _steps(patient, ids, after):
-            without[place] += _rest_of_loss(patient, part, place[0], ids)
-            with_it[place] += _rest_of_loss(patient, patient.replay.run_stand_in(part, after[place]), place[0], ids)
+    for ids in in_groups(calibration.some_held_out(windows)):
+        for place, part, _ in _steps(calibration, ids, after):
+            without[place] += _rest_of_loss(calibration, part, place[0], ids)
+            with_it[place] += _rest_of_loss(
+                calibration, calibration.replay.run_replacement(part, after[place]), place[0], ids
+            )
     return {place for place in after if with_it[place] < without[place]}
 
 
-def _steps(patient: Patient, ids: Tensor, places: Collection[Place]) -> Iterator[tuple[Place, Tensor, Tensor]]:
+def _steps(
+    calibration: CalibrationSet, ids: Tensor, places: Collection[Place]
+) -> Iterator[tuple[Place, Tensor, Tensor]]:
     """Each place with the states after its block without the part, and those after the whole block.
 
     Both are (rows, tokens, hidden size), of the dense model up to that block; ascending.
     """
     last = max((block for block, _ in places), default=-1)
-    entering = patient.replay.embed(ids.clamp(min=0))
+    entering = calibration.replay.embed(ids.clamp(min=0))
     for block in range(last + 1):
-        dense = patient.run_block(entering, block, Action.KEEP)
+        dense = calibration.run_block(entering, block, Action.KEEP)
         for action in Action:
             if (block, action) in places:
-                yield (block, action), patient.run_block(entering, block, action), dense
+                yield (block, action), calibration.run_block(entering, block, action), dense
         entering = dense
 
 
-def _rest_of_loss(patient: Patient, hidden: Tensor, block: int, ids: Tensor) -> float:
+def _rest_of_loss(calibration: CalibrationSet, hidden: Tensor, block: int, ids: Tensor) -> float:
     """The summed loss of these tokens if the dense model goes on from the states after a block."""
-    for later in range(block + 1, patient.replay.num_blocks):
-        hidden = patient.run_block(hidden, later, Action.KEEP)
-    patient.meter.count(0.0, len(hidden))
-    losses = patient.replay.head.losses(hidden, ids.clamp(min=0))
+    for later in range(block + 1, calibration.replay.num_blocks):
+        hidden = calibration.run_block(hidden, later, Action.KEEP)
+    calibration.meter.count(0.0, len(hidden))
+    losses = calibration.replay.head.losses(hidden, ids.clamp(min=0))
     return float(losses[ids[:, 1:] != PADDING].double().sum())
 
 
-def _shift(patient: Patient, update: Tensor) -> StandIn:
-    model = patient.replay.model
+def _shift(calibration: CalibrationSet, update: Tensor) -> ReplacementModule:
+    model = calibration.replay.model
     with torch.inference_mode(False):  # a parameter like any other, whoever uses it
         module = Shift(len(update)).requires_grad_(False)
         module.shift.copy_(update)
-        return StandIn(module.to(model.device, model.dtype))
+        return ReplacementModule(module.to(model.device, model.dtype))

@@ -65,7 +65,7 @@ def keep_going() -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Patient:
+class CalibrationSet:
     """A model and the text to heal it on; use under `torch.inference_mode()`, which a healing that trains leaves.
 
     Attributes:

@@ -3,9 +3,9 @@
     class Warmer(Healing):
         '''Every removed block is replaced by a vector of ones.'''
 
-        def heal(self, patient, plan):
+        def heal(self, calibration, plan):
             ...
-            return Repair(after={(block, Action.GONE): StandIn(Shift(width))})
+            return Repair(after={(block, Action.GONE): ReplacementModule(Shift(width))})
 
 The options are the parameters of `__init__`, as with strategies and objectives. A healing is a function of its options,
 the model, the plan and the text it is given: no state between plans, chance only from its own seed.
@@ -20,8 +20,8 @@ from searcher.errors import UsageError
 
 if TYPE_CHECKING:  # keeps the names of healings free of torch
     from searcher.contracts.trie import Path
-    from searcher.healing.calibration import Meter, Patient
-    from searcher.replay.repair import Place, Repair, StandIn
+    from searcher.healing.calibration import CalibrationSet, Meter
+    from searcher.replay.repair import Place, Repair, ReplacementModule
     from searcher.replay.replay import Replay
 
 Scope = Literal["unit", "gap", "plan"]
@@ -38,7 +38,7 @@ class DivergedError(UsageError):
 class Gaps(Protocol):
     """What stands after the gaps of plans: fitted where a gap ends, and the same for all plans that start so."""
 
-    def correction(self, prefix: "Path") -> "StandIn | None":
+    def correction(self, prefix: "Path") -> "ReplacementModule | None":
         """What stands at the end of this prefix, whose last block ends a gap; None for nothing."""
 
     def repair(self, plan: PrunePlan) -> "Repair":
@@ -53,11 +53,11 @@ class Healing(ABC):
     """Raised where the same options give another repair than before: runs and kept repairs of both do not mix."""
 
     @abstractmethod
-    def heal(self, patient: "Patient", plan: PrunePlan) -> "Repair":
+    def heal(self, calibration: "CalibrationSet", plan: PrunePlan) -> "Repair":
         """Fit a repair for this plan.
 
         Args:
-            patient: the model and the text to fit on; its model must be as it was when this returns.
+            calibration: the model and the text to fit on; its model must be as it was when this returns.
             plan: what is removed; the empty plan asks for a control, the dense model healed the same way.
 
         Raises:
@@ -65,14 +65,14 @@ class Healing(ABC):
             DivergedError: the fit ran away.
         """
 
-    def most_work(self, patient: "Patient", plan: PrunePlan) -> "Meter | None":
+    def most_work(self, calibration: "CalibrationSet", plan: PrunePlan) -> "Meter | None":
         """For scope `plan`: the most that `heal` runs for this plan, which limits count; None: it cannot be told.
 
         Early stopping and the like are left out of it, since it must be known before.
         """
         return None
 
-    def stand_ins(self, replay: "Replay", plan: PrunePlan) -> "Mapping[Place, StandIn]":
+    def replacements(self, replay: "Replay", plan: PrunePlan) -> "Mapping[Place, ReplacementModule]":
         """For scope `plan`: what will stand after blocks once the plan is healed, nothing by default.
 
         Sizes count it in a search, before any plan is healed; so it needs no values: blocks of the model as they are,
@@ -80,10 +80,10 @@ class Healing(ABC):
         """
         return {}
 
-    def units(self, patient: "Patient", granularity: Granularity) -> "Repair":
+    def units(self, calibration: "CalibrationSet", granularity: Granularity) -> "Repair":
         """For scope `unit`: what stands after each block for anything that plans of this granularity do with it."""
         raise NotImplementedError(f"{type(self).__name__} has scope '{self.scope}'")
 
-    def gaps(self, patient: "Patient", limit: int) -> Gaps:
+    def gaps(self, calibration: "CalibrationSet", limit: int) -> Gaps:
         """For scope `gap`: the corrections of plans, which may keep so many bytes."""
         raise NotImplementedError(f"{type(self).__name__} has scope '{self.scope}'")

@@ -1,4 +1,4 @@
-"""Gaps of removed blocks, the states around them, and a stand-in for one while it is trained."""
+"""Gaps of removed blocks, the states around them, and a replacement for one while it is trained."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from torch.utils._pytree import tree_map
 
 from searcher.contracts.plan import Action, Part, PrunePlan
 from searcher.errors import UsageError
-from searcher.healing.calibration import PADDING, Patient
+from searcher.healing.calibration import PADDING, CalibrationSet
 from searcher.healing.training import BACKWARD
 from searcher.replay.batching import in_groups
-from searcher.replay.repair import Place, StandIn
+from searcher.replay.repair import Place, ReplacementModule
 
 TINY = 1e-6
 """Keeps a relative error finite."""
 
-Gap = tuple[int, int]
+RemovedSpan = tuple[int, int]
 """The first and the last of consecutive removed blocks."""
 
 
@@ -44,23 +44,39 @@ class Pairs:
 
 
 class Filling:
-    """A stand-in while it is trained, as a float32 copy.
+    """A replacement while it is trained, as a float32 copy.
 
     Args:
-        patient: whose model runs it.
-        stand_in: as it will stand.
+        calibration: whose model runs it.
+        replacement: as it will stand.
         gap: in which.
         fit: states to fit on.
         held_out: states to check it on.
         error: see :class:`Replacement`.
     """
 
-    def __init__(self, patient: Patient, stand_in: StandIn, gap: Gap, fit: Pairs, held_out: Pairs, error: str) -> None:
-        self._patient, self._stand_in, self._fit, self._held_out, self._error = patient, stand_in, fit, held_out, error
-        self.learner = copy.deepcopy(stand_in.module).float().requires_grad_(True)
-        self._running = StandIn(self.learner if stand_in.like is None else _InFloat32(self.learner), stand_in.like)
+    def __init__(
+        self,
+        calibration: CalibrationSet,
+        replacement: ReplacementModule,
+        gap: RemovedSpan,
+        fit: Pairs,
+        held_out: Pairs,
+        error: str,
+    ) -> None:
+        self._calibration, self._replacement, self._fit, self._held_out, self._error = (
+            calibration,
+            replacement,
+            fit,
+            held_out,
+            error,
+        )
+        self.learner = copy.deepcopy(replacement.module).float().requires_grad_(True)
+        self._running = ReplacementModule(
+            self.learner if replacement.like is None else _InFloat32(self.learner), replacement.like
+        )
         self._price = count_parameters(self.learner) / count_parameters(
-            patient.replay.architecture.blocks[gap[0]]
+            calibration.replay.architecture.blocks[gap[0]]
         )  # in blocks
 
     def backward(self, rows: Tensor) -> float:
@@ -69,25 +85,25 @@ class Filling:
         pairs = Pairs(self._fit.entering[rows], self._fit.leaving[rows], self._fit.real[rows])
         error = self._errors(pairs).mean()
         error.backward()  # type: ignore[no-untyped-call]
-        self._patient.meter.count((1 + BACKWARD) * self._price * len(rows))
-        self._patient.meter.tokens += int(pairs.real.sum())
+        self._calibration.meter.count((1 + BACKWARD) * self._price * len(rows))
+        self._calibration.meter.tokens += int(pairs.real.sum())
         return error.item()
 
     @torch.no_grad()
     def held_out_error(self) -> float:
         """The mean error on the held-out windows."""
         errors = [self._errors(pairs) for pairs in self._held_out.batches()]
-        self._patient.meter.count(self._price * len(self._held_out.real))
+        self._calibration.meter.count(self._price * len(self._held_out.real))
         return float(torch.cat(errors).double().mean())
 
-    def learnt(self) -> StandIn:
-        """The stand-in with what was learnt, in the dtypes that it has."""
-        self._stand_in.module.load_state_dict(self.learner.state_dict())
-        return self._stand_in
+    def learnt(self) -> ReplacementModule:
+        """The replacement with what was learnt, in the dtypes that it has."""
+        self._replacement.module.load_state_dict(self.learner.state_dict())
+        return self._replacement
 
     def _errors(self, pairs: Pairs) -> Tensor:
         """float32 (real tokens,): the squared distance of what leaves from what should."""
-        left = self._patient.replay.run_stand_in(pairs.entering.float(), self._running)
+        left = self._calibration.replay.run_replacement(pairs.entering.float(), self._running)
         wanted = pairs.leaving.float()
         errors = (left - wanted).square().mean(dim=-1)
         if self._error == "relative":
@@ -111,7 +127,7 @@ def _widened(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def find_gaps(name: str, plan: PrunePlan) -> list[Gap]:
+def find_gaps(name: str, plan: PrunePlan) -> list[RemovedSpan]:
     """The runs of consecutive blocks that a plan removes, ascending.
 
     Args:
@@ -121,7 +137,7 @@ def find_gaps(name: str, plan: PrunePlan) -> list[Gap]:
     Raises:
         UsageError: it removes a sublayer of a block that stays.
     """
-    gaps: list[Gap] = []
+    gaps: list[RemovedSpan] = []
     for unit in plan.removed:
         if unit.part is not Part.BLOCK:
             raise UsageError(
@@ -134,30 +150,30 @@ def find_gaps(name: str, plan: PrunePlan) -> list[Gap]:
 
 
 def walk_gaps(
-    patient: Patient, gaps: Sequence[Gap], after: Mapping[Place, StandIn]
-) -> Iterator[tuple[Gap, Pairs, Pairs]]:
+    calibration: CalibrationSet, gaps: Sequence[RemovedSpan], after: Mapping[Place, ReplacementModule]
+) -> Iterator[tuple[RemovedSpan, Pairs, Pairs]]:
     """Every gap with the states around it, for the windows to fit on and for those held out.
 
     Args:
-        patient: whose model and windows.
+        calibration: whose model and windows.
         gaps: ascending.
         after: what stands in the gaps; a gap's is looked up when the next one is asked for.
     """
-    replay, texts = patient.replay, (patient.fit, patient.held_out)
-    dense = [patient.dense_states(ids, [last for _, last in gaps]) for ids in texts]
+    replay, texts = calibration.replay, (calibration.fit, calibration.held_out)
+    dense = [calibration.dense_states(ids, [last for _, last in gaps]) for ids in texts]
     states = [[replay.embed(batch) for batch in in_groups(ids.clamp(min=0))] for ids in texts]
     block = 0
     for first, last in gaps:
         for kept in range(block, first):
-            states = [[patient.run_block(hidden, kept, Action.KEEP) for hidden in batches] for batches in states]
+            states = [[calibration.run_block(hidden, kept, Action.KEEP) for hidden in batches] for batches in states]
         entering = [torch.cat(batches) for batches in states]
         fit, held_out = (
             Pairs(inside, outside[last], ids != PADDING)
             for inside, outside, ids in zip(entering, dense, texts, strict=True)
         )
         yield (first, last), fit, held_out
-        stand_in, block = after[last, Action.GONE], last + 1
-        states = [[replay.run_stand_in(hidden, stand_in) for hidden in batches] for batches in states]
+        replacement, block = after[last, Action.GONE], last + 1
+        states = [[replay.run_replacement(hidden, replacement) for hidden in batches] for batches in states]
 
 
 def count_parameters(module: nn.Module) -> int:

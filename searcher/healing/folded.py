@@ -15,7 +15,7 @@ from searcher.architecture.replacement_modules import like
 from searcher.contracts.plan import Action, Part, PrunePlan
 from searcher.contracts.trie import path_of
 from searcher.errors import UsageError
-from searcher.healing.calibration import PADDING, Meter, Patient
+from searcher.healing.calibration import PADDING, CalibrationSet, Meter
 from searcher.healing.contract import Healing
 from searcher.healing.gaps import choose, gap_ends
 from searcher.healing.moments import RIDGES, Moments
@@ -86,7 +86,7 @@ class LinearFolded(Healing):
 
     ridge: Annotated[float, Field(gt=0)] | None = None
 
-    def heal(self, patient: Patient, plan: PrunePlan) -> Repair:
+    def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """Heal a plan of whole blocks; see :class:`Healing`.
 
         The hidden states of all windows are kept at two depths, before the gap and after it in the dense model.
@@ -94,42 +94,44 @@ class LinearFolded(Healing):
         Raises:
             UsageError: the plan removes sublayers, or the map cannot be folded into the block before a gap.
         """
-        folds = self._find_folds(patient, plan)
-        pruned, dense = (_States(patient) for _ in range(2))
+        folds = self._find_folds(calibration, plan)
+        pruned, dense = (_States(calibration) for _ in range(2))
         weights: dict[str, Tensor] = {}
         for projection, last in folds:
             pruned.run_to(projection.block)
             dense.run_to(last + 1)
-            found = self._fit(patient, projection, pruned, dense)
+            found = self._fit(calibration, projection, pruned, dense)
             pruned.run_one(found)
             pruned.block = last + 1
-            prefix = _name_of(patient.replay, projection.block)
+            prefix = _name_of(calibration.replay, projection.block)
             weights |= {f"{prefix}.{name}": weight for name, weight in found.items()}
         return Repair(weights=weights)
 
-    def most_work(self, patient: Patient, plan: PrunePlan) -> Meter:
+    def most_work(self, calibration: CalibrationSet, plan: PrunePlan) -> Meter:
         """See :class:`Healing`: passes of the plan and of the dense model, and at each gap the maps that are tried."""
-        work, blocks = Meter(), patient.replay.num_blocks
-        fit, held_out = len(patient.fit), len(patient.held_out)
+        work, blocks = Meter(), calibration.replay.num_blocks
+        fit, held_out = len(calibration.fit), len(calibration.held_out)
         gaps = len(list(gap_ends(path_of(plan.actions(blocks)))))
         maps = 1 + (len(RIDGES) if self.ridge is None else 1)
         if gaps:
             work.count(2 * blocks * (fit + held_out) + gaps * (3 + fit + maps * held_out))
         return work
 
-    def _fit(self, patient: Patient, projection: Projection, pruned: "_States", dense: "_States") -> dict[str, Tensor]:
+    def _fit(
+        self, calibration: CalibrationSet, projection: Projection, pruned: "_States", dense: "_States"
+    ) -> dict[str, Tensor]:
         """The block's new weights by their names in it; none if no change is better.
 
         Args:
-            patient: whose model it is.
+            calibration: whose model it is.
             projection: of the block.
             pruned: states entering that block.
             dense: what should leave the gap.
         """
-        moments = Moments.zeros(dense.width, patient.replay.model.device)
+        moments = Moments.zeros(dense.width, calibration.replay.model.device)
         for ids, entering, wanted in zip(pruned.texts[0], pruned.states[0], dense.states[0], strict=True):
             real = ids != PADDING
-            added, leaving = run_with_ffn(patient, entering, projection.block)
+            added, leaving = run_with_ffn(calibration, entering, projection.block)
             moments.add(added[real], wanted[real].double() - leaving[real].double(), wanted[real])
         if not moments.finite:
             return {}
@@ -139,16 +141,16 @@ class LinearFolded(Healing):
         def held_out() -> Iterator[tuple[Sequence[Tensor], Tensor]]:
             for ids, entering, wanted in zip(pruned.texts[1], pruned.states[1], dense.states[1], strict=True):
                 real = ids != PADDING
-                ends = (run_with_weights(patient, entering, projection.block, new) for new in ({}, *changes))
+                ends = (run_with_weights(calibration, entering, projection.block, new) for new in ({}, *changes))
                 yield [end[real] for end in ends], wanted[real]
 
         best = choose(held_out())
         return changes[best - 1] if best else {}
 
-    def _find_folds(self, patient: Patient, plan: PrunePlan) -> list[tuple[Projection, int]]:
+    def _find_folds(self, calibration: CalibrationSet, plan: PrunePlan) -> list[tuple[Projection, int]]:
         """The projection before each gap, and the gap's last block."""
-        replay = patient.replay
-        probe = replay.embed(patient.fit[:1].clamp(min=0))
+        replay = calibration.replay
+        probe = replay.embed(calibration.fit[:1].clamp(min=0))
         folds = []
         for unit in plan.removed:
             if unit.part is not Part.BLOCK:
@@ -162,12 +164,12 @@ class LinearFolded(Healing):
                 folds.append((find_projection(replay, before, probe), end - 1))
             except NotFoldedError as error:
                 _refuse(plan, f"before the gap at block {before + 1}, {error}")
-            patient.meter.count(2 + patient.prices.weight[Action.NO_FFN])
+            calibration.meter.count(2 + calibration.prices.weight[Action.NO_FFN])
         return folds
 
 
 class _States:
-    """The hidden states of a patient's windows at one depth, in batches: those to fit on, and those held out.
+    """The hidden states of a calibration's windows at one depth, in batches: those to fit on, and those held out.
 
     Attributes:
         texts: the windows.
@@ -176,10 +178,10 @@ class _States:
         width: the hidden size.
     """
 
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
-        self.texts = [list(in_groups(ids)) for ids in (patient.fit, patient.held_out)]
-        self.states = [[patient.replay.embed(ids.clamp(min=0)) for ids in text] for text in self.texts]
+    def __init__(self, calibration: CalibrationSet) -> None:
+        self._calibration = calibration
+        self.texts = [list(in_groups(ids)) for ids in (calibration.fit, calibration.held_out)]
+        self.states = [[calibration.replay.embed(ids.clamp(min=0)) for ids in text] for text in self.texts]
         self.block = 0
         self.width = self.states[0][0].shape[-1]
 
@@ -192,27 +194,27 @@ class _States:
         """Run a block with these weights, by name within it, in place of its own."""
         for states in self.states:
             for number, hidden in enumerate(states):
-                states[number] = run_with_weights(self._patient, hidden, self.block, weights)
+                states[number] = run_with_weights(self._calibration, hidden, self.block, weights)
         self.block += 1
 
 
-def run_with_weights(patient: Patient, hidden: Tensor, block: int, weights: dict[str, Tensor]) -> Tensor:
+def run_with_weights(calibration: CalibrationSet, hidden: Tensor, block: int, weights: dict[str, Tensor]) -> Tensor:
     """Hidden states after a block that uses these weights, by name within it, in place of its own; counted."""
     if not weights:
-        return patient.run_block(hidden, block, Action.KEEP)
-    patient.meter.count(len(hidden))
-    return patient.replay.run_block_with(hidden, block, weights)
+        return calibration.run_block(hidden, block, Action.KEEP)
+    calibration.meter.count(len(hidden))
+    return calibration.replay.run_block_with(hidden, block, weights)
 
 
-def run_with_ffn(patient: Patient, hidden: Tensor, block: int) -> tuple[Tensor, Tensor]:
+def run_with_ffn(calibration: CalibrationSet, hidden: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """What the FFN of a block adds to these hidden states, and those after the block."""
-    ffn = patient.replay.architecture.ffn[block]
+    ffn = calibration.replay.architecture.ffn[block]
     assert ffn is not None, "its projection was found"
     returned: list[Tensor] = []
     # a copy: some blocks add to it in place
     handle = ffn.register_forward_hook(lambda _module, _args, output: returned.append(first(output).clone()))
     try:
-        leaving = patient.run_block(hidden, block, Action.KEEP)
+        leaving = calibration.run_block(hidden, block, Action.KEEP)
     finally:
         handle.remove()
     return returned[0], leaving

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.contracts.trie import Path, last_step, path_of
-from searcher.healing.calibration import PADDING, Patient
+from searcher.healing.calibration import PADDING, CalibrationSet
 from searcher.healing.moments import TINY, Moments
 from searcher.replay.batching import in_groups
-from searcher.replay.repair import Place, Repair, StandIn
+from searcher.replay.repair import Place, Repair, ReplacementModule
 
 MATRICES = 0.5
 """Share of the memory that fitted matrices may take; each saves the fit that it came from, and is small."""
@@ -53,7 +53,7 @@ class Recent(Generic[Key, Value]):
 
 
 class GapFits:
-    """The corrections of one patient's plans, each depending only on what the plan does up to where the gap ends.
+    """The corrections of one calibration's plans, each depending only on what the plan does up to where the gap ends.
 
     A gap is a run of consecutive blocks of which a plan removes something. Where it ends, a map is fitted that takes
     the hidden states of the pruned model, corrected so far, to those of the dense model. Of several maps that one is
@@ -65,18 +65,18 @@ class GapFits:
     For use by one thread at a time, under `torch.inference_mode()`.
 
     Args:
-        patient: whose model and windows.
+        calibration: whose model and windows.
         candidates: the maps to choose from.
         limit: bytes for hidden states and matrices; with 0 everything is run again each time.
     """
 
-    def __init__(self, patient: Patient, candidates: Candidates, limit: int) -> None:
-        self._patient, self._candidates = patient, candidates
-        self._width = int(patient.replay.model.config.get_text_config(decoder=True).hidden_size)
-        self._corrections: Recent[Path, StandIn | None] = Recent(int(limit * MATRICES))
+    def __init__(self, calibration: CalibrationSet, candidates: Candidates, limit: int) -> None:
+        self._calibration, self._candidates = calibration, candidates
+        self._width = int(calibration.replay.model.config.get_text_config(decoder=True).hidden_size)
+        self._corrections: Recent[Path, ReplacementModule | None] = Recent(int(limit * MATRICES))
         self._states: Recent[tuple[str, int, Path], Tensor] = Recent(limit - int(limit * MATRICES))
-        self._texts = {"fit": patient.fit, "held-out": patient.held_out}
-        whole = sum(ids.numel() for ids in self._texts.values()) * self._width * patient.replay.model.dtype.itemsize
+        self._texts = {"fit": calibration.fit, "held-out": calibration.held_out}
+        whole = sum(ids.numel() for ids in self._texts.values()) * self._width * calibration.replay.model.dtype.itemsize
         self._depths = self._states.limit // 2 // whole  # so many states of a path can be kept, and of the dense one
 
     @property
@@ -84,22 +84,22 @@ class GapFits:
         """Kept now."""
         return self._states.bytes + self._corrections.bytes
 
-    def correction(self, prefix: Path) -> StandIn | None:
+    def correction(self, prefix: Path) -> ReplacementModule | None:
         """What stands at the end of a prefix whose last block ends a gap; None where nothing would be better."""
         return self._corrections[prefix] if prefix in self._corrections else self._resolve(prefix)[len(prefix)]
 
     def repair(self, plan: PrunePlan) -> Repair:
         """All corrections of a plan."""
-        path = path_of(plan.actions(self._patient.replay.num_blocks))
-        after: dict[Place, StandIn] = {}
+        path = path_of(plan.actions(self._calibration.replay.num_blocks))
+        after: dict[Place, ReplacementModule] = {}
         for end, correction in self._resolve(path).items():
             if correction is not None:
                 after[last_step(path[:end])] = correction
         return Repair(after=after)
 
-    def _resolve(self, path: Path) -> dict[int, StandIn | None]:
+    def _resolve(self, path: Path) -> dict[int, ReplacementModule | None]:
         """The corrections at the ends of a path's gaps, by the length of the prefix."""
-        found: dict[int, StandIn | None] = {}
+        found: dict[int, ReplacementModule | None] = {}
         for end in gap_ends(path):
             prefix = path[:end]
             if prefix in self._corrections:
@@ -109,9 +109,9 @@ class GapFits:
             self._corrections.offer(prefix, correction, len(prefix) + _bytes(correction))
         return found
 
-    def _fit(self, prefix: Path, earlier: dict[int, StandIn | None]) -> StandIn | None:
+    def _fit(self, prefix: Path, earlier: dict[int, ReplacementModule | None]) -> ReplacementModule | None:
         """The correction at the end of a prefix, given those before."""
-        moments = Moments.zeros(self._width, self._patient.replay.model.device)
+        moments = Moments.zeros(self._width, self._calibration.replay.model.device)
         for pruned, dense in self._pairs("fit", prefix, earlier):
             moments.add(pruned, dense.double() - pruned.double(), dense)
         if not moments.finite:
@@ -119,10 +119,10 @@ class GapFits:
         maps = list(self._candidates(moments))
         pairs = self._pairs("held-out", prefix, earlier)
         best = choose(([pruned, *(one(pruned) for one in maps)], dense) for pruned, dense in pairs)
-        return StandIn(maps[best - 1]) if best else None
+        return ReplacementModule(maps[best - 1]) if best else None
 
     def _pairs(
-        self, text: str, prefix: Path, corrections: dict[int, StandIn | None]
+        self, text: str, prefix: Path, corrections: dict[int, ReplacementModule | None]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """(tokens, hidden size) states after a prefix and those of the dense model after the same block, in batches."""
         dense = bytes(len(prefix))
@@ -132,19 +132,19 @@ class GapFits:
             yield self._state(text, number, ids, prefix, corrections)[real], wanted[real]
 
     def _state(
-        self, text: str, number: int, ids: Tensor, prefix: Path, corrections: dict[int, StandIn | None]
+        self, text: str, number: int, ids: Tensor, prefix: Path, corrections: dict[int, ReplacementModule | None]
     ) -> Tensor:
         """(rows, tokens, hidden size): a batch's states after a prefix, before what corrects them there."""
-        patient = self._patient
+        calibration = self._calibration
         prefix = prefix.rstrip(bytes([Action.GONE]))  # blocks that are gone leave the states as they are
         start, hidden = self._deepest(text, number, prefix)
         if hidden is None:
-            hidden = patient.replay.embed(ids.clamp(min=0))
+            hidden = calibration.replay.embed(ids.clamp(min=0))
         for end in range(start + 1, len(prefix) + 1):
             block, action = last_step(prefix[:end])
             if action is Action.KEEP and (correction := corrections.get(end - 1)) is not None:
-                hidden = patient.replay.run_stand_in(hidden, correction)
-            hidden = patient.run_block(hidden, block, action)
+                hidden = calibration.replay.run_replacement(hidden, correction)
+            hidden = calibration.run_block(hidden, block, action)
             if end > len(prefix) - self._depths:
                 self._states.offer((text, number, prefix[:end]), hidden, hidden.nbytes)
         return hidden
@@ -164,8 +164,8 @@ class GapFits:
         return found
 
 
-def _bytes(stand_in: StandIn | None) -> int:
-    return 0 if stand_in is None else sum(parameter.nbytes for parameter in stand_in.module.parameters())
+def _bytes(replacement: ReplacementModule | None) -> int:
+    return 0 if replacement is None else sum(parameter.nbytes for parameter in replacement.module.parameters())
 
 
 def gap_ends(path: Path) -> Iterator[int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.healing.calibration import Meter, Patient
+from searcher.healing.calibration import CalibrationSet, Meter
 from searcher.healing.contract import DivergedError, Healing
 from searcher.replay.repair import Repair
 
@@ -35,29 +35,29 @@ class Healed:
     diverged: bool = False
 
 
-def most_work(healing: Healing, patient: Patient, plan: PrunePlan) -> Meter | None:
+def most_work(healing: Healing, calibration: CalibrationSet, plan: PrunePlan) -> Meter | None:
     """The most that :func:`heal_plan` runs; None where the healing cannot tell, 0 where it refuses the plan."""
     try:
-        work = healing.most_work(patient, plan)
+        work = healing.most_work(calibration, plan)
     except UsageError:
         work = Meter()
     if work is not None:
-        work.count_passes(2 * patient.blocks_of(plan), len(patient.held_out))
-        work.count(0.0, len(patient.held_out))
+        work.count_passes(2 * calibration.blocks_of(plan), len(calibration.held_out))
+        work.count(0.0, len(calibration.held_out))
     return work
 
 
-def heal_plan(healing: Healing, patient: Patient, plan: PrunePlan) -> Healed:
+def heal_plan(healing: Healing, calibration: CalibrationSet, plan: PrunePlan) -> Healed:
     """Fit a healing to a plan; the empty plan is the control, the dense model healed the same way."""
     started, work = time.monotonic(), Meter()
-    patient = replace(patient, meter=work)
-    before = patient.loss(plan, Repair())
+    calibration = replace(calibration, meter=work)
+    before = calibration.loss(plan, Repair())
     try:
-        repair = healing.heal(patient, plan)
+        repair = healing.heal(calibration, plan)
     except UsageError as error:
         diverged, seconds = isinstance(error, DivergedError), time.monotonic() - started
         return Healed(Repair(), False, before, before, work, seconds, str(error), diverged)
-    after = patient.loss(plan, repair) if repair else before
+    after = calibration.loss(plan, repair) if repair else before
     helps = after < before
     return Healed(
         repair=repair if helps else Repair(),

@@ -11,13 +11,13 @@ import torch
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.healing.calibration import Check, Meter, Patient
+from searcher.healing.calibration import CalibrationSet, Check, Meter
 from searcher.healing.contract import Gaps, Healing, Scope
 from searcher.healing.heal import Healed, heal_plan, most_work
 from searcher.loading.heal_text import HealText
-from searcher.replay.repair import Place, Repair, StandIn
+from searcher.replay.repair import Place, Repair, ReplacementModule
 from searcher.replay.replay import Replay
-from searcher.runs.notation import parse_recipe
+from searcher.runs.notation import parse_spec
 
 KEPT_REPAIRS = 16
 """Plans whose repairs are kept for their other groups of token sequences; an adapter is a small part of a model."""
@@ -52,22 +52,22 @@ class _Repairs:
             self.futures.pop(plan, None)
 
 
-def make_healing(recipe: str) -> Healing:
-    """The healing of a recipe such as `lora:steps=200`.
+def make_healing(spec: str) -> Healing:
+    """The healing of a spec such as `lora:steps=200`.
 
     Raises:
         UsageError: there is no such healing, or its options do not fit.
     """
-    healing: Healing = registry.make("healing", *parse_recipe(recipe))
+    healing: Healing = registry.make("healing", *parse_spec(spec))
     return healing
 
 
-def make_patient(text: HealText, replay: Replay, prices: Prices) -> Patient:
+def make_calibration(text: HealText, replay: Replay, prices: Prices) -> CalibrationSet:
     """The model with the windows of the heal split on its device."""
     device = replay.model.device
     with torch.inference_mode(False):  # those that train cannot use tensors made for inference
         fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
-    return Patient(replay, fit, held_out, prices, documents=text.documents)
+    return CalibrationSet(replay, fit, held_out, prices, documents=text.documents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +111,8 @@ class Healer:
     ) -> None:
         self.text, self._prices, self._limit = text, prices, limit
         self._replay = replay
-        self._healing = make_healing(text.recipe)
-        self._patient = make_patient(text, replay, prices)
+        self._healing = make_healing(text.spec)
+        self._calibration = make_calibration(text, replay, prices)
         self._repairs = repairs or _Repairs()
         self._gaps: Gaps | None = None
 
@@ -131,17 +131,17 @@ class Healer:
 
     def fit_units(self, granularity: Granularity) -> Repair:
         """For scope `unit`: what stands after each block, once for all plans."""
-        return self._healing.units(self._patient, granularity)
+        return self._healing.units(self._calibration, granularity)
 
-    def stand_ins(self, plan: PrunePlan) -> Mapping[Place, StandIn]:
+    def replacements(self, plan: PrunePlan) -> Mapping[Place, ReplacementModule]:
         """For scope `plan`: what will stand after blocks once the plan is healed."""
-        return self._healing.stand_ins(self._replay, plan)
+        return self._healing.replacements(self._replay, plan)
 
     @property
     def gaps(self) -> Gaps:
         """For scope `gap`."""
         if self._gaps is None:
-            self._gaps = self._healing.gaps(self._patient, self._limit)
+            self._gaps = self._healing.gaps(self._calibration, self._limit)
         return self._gaps
 
     def healed(self, plan: PrunePlan, going: Callable[[], bool] = lambda: True) -> Healed:
@@ -162,20 +162,20 @@ class Healer:
         future, mine = self._repairs.claim(plan)
         if not mine:
             return future.result()
-        watched = replace(self._patient, go_on=go_on, watch=lambda check: self._repairs.watch(plan, check))
+        watched = replace(self._calibration, go_on=go_on, watch=lambda check: self._repairs.watch(plan, check))
         try:
             healed = heal_plan(self._healing, watched, plan)
         except BaseException as error:
             self._repairs.forget(plan)
             future.set_exception(error)
             raise
-        self._patient.meter.count(healed.work.layer_forwards, healed.work.heads)
+        self._calibration.meter.count(healed.work.layer_forwards, healed.work.heads)
         future.set_result(healed)
         return healed
 
     def most_work(self, plan: PrunePlan) -> Meter | None:
         """The most that :meth:`healed` runs for a plan; None where the healing does not tell."""
-        return most_work(self._healing, self._patient, plan)
+        return most_work(self._healing, self._calibration, plan)
 
     def remember(self, plan: PrunePlan, healed: Healed) -> None:
         """A plan has been healed before."""
@@ -188,7 +188,7 @@ class Healer:
 
     def take_work(self) -> Meter:
         """What has been run since the last time."""
-        meter = self._patient.meter
+        meter = self._calibration.meter
         work = replace(meter)
         meter.layer_forwards = meter.heads = 0.0
         meter.tokens = 0

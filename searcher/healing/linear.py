@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from searcher.architecture.replacement_modules import LinearMap, LowRankMap
 from searcher.contracts.plan import PrunePlan
-from searcher.healing.calibration import Patient
+from searcher.healing.calibration import CalibrationSet
 from searcher.healing.contract import Healing, Scope
 from searcher.healing.gaps import GapFits
 from searcher.healing.moments import RIDGES, Moments
@@ -42,14 +42,14 @@ class Linear(Healing):
 
     scope: ClassVar[Scope] = "gap"
 
-    def heal(self, patient: Patient, plan: PrunePlan) -> Repair:
+    def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""
-        return self.gaps(patient, KEPT).repair(plan)
+        return self.gaps(calibration, KEPT).repair(plan)
 
-    def gaps(self, patient: Patient, limit: int) -> GapFits:
+    def gaps(self, calibration: CalibrationSet, limit: int) -> GapFits:
         """See :class:`Healing`."""
-        dtype = patient.replay.model.dtype
-        return GapFits(patient, lambda moments: self._maps(moments, dtype), limit)
+        dtype = calibration.replay.model.dtype
+        return GapFits(calibration, lambda moments: self._maps(moments, dtype), limit)
 
     def _maps(self, moments: Moments, dtype: torch.dtype) -> Iterator[nn.Module]:
         for ridge in RIDGES if self.ridge is None else (self.ridge,):

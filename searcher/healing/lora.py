@@ -14,9 +14,9 @@ from transformers.pytorch_utils import Conv1D
 
 from searcher.architecture.blocks import Architecture
 from searcher.contracts.plan import Action, Part, PrunePlan, Unit
-from searcher.healing.calibration import PADDING, Meter, Patient
+from searcher.healing.calibration import PADDING, CalibrationSet, Meter
 from searcher.healing.contract import Healing
-from searcher.healing.training import BACKWARD, Recipe, Task, most_rows, train
+from searcher.healing.training import BACKWARD, Task, TrainingOptions, most_rows, train
 from searcher.replay.head import FusedHead, OwnHead
 from searcher.replay.repair import LowRank, Repair
 from searcher.replay.replay import repaired
@@ -82,24 +82,26 @@ class Lora(Healing):
     patience: Annotated[int, Field(ge=0)] = 3
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def heal(self, patient: Patient, plan: PrunePlan) -> Repair:
+    def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""
         with torch.inference_mode(False), torch.enable_grad():
             found: dict[str, LowRank] = {}
-            for stage in self.stages(plan, patient.replay.num_blocks):
-                found |= self._train(patient, stage, plan, found)
+            for stage in self.stages(plan, calibration.replay.num_blocks):
+                found |= self._train(calibration, stage, plan, found)
         return Repair(added=found)
 
-    def most_work(self, patient: Patient, plan: PrunePlan) -> Meter:
+    def most_work(self, calibration: CalibrationSet, plan: PrunePlan) -> Meter:
         """See :class:`Healing`."""
         work = Meter()
-        for stage in self.stages(plan, patient.replay.num_blocks):
-            rows = most_rows(self._recipe(stage.steps), self.steps, len(patient.fit), len(patient.held_out))
-            work.count_passes(patient.blocks_of(stage.plan), sum(rows))
+        for stage in self.stages(plan, calibration.replay.num_blocks):
+            rows = most_rows(
+                self._training_options(stage.steps), self.steps, len(calibration.fit), len(calibration.held_out)
+            )
+            work.count_passes(calibration.blocks_of(stage.plan), sum(rows))
         return work
 
-    def _recipe(self, steps: int) -> Recipe:
-        return Recipe("lora", steps, self.batch, self.lr, self.lr / 10, 0.0, self.patience, self.seed)
+    def _training_options(self, steps: int) -> TrainingOptions:
+        return TrainingOptions("lora", steps, self.batch, self.lr, self.lr / 10, 0.0, self.patience, self.seed)
 
     def stages(self, plan: PrunePlan, num_blocks: int) -> list[Stage]:
         """The plans that are healed one after another, the last of them the whole; only blocks it keeps are adapted."""
@@ -116,22 +118,24 @@ class Lora(Healing):
                 stages.append(Stage(done, tuple(blocks), first, last - first))
         return stages
 
-    def _train(self, patient: Patient, stage: Stage, plan: PrunePlan, found: dict[str, LowRank]) -> dict[str, LowRank]:
+    def _train(
+        self, calibration: CalibrationSet, stage: Stage, plan: PrunePlan, found: dict[str, LowRank]
+    ) -> dict[str, LowRank]:
         """What is added to the weights of the stage's blocks after it, learnt on from what was found before."""
-        layers = find_layers(patient.replay.model, patient.replay.architecture, plan, stage.blocks)
-        adapters = Adapters(patient.replay.model, layers, self.rank, self.alpha, self.seed, found)
+        layers = find_layers(calibration.replay.model, calibration.replay.architecture, plan, stage.blocks)
+        adapters = Adapters(calibration.replay.model, layers, self.rank, self.alpha, self.seed, found)
         others = {name: added for name, added in found.items() if name.removesuffix(".weight") not in layers}
 
         def held_out() -> float:
-            return patient.loss(stage.plan, Repair(added=adapters.factors()))
+            return calibration.loss(stage.plan, Repair(added=adapters.factors()))
 
         def backward(rows: Tensor) -> float:
             with adapters.in_place():
-                return _backward(patient, stage.plan, patient.fit[rows.to(patient.fit.device)], adapters)
+                return _backward(calibration, stage.plan, calibration.fit[rows.to(calibration.fit.device)], adapters)
 
-        with repaired(patient.replay, Repair(added=others)):
+        with repaired(calibration.replay, Repair(added=others)):
             task = Task(adapters.parameters, backward, held_out, stage.first, self.steps)
-            train(patient, task, self._recipe(stage.steps))
+            train(calibration, task, self._training_options(stage.steps))
         return adapters.factors()
 
 
@@ -251,16 +255,16 @@ def _wrapped(layers: Sequence[nn.Module], rank: int, alpha: float) -> list[Any]:
     return list(holder.values())
 
 
-def _backward(patient: Patient, plan: PrunePlan, ids: Tensor, adapters: Adapters) -> float:
+def _backward(calibration: CalibrationSet, plan: PrunePlan, ids: Tensor, adapters: Adapters) -> float:
     """Leave the gradients of the mean next-token loss of these windows in the adapters, and return that loss."""
-    replay = patient.replay
+    replay = calibration.replay
     ((_, hidden),) = replay.states(ids.clamp(min=0), [plan])
     loss, gradient = loss_with_gradient(replay.head, hidden.detach(), ids)
     gradients = torch.autograd.grad(hidden, adapters.running(), gradient, allow_unused=True)
     for parameter, own in zip(adapters.parameters, gradients, strict=True):
         parameter.grad = None if own is None else own.float()
-    patient.count_forward(plan, len(ids), heads=True, passes=1 + BACKWARD)
-    patient.meter.tokens += int((ids >= 0).sum())
+    calibration.count_forward(plan, len(ids), heads=True, passes=1 + BACKWARD)
+    calibration.meter.tokens += int((ids >= 0).sum())
     return loss
 
 

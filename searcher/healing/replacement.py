@@ -14,11 +14,11 @@ from torch import nn
 from searcher.architecture.replacement_modules import FFN, SwiGLU
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
-from searcher.healing.calibration import Meter, Patient
+from searcher.healing.calibration import CalibrationSet, Meter
 from searcher.healing.contract import Healing
-from searcher.healing.filling import Filling, Gap, count_parameters, find_gaps, walk_gaps
-from searcher.healing.training import Recipe, Task, most_rows, train
-from searcher.replay.repair import Place, Repair, StandIn
+from searcher.healing.filling import Filling, RemovedSpan, count_parameters, find_gaps, walk_gaps
+from searcher.healing.training import Task, TrainingOptions, most_rows, train
+from searcher.replay.repair import Place, Repair, ReplacementModule
 from searcher.replay.replay import Replay
 
 
@@ -54,7 +54,7 @@ class Replacement(Healing):
 
     name: ClassVar[str]
 
-    def stand_ins(self, replay: Replay, plan: PrunePlan) -> Mapping[Place, StandIn]:
+    def replacements(self, replay: Replay, plan: PrunePlan) -> Mapping[Place, ReplacementModule]:
         """See :class:`Healing`."""
         try:
             return {(gap[1], Action.GONE): self.blank(replay, gap) for gap in find_gaps(self.name, plan)}
@@ -62,41 +62,43 @@ class Replacement(Healing):
             return {}
 
     @abstractmethod
-    def blank(self, replay: Replay, gap: Gap) -> StandIn:
+    def blank(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """What will stand in a gap, without values of its own."""
 
     @abstractmethod
-    def begin(self, replay: Replay, gap: Gap) -> StandIn:
+    def begin(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """What is trained for a gap, as it will stand there: in the model's dtype and on its device."""
 
-    def price(self, replay: Replay, gap: Gap) -> float:
+    def price(self, replay: Replay, gap: RemovedSpan) -> float:
         """What running that costs, in blocks: by its parameters."""
         return count_parameters(self.blank(replay, gap).module) / count_parameters(replay.architecture.blocks[gap[0]])
 
-    def most_work(self, patient: Patient, plan: PrunePlan) -> Meter:
+    def most_work(self, calibration: CalibrationSet, plan: PrunePlan) -> Meter:
         """See :class:`Healing`: the states around the gaps, of the plan and of the dense model, and the fits."""
-        work, gaps, fit, held_out = Meter(), find_gaps(self.name, plan), len(patient.fit), len(patient.held_out)
+        work, gaps, fit, held_out = Meter(), find_gaps(self.name, plan), len(calibration.fit), len(calibration.held_out)
         for gap in gaps:
-            rows = most_rows(self._recipe(), len(gaps) * self.steps, fit, held_out)
-            work.count(self.price(patient.replay, gap) * sum(rows))
+            rows = most_rows(self._training_options(), len(gaps) * self.steps, fit, held_out)
+            work.count(self.price(calibration.replay, gap) * sum(rows))
         if gaps:
             before = sum(plan.action(block) is not Action.GONE for block in range(gaps[-1][0]))
             work.count((gaps[-1][1] + 1 + before) * (fit + held_out))
         return work
 
-    def _recipe(self) -> Recipe:
-        return Recipe(
+    def _training_options(self) -> TrainingOptions:
+        return TrainingOptions(
             self.name, self.steps, self.batch, self.lr, self.min_lr, self.weight_decay, self.patience, self.seed
         )
 
-    def heal(self, patient: Patient, plan: PrunePlan) -> Repair:
+    def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""
         gaps = find_gaps(self.name, plan)
-        after: dict[Place, StandIn] = {}
+        after: dict[Place, ReplacementModule] = {}
         with torch.inference_mode(False), torch.no_grad():
-            for gap, fit, held_out in walk_gaps(patient, gaps, after):
-                patient.replay.embed(patient.fit[: self.batch].clamp(min=0))  # records what blocks get for this shape
-                filling = Filling(patient, self.begin(patient.replay, gap), gap, fit, held_out, self.error)
+            for gap, fit, held_out in walk_gaps(calibration, gaps, after):
+                calibration.replay.embed(
+                    calibration.fit[: self.batch].clamp(min=0)
+                )  # records what blocks get for this shape
+                filling = Filling(calibration, self.begin(calibration.replay, gap), gap, fit, held_out, self.error)
                 parameters = list(filling.learner.parameters())
                 task = Task(
                     parameters,
@@ -106,7 +108,7 @@ class Replacement(Healing):
                     len(gaps) * self.steps,
                 )
                 with torch.enable_grad():
-                    train(patient, task, self._recipe())
+                    train(calibration, task, self._training_options())
                 after[gap[1], Action.GONE] = filling.learnt()
         return Repair(after=after)
 
@@ -125,15 +127,15 @@ class Layer(Replacement):
 
     name: ClassVar[str] = "layer"
 
-    def blank(self, replay: Replay, gap: Gap) -> StandIn:
+    def blank(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """See :class:`Replacement`."""
-        return StandIn(replay.architecture.blocks[gap[0]], like=gap[0])
+        return ReplacementModule(replay.architecture.blocks[gap[0]], like=gap[0])
 
-    def begin(self, replay: Replay, gap: Gap) -> StandIn:
+    def begin(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """A copy of the gap's first block, with the model's own config, where per-layer lists may be shortened."""
         block = replay.architecture.blocks[gap[0]]
         configs = [vars(module)["config"] for module in block.modules() if "config" in vars(module)]
-        return StandIn(copy.deepcopy(block, {id(config): config for config in configs}), like=gap[0])
+        return ReplacementModule(copy.deepcopy(block, {id(config): config for config in configs}), like=gap[0])
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,13 @@ class Ffn(Replacement):
 
     name: ClassVar[str] = "ffn"
 
-    def blank(self, replay: Replay, gap: Gap) -> StandIn:
+    def blank(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """See :class:`Replacement`."""
-        return StandIn(blank(FFN, self.inner or 4 * _width(replay), replay))
+        return ReplacementModule(blank(FFN, self.inner or 4 * _width(replay), replay))
 
-    def begin(self, replay: Replay, gap: Gap) -> StandIn:
+    def begin(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """See :class:`Replacement`."""
-        return StandIn(drawn(self.blank(replay, gap).module, replay, self.seed))
+        return ReplacementModule(drawn(self.blank(replay, gap).module, replay, self.seed))
 
 
 @dataclass(frozen=True)
@@ -179,13 +181,13 @@ class Swiglu(Replacement):
 
     name: ClassVar[str] = "swiglu"
 
-    def blank(self, replay: Replay, gap: Gap) -> StandIn:
+    def blank(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """See :class:`Replacement`."""
-        return StandIn(blank(SwiGLU, self.inner or 8 * _width(replay) // 3, replay))
+        return ReplacementModule(blank(SwiGLU, self.inner or 8 * _width(replay) // 3, replay))
 
-    def begin(self, replay: Replay, gap: Gap) -> StandIn:
+    def begin(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """See :class:`Replacement`."""
-        return StandIn(drawn(self.blank(replay, gap).module, replay, self.seed))
+        return ReplacementModule(drawn(self.blank(replay, gap).module, replay, self.seed))
 
 
 def blank(kind: type[nn.Module], inner: int, replay: Replay) -> nn.Module:

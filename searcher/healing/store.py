@@ -20,12 +20,12 @@ from searcher.loading.environment import environment
 from searcher.loading.heal_text import HealText
 from searcher.loading.model import LoadedModel
 from searcher.loading.text import Text
-from searcher.replay.repair import LowRank, Place, Repair, StandIn
+from searcher.replay.repair import LowRank, Place, Repair, ReplacementModule
 from searcher.runs.dependencies import dependencies_of
 from searcher.runs.files import hint_of, replacing
 from searcher.runs.fingerprint import digest_of
 from searcher.runs.journal import read_json, write_json
-from searcher.runs.notation import parse_recipe
+from searcher.runs.notation import parse_spec
 
 FOLDER = "healed"
 """Where repairs are kept, in the folder of runs."""
@@ -39,7 +39,7 @@ class RepairStore:
         runs_dir: the folder of runs, in which they are kept.
         model: the model.
         text: the text.
-        windows: the windows of its heal split, and the recipe.
+        windows: the windows of its heal split, and the spec.
         architecture: of the model, for blocks that a repair puts in.
     """
 
@@ -54,9 +54,9 @@ class RepairStore:
             "text_fingerprint": text.fingerprint,
             "heal_windows": windows.rows,
             "window_tokens": windows.fit.shape[1],
-            "recipe": windows.recipe,
-            "version": registry.make("healing", *parse_recipe(windows.recipe)).version,
-            "reads": dependencies_of("healing", *parse_recipe(windows.recipe)),
+            "recipe": windows.spec,
+            "version": registry.make("healing", *parse_spec(windows.spec)).version,
+            "reads": dependencies_of("healing", *parse_spec(windows.spec)),
             "environment": environment(model.device),
         }
 
@@ -91,8 +91,8 @@ def save_healed(folder: Path, healed: Healed, identity: Mapping[str, Any]) -> No
     for name, added in repair.added.items():
         tensors |= {f"added/{name}/left": added.left, f"added/{name}/right": added.right}
     tensors |= {f"weights/{name}": weight for name, weight in repair.weights.items()}
-    for (block, action), stand_in in repair.after.items():
-        own = stand_in.module.state_dict()
+    for (block, action), replacement in repair.after.items():
+        own = replacement.module.state_dict()
         tensors |= {f"after/{block}/{int(action)}/{name}": tensor for name, tensor in own.items()}
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with replacing(folder / TENSORS) as temporary:
@@ -135,14 +135,14 @@ def _healed(notes: Mapping[str, Any], tensors: Mapping[str, Tensor], architectur
         name.split("/")[1]: LowRank(on_device[name], on_device[f"{name.removesuffix('/left')}/right"]) for name in lefts
     }
     weights = {n.removeprefix("weights/"): tensor for n, tensor in on_device.items() if n.startswith("weights/")}
-    after: dict[Place, StandIn] = {}
+    after: dict[Place, ReplacementModule] = {}
     for note in notes["after"]:
         module = build(note["module"]) if note["like"] is None else copy.deepcopy(architecture.blocks[note["like"]])
         prefix = f"after/{note['block']}/{note['action']}/"
         own = {n.removeprefix(prefix): tensor for n, tensor in on_device.items() if n.startswith(prefix)}
         module.to(parameter.device, parameter.dtype).load_state_dict(own)
         module.eval().requires_grad_(False)
-        after[note["block"], Action(note["action"])] = StandIn(module, note["like"])
+        after[note["block"], Action(note["action"])] = ReplacementModule(module, note["like"])
     return Healed(
         Repair(added, weights, after),
         notes["dropped"],

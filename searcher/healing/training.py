@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from searcher.healing.calibration import Check, Patient
+from searcher.healing.calibration import CalibrationSet, Check
 from searcher.healing.contract import DivergedError
 
 CHECKS = 10
@@ -24,7 +24,7 @@ WARM_UP = 0.05
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingOptions:
     """How to train.
 
     Attributes:
@@ -76,15 +76,15 @@ class Task:
     steps: int
 
 
-def train(patient: Patient, task: Task, recipe: Recipe) -> float:
+def train(calibration: CalibrationSet, task: Task, options: TrainingOptions) -> float:
     """Train the parameters; they end as they were at the best check, which may be the one before the first step.
 
     Call it outside of inference mode, with gradients on.
 
     Args:
-        patient: has the windows to fit on; is told of the checks, and asked at every step whether to go on.
+        calibration: has the windows to fit on; is told of the checks, and asked at every step whether to go on.
         task: what to train.
-        recipe: how.
+        options: how.
 
     Returns:
         The best loss on the held-out windows.
@@ -92,20 +92,20 @@ def train(patient: Patient, task: Task, recipe: Recipe) -> float:
     Raises:
         DivergedError: a loss is no finite number.
     """
-    optimizer = torch.optim.AdamW(task.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    order = islice(shuffled(len(patient.fit), recipe.batch, recipe.seed), task.first, None)
-    every = steps_between_checks(task.steps, recipe.batch, len(patient.held_out))
+    optimizer = torch.optim.AdamW(task.parameters, lr=options.lr, weight_decay=options.weight_decay)
+    order = islice(shuffled(len(calibration.fit), options.batch, options.seed), task.first, None)
+    every = steps_between_checks(task.steps, options.batch, len(calibration.held_out))
     best, fitted = _Best(task.parameters), list[float]()
-    for step in range(recipe.steps + 1):
-        if step % every == 0 or step == recipe.steps:
-            best.offer(_check(patient, task, recipe, step, fitted))
+    for step in range(options.steps + 1):
+        if step % every == 0 or step == options.steps:
+            best.offer(_check(calibration, task, options, step, fitted))
             fitted.clear()
-        if step == recipe.steps or 0 < recipe.patience <= best.in_vain:
+        if step == options.steps or 0 < options.patience <= best.in_vain:
             break
-        patient.go_on()
+        calibration.go_on()
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr_at(step)
-        fitted.append(_finite(task.backward(next(order)), task, recipe, step))
+            group["lr"] = options.lr_at(step)
+        fitted.append(_finite(task.backward(next(order)), task, options, step))
         torch.nn.utils.clip_grad_norm_(task.parameters, LARGEST_GRADIENT)
         optimizer.step()
         optimizer.zero_grad()
@@ -125,18 +125,18 @@ def steps_between_checks(steps: int, batch: int, held_out: int) -> int:
     return max(1, math.ceil(steps / min(CHECKS, max(1, round(affordable)))))
 
 
-def most_rows(recipe: Recipe, steps: int, fit: int, held_out: int) -> tuple[int, int]:
+def most_rows(options: TrainingOptions, steps: int, fit: int, held_out: int) -> tuple[int, int]:
     """The windows that :func:`train` runs at most: forwards and backwards as forward passes, and in checks.
 
     Args:
-        recipe: how it trains.
+        options: how it trains.
         steps: of the whole fit, of which this training may be a part.
         fit: windows to fit on.
         held_out: windows in a check.
     """
-    every = steps_between_checks(steps, recipe.batch, held_out)
-    checks = (recipe.steps - 1) // every + 2 if recipe.steps else 1
-    return (1 + BACKWARD) * min(recipe.batch, fit) * recipe.steps, checks * held_out
+    every = steps_between_checks(steps, options.batch, held_out)
+    checks = (options.steps - 1) // every + 2 if options.steps else 1
+    return (1 + BACKWARD) * min(options.batch, fit) * options.steps, checks * held_out
 
 
 def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
@@ -156,23 +156,25 @@ def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
         waiting = waiting[batch:]
 
 
-def _check(patient: Patient, task: Task, recipe: Recipe, step: int, fitted: Sequence[float]) -> float:
-    held_out = _finite(task.held_out(), task, recipe, step)
+def _check(
+    calibration: CalibrationSet, task: Task, options: TrainingOptions, step: int, fitted: Sequence[float]
+) -> float:
+    held_out = _finite(task.held_out(), task, options, step)
     mean = sum(fitted) / len(fitted) if fitted else math.nan
-    patient.watch(Check(task.first + step, task.steps, mean, held_out))
+    calibration.watch(Check(task.first + step, task.steps, mean, held_out))
     return held_out
 
 
-def _finite(loss: float, task: Task, recipe: Recipe, step: int) -> float:
+def _finite(loss: float, task: Task, options: TrainingOptions, step: int) -> float:
     if math.isfinite(loss):
         return loss
     if step == 0:  # nothing has been learnt yet
         raise DivergedError(
-            f"Healing '{recipe.name}' cannot begin: the plan's loss is {loss}", "Heal a plan that leaves a model"
+            f"Healing '{options.name}' cannot begin: the plan's loss is {loss}", "Heal a plan that leaves a model"
         )
     raise DivergedError(
-        f"Healing '{recipe.name}' diverged at step {task.first + step} (loss {loss})",
-        f"Lower its learning rate, for example lr={recipe.lr / 10:g}",
+        f"Healing '{options.name}' diverged at step {task.first + step} (loss {loss})",
+        f"Lower its learning rate, for example lr={options.lr / 10:g}",
     )
 
 

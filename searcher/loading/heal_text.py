@@ -18,13 +18,13 @@ class HealText:
     """What to heal with and on; plain data, which can be sent to other processes.
 
     Attributes:
-        recipe: name and options of the healing, such as `lora:steps=200`.
+        spec: name and options of the healing, such as `lora:steps=200`.
         fit: int64 (windows, tokens) of the heal split to fit on.
         held_out: int64 (windows, tokens) of it to choose by.
         documents: of each held-out window, the document it was cut from; empty if each is of its own.
     """
 
-    recipe: str
+    spec: str
     fit: Tensor
     held_out: Tensor
     documents: tuple[int, ...] = ()
@@ -36,7 +36,7 @@ class HealText:
 
 
 def cut_heal_text(
-    documents: Sequence[str], tokenizer: Any, *, tokens: int, count: int, fewer: bool, recipe: str
+    documents: Sequence[str], tokenizer: Any, *, tokens: int, count: int, fewer: bool, spec: str
 ) -> HealText:
     """Cut the windows of a healing, at equal distances in the heal split.
 
@@ -46,7 +46,7 @@ def cut_heal_text(
         tokens: length of a window.
         count: how many windows, those held out among them.
         fewer: take what there is if the text holds fewer.
-        recipe: what they are for.
+        spec: what they are for.
 
     Raises:
         UsageError: the text is too short.
@@ -58,7 +58,7 @@ def cut_heal_text(
             "Raise --heal-windows, lower --window-tokens, or give a longer text with --data",
         )
     held_out = _boundary(cut.documents)
-    return HealText(recipe, cut.ids[:held_out], cut.ids[held_out:], cut.documents[held_out:])
+    return HealText(spec, cut.ids[:held_out], cut.ids[held_out:], cut.documents[held_out:])
 
 
 def _boundary(documents: Sequence[int]) -> int:

@@ -59,12 +59,12 @@ def record(model: nn.Module, architecture: Architecture, outputs: "Outputs", ids
 
     Args:
         ids: int64 (batch, tokens).
-        outputs: what blocks return, so that the stand-ins return the same kind.
+        outputs: what blocks return, so that the replacements return the same kind.
     """
     calls: list[Call] = []
     embedded: list[Tensor] = []
 
-    def stand_in(index: int) -> Callable[..., Any]:
+    def replacement(index: int) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             hidden, call = _separate(args, kwargs)
             calls.append(call)
@@ -75,7 +75,7 @@ def record(model: nn.Module, architecture: Architecture, outputs: "Outputs", ids
 
         return forward
 
-    replaced = {block: stand_in(i) for i, block in enumerate(architecture.blocks)}
+    replaced = {block: replacement(i) for i, block in enumerate(architecture.blocks)}
     try:
         with forwards_replaced(replaced):
             model(input_ids=ids, use_cache=False)

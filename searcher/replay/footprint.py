@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from searcher.contracts.amounts import Amounts
 from searcher.replay.relative_flops import count_flops
-from searcher.replay.repair import StandIn
+from searcher.replay.repair import ReplacementModule
 from searcher.replay.replay import Replay
 
 
@@ -38,7 +38,7 @@ def measure_amounts(replay: Replay, tokens: int) -> dict[str, Amounts]:
     return {name: amounts for name, amounts in found.items() if amounts is not None}
 
 
-def measure_added(amounts: Mapping[str, Amounts], after: Iterable[StandIn]) -> dict[str, float]:
+def measure_added(amounts: Mapping[str, Amounts], after: Iterable[ReplacementModule]) -> dict[str, float]:
     """What modules that stand after blocks add to each amount: those of a repair, or those that it will have.
 
     A block takes what the one does that it is like; any other module keeps no cache, and its matrices are used once for
@@ -48,10 +48,10 @@ def measure_added(amounts: Mapping[str, Amounts], after: Iterable[StandIn]) -> d
         amounts: of the model.
         after: the modules; they may be on the device `meta`.
     """
-    stand_ins = tuple(after)
-    modules = [one.module for one in stand_ins]
-    likes = [one.like for one in stand_ins if one.like is not None]
-    matrices = [p.numel() for one in stand_ins if one.like is None for p in one.module.parameters() if p.dim() == 2]
+    replacements = tuple(after)
+    modules = [one.module for one in replacements]
+    likes = [one.like for one in replacements if one.like is not None]
+    matrices = [p.numel() for one in replacements if one.like is None for p in one.module.parameters() if p.dim() == 2]
     found = {"parameters": float(count_parameters(modules)), "weights-bytes": float(count_bytes(modules))}
     for name in ("kv-cache", "flops"):
         found[name] = sum(amounts[name].block[like] for like in likes) if name in amounts else 0.0

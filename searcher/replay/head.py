@@ -71,10 +71,10 @@ class OwnHead:
         return torch.stack([_loss_among(logits[:-1, vocabulary].float(), y[1:], vocabulary) for y, logits in rows])
 
     def _logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        def stand_in(index: int) -> Callable[..., Any]:
+        def replacement(index: int) -> Callable[..., Any]:
             return lambda *_args, **_kwargs: like(self._outputs.blocks[index], hidden)
 
-        with forwards_replaced({b: stand_in(i) for i, b in enumerate(self._architecture.blocks)}):
+        with forwards_replaced({b: replacement(i) for i, b in enumerate(self._architecture.blocks)}):
             logits: Tensor = self._model(input_ids=ids, use_cache=False).logits
         return logits
 

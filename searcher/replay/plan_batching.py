@@ -14,11 +14,11 @@ from searcher.replay.replay import Replay
 Item = TypeVar("Item")
 
 
-Sizes = tuple[int, ...]
+BatchSizes = tuple[int, ...]
 """Numbers of plans that may run together, descending; the last is 1."""
 
 
-def sibling_sizes(replay: Replay, ids: Tensor) -> Sizes:
+def batch_sizes(replay: Replay, ids: Tensor) -> BatchSizes:
     """How many plans' states are best run as one batch of rows: weights are then read once for all.
 
     Tried, not guessed: batching must be faster, and on a CPU every block and the head must give the same bits as one
@@ -36,7 +36,7 @@ def sibling_sizes(replay: Replay, ids: Tensor) -> Sizes:
     return (*(count for count in reversed(powers) if _pays(replay, ids, count)), 1)
 
 
-def in_sizes(items: Sequence[Item], sizes: Sizes) -> Iterator[Sequence[Item]]:
+def in_sizes(items: Sequence[Item], sizes: BatchSizes) -> Iterator[Sequence[Item]]:
     """The items cut into pieces of these sizes, the largest first."""
     for size in sizes:
         while len(items) >= size:

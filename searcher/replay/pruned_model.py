@@ -11,7 +11,7 @@ from searcher.architecture.config_fields import per_block_fields
 from searcher.architecture.replacement_modules import Inserted
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.replay.block_inputs import Outputs, without
-from searcher.replay.repair import Repair, StandIn, weights_replaced
+from searcher.replay.repair import Repair, ReplacementModule, weights_replaced
 
 BLOCK_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
 """Fields of configs that list numbers of blocks."""
@@ -88,15 +88,17 @@ def find_slots(architecture: Architecture, outputs: Outputs, plan: PrunePlan, re
     for block, action in enumerate(plan.actions(architecture.num_blocks)):
         if action is not Action.GONE:
             slots.append((architecture.blocks[block], block))
-        if (stand_in := repair.after.get((block, action))) is not None:
-            slots.append(_slot(stand_in, block, architecture, outputs))
+        if (replacement := repair.after.get((block, action))) is not None:
+            slots.append(_slot(replacement, block, architecture, outputs))
     return slots
 
 
-def _slot(stand_in: StandIn, block: int, architecture: Architecture, outputs: Outputs) -> Slot:
-    if stand_in.like is not None:
-        return stand_in.module, stand_in.like
-    return Inserted.like_block(architecture.blocks[block], stand_in.module, outputs.blocks[block], layer_idx=0), block
+def _slot(replacement: ReplacementModule, block: int, architecture: Architecture, outputs: Outputs) -> Slot:
+    if replacement.like is not None:
+        return replacement.module, replacement.like
+    return Inserted.like_block(
+        architecture.blocks[block], replacement.module, outputs.blocks[block], layer_idx=0
+    ), block
 
 
 @contextmanager

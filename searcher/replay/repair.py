@@ -35,7 +35,7 @@ class LowRank:
 
 
 @dataclass(frozen=True, eq=False)
-class StandIn:
+class ReplacementModule:
     """A module that hidden states go through where something is missing.
 
     Attributes:
@@ -60,7 +60,7 @@ class Repair:
 
     added: Mapping[str, LowRank] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
-    after: Mapping[Place, StandIn] = field(default_factory=dict)
+    after: Mapping[Place, ReplacementModule] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.added or self.weights or self.after)
@@ -68,7 +68,7 @@ class Repair:
     @property
     def parameters(self) -> int:
         """How many the modules have that stand after blocks."""
-        return sum(p.numel() for stand_in in self.after.values() for p in stand_in.module.parameters())
+        return sum(p.numel() for replacement in self.after.values() for p in replacement.module.parameters())
 
     def of(self, plan: PrunePlan, num_blocks: int) -> "Repair":
         """The part of it that this plan meets."""

@@ -14,7 +14,7 @@ from searcher.contracts.plan import Action, PrunePlan
 from searcher.contracts.trie import Path, depth_first, last_step, one_by_one, path_of, walk
 from searcher.replay.block_inputs import Call, observe, record, without
 from searcher.replay.head import FusedHead, OwnHead, find_fused_head
-from searcher.replay.repair import Place, Repair, StandIn, weights_replaced
+from searcher.replay.repair import Place, Repair, ReplacementModule, weights_replaced
 
 
 class Replay:
@@ -41,7 +41,7 @@ class Replay:
         self.outputs, self.probe_logits = observe(model, self.architecture, probe)
         fused = find_fused_head(model, self.architecture, probe)
         self.head: FusedHead | OwnHead = fused or OwnHead(model, self.architecture, self.outputs)
-        self.after: Mapping[Place, StandIn] = {}
+        self.after: Mapping[Place, ReplacementModule] = {}
         self._calls: dict[torch.Size, tuple[Call, ...]] = {}
 
     @property
@@ -66,15 +66,15 @@ class Replay:
         """Hidden states after a block of which the action removes a part; (rows, tokens, hidden size) to the same."""
         if action is not Action.GONE:
             hidden = self.run_block_without(hidden, block, self.architecture.removed_by(block, action))
-        stand_in = self.after.get((block, action))
-        return hidden if stand_in is None else self.run_stand_in(hidden, stand_in)
+        replacement = self.after.get((block, action))
+        return hidden if replacement is None else self.run_replacement(hidden, replacement)
 
-    def run_stand_in(self, hidden: Tensor, stand_in: StandIn) -> Tensor:
+    def run_replacement(self, hidden: Tensor, replacement: ReplacementModule) -> Tensor:
         """Hidden states after a module that stands where something is missing."""
-        if stand_in.like is None:
-            after: Tensor = stand_in.module(hidden)
+        if replacement.like is None:
+            after: Tensor = replacement.module(hidden)
             return after
-        return self._call(hidden, stand_in.like).run(stand_in.module, hidden)
+        return self._call(hidden, replacement.like).run(replacement.module, hidden)
 
     def run_block_without(self, hidden: Tensor, block: int, removed: list[nn.Module]) -> Tensor:
         """Hidden states after a block in which these sublayers add zero."""

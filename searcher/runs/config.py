@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from searcher.contracts.plan import Budget, Granularity, PrunePlan
 from searcher.errors import UsageError, did_you_mean
-from searcher.runs.notation import parse_bound, parse_bytes, parse_seconds, plain_recipe, split_label, without_password
+from searcher.runs.notation import parse_bound, parse_bytes, parse_seconds, plain_spec, split_label, without_password
 
 Kind = Literal["measurement", "search", "limit", "execution"]
 """What a field of a finished run means for the same run folder: a *measurement* or *search* field must match, a
@@ -92,7 +92,7 @@ class MeasurementConfig(BaseModel):
     @field_validator("heal", mode="before")
     @classmethod
     def _check_heal(cls, value: Any) -> str | None:
-        return None if value is None else plain_recipe(str(value))
+        return None if value is None else plain_spec(str(value))
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -116,7 +116,7 @@ class MeasurementConfig(BaseModel):
         return tuple(split_label(text)[0] for text in self.objective)
 
     @property
-    def recipes(self) -> dict[str, tuple[str, dict[str, Any]]]:
+    def objective_specs(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Name and options of each objective that is measured, by label; those asked for come first."""
         named = dict(split_label(text) for text in self.objective)
         return {label: (name, self.objective_args.get(label, {})) for label, name in named.items()}
@@ -262,10 +262,10 @@ class RunConfig(MeasurementConfig):
         return self
 
     @property
-    def recipes(self) -> dict[str, tuple[str, dict[str, Any]]]:
+    def objective_specs(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Those asked for, then those that are limited."""
         limited = {**self.at_most, **self.at_least}
-        return super().recipes | {
+        return super().objective_specs | {
             label: (label, self.objective_args.get(label, {})) for label in limited if label not in self.goals
         }
 

@@ -15,7 +15,7 @@ def split_label(text: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (text, text)
 
 
-def parse_recipe(text: str) -> tuple[str, dict[str, str]]:
+def parse_spec(text: str) -> tuple[str, dict[str, str]]:
     """Name and options of a healing written `bias`, or `lora:steps=200,rank=8`.
 
     Raises:
@@ -38,13 +38,13 @@ def parse_recipe(text: str) -> tuple[str, dict[str, str]]:
     return name, options
 
 
-def plain_recipe(text: str) -> str:
+def plain_spec(text: str) -> str:
     """The same healing with its options in alphabetical order: equal ones are then equal texts."""
-    return write_recipe(*parse_recipe(text))
+    return write_spec(*parse_spec(text))
 
 
-def write_recipe(name: str, options: Mapping[str, str]) -> str:
-    """The inverse of :func:`parse_recipe`."""
+def write_spec(name: str, options: Mapping[str, str]) -> str:
+    """The inverse of :func:`parse_spec`."""
     return f"{name}:{','.join(f'{option}={options[option]}' for option in sorted(options))}" if options else name
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from searcher.runs.config import MeasurementConfig
-from searcher.runs.notation import parse_recipe, split_label, write_recipe
+from searcher.runs.notation import parse_spec, split_label, write_spec
 
 Config = TypeVar("Config", bound=MeasurementConfig)
 _PLUGIN = re.compile(r"(.+\.py):(\w+)")
@@ -52,16 +52,16 @@ def _paths(fields: dict[str, Any], change: Callable[[Path], str]) -> dict[str, A
         label, name = split_label(text)
         return label if plugin(name) == label else f"{label}={plugin(name)}"
 
-    def recipe(text: str) -> str:
-        name, options = parse_recipe(text)
-        return write_recipe(plugin(name), option(options))
+    def spec(text: str) -> str:
+        name, options = parse_spec(text)
+        return write_spec(plugin(name), option(options))
 
     changes: dict[str, Callable[[Any], Any]] = {
         "objective": lambda texts: type(texts)(map(objective, texts)),
         "objective_args": option,
         "strategy": plugin,
         "strategy_args": option,
-        "heal": recipe,
+        "heal": spec,
     }
     return {name: changes[name](value) for name, value in fields.items() if name in changes and value is not None}
 

@@ -45,7 +45,7 @@ class Shared:
         known: Measurements,
         windows: Collection[int] | None,
     ) -> Iterator[Measurement]:
-        """What is missing of these plans and known here; see :meth:`searcher.evaluation.executor.Crew.measure`."""
+        """What is missing of these plans and known here; see :meth:`searcher.evaluation.executor.Executor.measure`."""
         groups = layout[split]
         wanted = list(zip(groups, rows_wanted(groups, windows), strict=True))
         for plan in plans:

@@ -14,7 +14,7 @@ from searcher.contracts.plan import PrunePlan
 from searcher.contracts.space import Space
 from searcher.contracts.strategy import Ask, Outcome, Scores, SearchStopped, Strategy
 from searcher.errors import UsageError
-from searcher.evaluation.ray_executor import AnyCrew
+from searcher.evaluation.ray_executor import AnyExecutor
 from searcher.runs.journal import Journal
 from searcher.runs.measurement import Measurement, Measurements
 from searcher.runs.sharing import Shared
@@ -29,7 +29,7 @@ class Recorder:
     """Measures plans and keeps every measurement: what the journal holds is not measured again.
 
     Args:
-        crew: measures plans.
+        executor: measures plans.
         journal: keeps each measurement as soon as it is there.
         known: all values so far; grows.
         lines: all measurements so far, in the order they were made; grows.
@@ -37,7 +37,7 @@ class Recorder:
         heard: told of each new measurement, after it was kept.
     """
 
-    crew: AnyCrew
+    executor: AnyExecutor
     journal: Journal
     known: Measurements
     heard: Callable[[Measurement], None]
@@ -45,13 +45,13 @@ class Recorder:
     shared: Shared = field(default_factory=Shared)
 
     @classmethod
-    def resume(cls, crew: AnyCrew, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
+    def resume(cls, executor: AnyExecutor, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
         """A recorder that knows what the journal holds.
 
         Raises:
             UsageError: the journal is damaged.
         """
-        recorder = cls(crew, journal, Measurements(crew.layout), heard)
+        recorder = cls(executor, journal, Measurements(executor.layout), heard)
         for line in journal.read():
             recorder._take(line)
         return recorder
@@ -69,9 +69,9 @@ class Recorder:
     ) -> bool:
         """Measure these plans on this split; False if the deadline (of `time.monotonic`) came before the end."""
         distinct = tuple(dict.fromkeys(plans))
-        if taken_over := list(self.shared.lines(self.crew.layout, split, distinct, self.known, windows)):
+        if taken_over := list(self.shared.lines(self.executor.layout, split, distinct, self.known, windows)):
             self._keep(*taken_over)
-        for measurement in self.crew.measure(split, distinct, self.known, windows, deadline):
+        for measurement in self.executor.measure(split, distinct, self.known, windows, deadline):
             self._keep(measurement)
         return deadline is None or all(self.known.covers(split, plan, windows) for plan in distinct)
 

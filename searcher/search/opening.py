@@ -77,7 +77,7 @@ def _check_most(config: RunConfig, space: Space) -> None:
 
 def _on_amounts(config: RunConfig, amounts: Mapping[str, Amounts]) -> list[tuple[str, str]]:
     """Name and text of each bound on an amount."""
-    named = ((config.recipes[label][0], text) for label, text in config.at_most.items())
+    named = ((config.objective_specs[label][0], text) for label, text in config.at_most.items())
     return [(name, text) for name, text in named if name in amounts]
 
 

@@ -6,12 +6,11 @@ from itertools import accumulate, zip_longest
 
 from searcher.contracts.cost import Cost, Ledger
 from searcher.contracts.objective import HEALED
-from searcher.contracts.plan import PrunePlan
+from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.contracts.space import Space
 from searcher.runs.measurement import Measurement
 from searcher.search.loop import SearchLoop
 
-DENSE = PrunePlan()
 SHARE = 0.5
 """Of a limit, what is kept back at most for healing a shortlist, if that leaves room for the first of its plans."""
 
@@ -78,13 +77,13 @@ def heal_shortlists(
     loop.ledger.kept_back = Cost()
     shortlists = {size: tuple(plans[:top]) for size, plans in ranked.items()}
     wanted = tuple(dict.fromkeys(_in_turn(shortlists)))
-    patients = _charged(loop.ledger, wanted, price)
-    if patients:
-        begin(patients)
-        loop.recorder.measure("healed-search", patients[:2])
-        loop.recorder.measure("healed-search", patients, deadline=deadline)
+    calibrations = _charged(loop.ledger, wanted, price)
+    if calibrations:
+        begin(calibrations)
+        loop.recorder.measure("healed-search", calibrations[:2])
+        loop.recorder.measure("healed-search", calibrations, deadline=deadline)
     known = loop.recorder.known
-    there = {plan for plan in patients[1:] if known.complete("healed-search", plan)}
+    there = {plan for plan in calibrations[1:] if known.complete("healed-search", plan)}
     healed = {size: tuple(plan for plan in plans if plan in there) for size, plans in shortlists.items()}
     ordered = {size: tuple(sorted(plans, key=lambda plan: _score(loop, plan))) for size, plans in healed.items()}
     return Shortlists({size: plans for size, plans in ordered.items() if plans}, len(wanted) - 1 - len(there))

@@ -13,7 +13,7 @@ from objectives.accuracy import Accuracy
 from searcher.contracts import registry
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.pruned_model import pruned
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
@@ -25,12 +25,12 @@ WINDOWS = torch.randint(97, (2, 24), generator=torch.Generator().manual_seed(0))
 def opened(replay, objectives, tokenizer):
     with torch.inference_mode():
         prices = measure_prices(replay, WINDOWS.shape[1])
-        return open_crew(replay, objectives, {"search": WINDOWS, "report": WINDOWS}, tokenizer, prices)
+        return open_executor(replay, objectives, {"search": WINDOWS, "report": WINDOWS}, tokenizer, prices)
 
 
-def measured(crew, split, plans):
-    known = Measurements(crew.layout)
-    for line in crew.measure(split, [PrunePlan.parse(plan) for plan in plans], known):
+def measured(executor, split, plans):
+    known = Measurements(executor.layout)
+    for line in executor.measure(split, [PrunePlan.parse(plan) for plan in plans], known):
         known.add(line)
     return known
 
@@ -67,11 +67,11 @@ def test_equals_the_harness_item_by_item(tmp_path):
     with torch.inference_mode():
         replay = open_replay(tiny_model("llama"), Granularity.SUBLAYER)
     objectives = {metric: Accuracy(file, metric) for metric in ("acc", "acc_norm")}
-    crew = opened(replay, objectives, tokenizer)
+    executor = opened(replay, objectives, tokenizer)
     for plan in ("dense", "1,2.attn"):
         _, theirs = by_the_harness(task, replay, PrunePlan.parse(plan), merging_tokenizer())
         for split in ("search", "report"):
-            known = measured(crew, split, [plan])
+            known = measured(executor, split, [plan])
             expected = [theirs[item.text] for item in order(file, split, tokenizer)]
             assert len(expected) == 30
             for metric in objectives:
@@ -90,8 +90,8 @@ def test_its_standard_error_is_that_of_the_harness(tmp_path):
     tokenizer = merging_tokenizer()
     with torch.inference_mode():
         replay = open_replay(tiny_model("llama"), Granularity.BLOCK)
-    crew = opened(replay, {"it": Accuracy(str(tmp_path / "all.jsonl"))}, tokenizer)
-    rows = measured(crew, "report", ["dense"]).rows("report", PrunePlan(), "it")
+    executor = opened(replay, {"it": Accuracy(str(tmp_path / "all.jsonl"))}, tokenizer)
+    rows = measured(executor, "report", ["dense"]).rows("report", PrunePlan(), "it")
     theirs, _ = by_the_harness(write_task(tmp_path / "task", kept), replay, PrunePlan(), merging_tokenizer())
     assert rows.mean() == pytest.approx(theirs["acc,none"])
     assert rows.std(ddof=1) / np.sqrt(len(rows)) == pytest.approx(theirs["acc_stderr,none"])
@@ -103,8 +103,8 @@ def test_objectives_on_one_file_share_forward_passes_and_losses(tmp_path):
         replay = open_replay(tiny_model("llama"), Granularity.BLOCK)
 
     def work(**objectives):
-        crew = opened(replay, objectives, merging_tokenizer())
-        lines = list(crew.measure("search", [PrunePlan.parse("1")], Measurements(crew.layout)))
+        executor = opened(replay, objectives, merging_tokenizer())
+        lines = list(executor.measure("search", [PrunePlan.parse("1")], Measurements(executor.layout)))
         assert all(set(line.values) == set(objectives) for line in lines)
         return sum(line.layer_forwards for line in lines), sum(line.heads for line in lines)
 
@@ -119,8 +119,8 @@ def test_fewer_items_and_other_files_are_measured_apart(tmp_path):
     file = str(write_items(tmp_path / "items.jsonl", make_items(60)))
     with torch.inference_mode():
         replay = open_replay(tiny_model("llama"), Granularity.BLOCK)
-    crew = opened(replay, {"all": Accuracy(file), "some": Accuracy(file, items=7)}, merging_tokenizer())
-    known = measured(crew, "search", ["1"])
+    executor = opened(replay, {"all": Accuracy(file), "some": Accuracy(file, items=7)}, merging_tokenizer())
+    known = measured(executor, "search", ["1"])
     assert len(known.rows("search", PrunePlan.parse("1"), "all")) == 30
     assert len(known.rows("search", PrunePlan.parse("1"), "some")) == 7
 
@@ -130,8 +130,8 @@ def test_no_likelihood_is_no_verdict(tmp_path):
     with torch.inference_mode():
         replay = open_replay(tiny_model("llama", num_blocks=3), Granularity.BLOCK)
         replay.architecture.blocks[1].mlp.down_proj.weight.fill_(float("nan"))
-    crew = opened(replay, {"it": Accuracy(file)}, merging_tokenizer())
-    known = measured(crew, "search", ["dense", "1"])
+    executor = opened(replay, {"it": Accuracy(file)}, merging_tokenizer())
+    known = measured(executor, "search", ["dense", "1"])
     assert np.isnan(known.rows("search", PrunePlan(), "it")).all()
     assert np.isfinite(known.rows("search", PrunePlan.parse("1"), "it")).all()
 

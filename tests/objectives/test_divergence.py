@@ -12,7 +12,7 @@ from objectives.divergence import JS, KL
 from objectives.loss import Loss, Perplexity
 from searcher.contracts.objective import Objective
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
@@ -43,10 +43,10 @@ def measure(objectives, family="llama", rows=None):
     with torch.inference_mode():
         replay = open_replay(tiny_model(family), Granularity.BLOCK)
         prices = measure_prices(replay, WINDOWS.shape[1])
-        crew = open_crew(replay, objectives, {"search": WINDOWS}, tiny_tokenizer(), prices)
-    known = Measurements(crew.layout)
+        executor = open_executor(replay, objectives, {"search": WINDOWS}, tiny_tokenizer(), prices)
+    known = Measurements(executor.layout)
     heads = {}
-    for line in crew.measure("search", PLANS, known, rows):
+    for line in executor.measure("search", PLANS, known, rows):
         known.add(line)
         heads[line.plan] = line.heads
     return known, heads

@@ -6,7 +6,7 @@ import torch
 
 from objectives.latency import Latency
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
@@ -20,9 +20,9 @@ def measured(objective, *texts):
     with torch.inference_mode():
         replay = open_replay(tiny_llama(), Granularity.SUBLAYER)
         prices = measure_prices(replay, 12)
-        crew = open_crew(replay, {"latency": objective}, {"search": IDS}, tiny_tokenizer(), prices)
-    known = Measurements(crew.layout)
-    for line in crew.measure("search", list(map(PrunePlan.parse, texts)), known):
+        executor = open_executor(replay, {"latency": objective}, {"search": IDS}, tiny_tokenizer(), prices)
+    known = Measurements(executor.layout)
+    for line in executor.measure("search", list(map(PrunePlan.parse, texts)), known):
         known.add(line)
         assert line.apart.layer_forwards == pytest.approx(line.layer_forwards)  # nothing is replayed
     return [known.rows("search", PrunePlan.parse(text), "latency") for text in texts]
@@ -41,9 +41,11 @@ def test_what_goes_through_both_models_is_metered(phase, tokens):
     with torch.inference_mode():
         replay = open_replay(tiny_llama(), Granularity.BLOCK)
         objectives = {"latency": Latency(phase, tokens=8, new_tokens=2, rounds=2, repeats=3)}
-        crew = open_crew(replay, objectives, {"search": IDS}, tiny_tokenizer(), measure_prices(replay, 12))
+        executor = open_executor(replay, objectives, {"search": IDS}, tiny_tokenizer(), measure_prices(replay, 12))
     timings = 1 + 2 * 3  # the first is not counted in the ratio
-    for line in crew.measure("search", [PrunePlan.parse("dense"), PrunePlan.parse("0,2")], Measurements(crew.layout)):
+    for line in executor.measure(
+        "search", [PrunePlan.parse("dense"), PrunePlan.parse("0,2")], Measurements(executor.layout)
+    ):
         blocks = 4 + (4 if line.plan == PrunePlan() else 2)
         assert line.layer_forwards == pytest.approx(timings * blocks * tokens / 12)
         read_out = 1 if phase == "prefill" else 1 + 2  # of the prompt only the last token

@@ -16,7 +16,7 @@ from objectives.lm_eval import LmEval
 from searcher.contracts import registry
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
@@ -50,9 +50,9 @@ def measure(objectives, split="search", cores=1, model=None, plans=PLANS):
         replay = open_replay(model or tiny_model("llama"), Granularity.SUBLAYER)
         prices = measure_prices(replay, 24)
         windows = {"search": WINDOWS, "report": WINDOWS}
-        crew = open_crew(replay, objectives, windows, merging_tokenizer(), prices, cores=cores)
-    known = Measurements(crew.layout)
-    for line in crew.measure(split, plans, known):
+        executor = open_executor(replay, objectives, windows, merging_tokenizer(), prices, cores=cores)
+    known = Measurements(executor.layout)
+    for line in executor.measure(split, plans, known):
         known.add(line)
     return {name: [known.rows(split, plan, name) for plan in plans] for name in objectives}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from objectives.stability import Stability
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
@@ -100,9 +100,9 @@ def test_on_a_model(tmp_path):
         replay = open_replay(tiny_model("llama"), Granularity.BLOCK)
         prices = measure_prices(replay, 24)
         objective = Stability(file)
-        crew = open_crew(replay, {"it": objective}, {"search": windows}, merging_tokenizer(), prices, cores=2)
-    plans, known = [PrunePlan.parse(text) for text in ("dense", "0", "1", "2", "0,2")], Measurements(crew.layout)
-    for line in crew.measure("search", plans, known):
+        executor = open_executor(replay, {"it": objective}, {"search": windows}, merging_tokenizer(), prices, cores=2)
+    plans, known = [PrunePlan.parse(text) for text in ("dense", "0", "1", "2", "0,2")], Measurements(executor.layout)
+    for line in executor.measure("search", plans, known):
         known.add(line)
     again = Stability("no file is needed to read results")
     values = [again.value(known.rows("search", plan, "it")) for plan in plans]

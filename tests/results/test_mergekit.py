@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_checkpoint import OPTIONS
 
 import searcher
-from results.mergekit import kept_spans, recipe, write_recipe
+from results.mergekit import kept_spans, recipe, write_merge_config
 from searcher.contracts.plan import PrunePlan, Unit
 from searcher.errors import UsageError
 
@@ -38,7 +38,7 @@ def run(tiny, tmp_path_factory):
 
 @pytest.mark.parametrize("size", [None, 1, 2])
 def test_the_file_is_the_recipe_of_the_chosen_plan(run, tiny, tmp_path, size):
-    write_recipe(run, tmp_path / "plan.yaml", size)
+    write_merge_config(run, tmp_path / "plan.yaml", size)
     found = yaml.safe_load((tmp_path / "plan.yaml").read_text())
     assert found == recipe(run, size)
     assert (found["merge_method"], found["dtype"]) == ("passthrough", "float32")

@@ -11,8 +11,8 @@ from families import VOCABULARY, tiny_model
 from objectives.loss import Perplexity
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.evaluation import ray_session as cluster
-from searcher.evaluation.executor import open_crew
-from searcher.evaluation.ray_executor import WorkerCrew
+from searcher.evaluation.executor import open_executor
+from searcher.evaluation.ray_executor import RayExecutor
 from searcher.evaluation.ray_worker import Objectives
 from searcher.healing.healer import begin_treatment
 from searcher.loading.heal_text import HealText
@@ -29,7 +29,7 @@ WINDOWS = torch.randint(VOCABULARY, (8, 32), generator=torch.Generator().manual_
 
 @pytest.fixture(scope="module")
 def ray():
-    """Started once: a crew of workers uses what it finds, and leaves it running."""
+    """Started once: an executor of workers uses what it finds, and leaves it running."""
     leave = cluster.start(cpus=2, gpus=0, weights=0)
     yield
     leave()
@@ -49,26 +49,26 @@ def test_two_workers_give_the_same_bits(scope):
     generator = torch.Generator().manual_seed(4)
     fit, held_out = (torch.randint(VOCABULARY, (rows, 32), generator=generator) for rows in (6, 3))
 
-    def healing_crew():
+    def healing_executor():
         model = tiny_model("llama").to(torch.bfloat16)
         with torch.inference_mode():
             replay = open_replay(model, Granularity.SUBLAYER)
             prices, text = measure_prices(replay, 32), HealText(recipe, fit, held_out)
             begin_treatment(text, replay, prices, Granularity.SUBLAYER)
             windows = {"search": WINDOWS, "healed-search": WINDOWS}
-            return open_crew(
+            return open_executor(
                 replay, {"perplexity": Perplexity()}, windows, tiny_tokenizer(), prices, cores=1, healing=text
             )
 
-    def values(crew):
-        known = Measurements(crew.layout)
-        for line in crew.measure(split, plans, known):
+    def values(executor):
+        known = Measurements(executor.layout)
+        for line in executor.measure(split, plans, known):
             known.add(line)
         return {plan: known.rows(split, plan, "perplexity").tolist() for plan in plans}
 
-    crew = WorkerCrew(healing_crew(), Objectives({"perplexity": ("perplexity", {})}), 2, None, 2 << 30)
-    with contextlib.closing(crew):
-        found = values(crew)
-        assert len(crew.workers) == 2
-    assert found == values(healing_crew())
+    executor = RayExecutor(healing_executor(), Objectives({"perplexity": ("perplexity", {})}), 2, None, 2 << 30)
+    with contextlib.closing(executor):
+        found = values(executor)
+        assert len(executor.workers) == 2
+    assert found == values(healing_executor())
     assert len({tuple(numbers) for numbers in found.values()}) == len(plans)

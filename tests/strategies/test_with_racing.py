@@ -13,7 +13,7 @@ from searcher.contracts.cost import Ledger, Limits, Tariff
 from searcher.contracts.games import additive_game, make_space, noisy_game, play
 from searcher.contracts.plan import Granularity, all_units
 from searcher.contracts.space import Space
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.journal import Journal, read_evaluations
@@ -119,9 +119,9 @@ def search(parts, folder, strategy, racing, most=None, bounds=()):
     """A search of three sublayers in this folder, resumed where its journal ends."""
     objectives = {"loss": Loss()}
     with torch.inference_mode():
-        crew = open_crew(parts.replay, objectives, {"search": parts.ids}, tiny_tokenizer(), parts.prices)
+        executor = open_executor(parts.replay, objectives, {"search": parts.ids}, tiny_tokenizer(), parts.prices)
     with Journal(folder) as journal:
-        recorder = Recorder.resume(crew, journal, lambda _: None)
+        recorder = Recorder.resume(executor, journal, lambda _: None)
         tariff = Tariff(parts.replay.num_blocks, parts.prices, WINDOWS, parts.ids.shape[1], 1.0, 0.0, 1.0, 0.0)
         ledger = Ledger(tariff, Limits(most))
         units = all_units(parts.replay.num_blocks, Granularity.SUBLAYER)

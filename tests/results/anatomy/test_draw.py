@@ -173,7 +173,7 @@ def test_a_stand_in_is_set_against_removal(sections, made):
     better = int((np.nanmin(rises, axis=1) < removed).sum())
     assert 0 < better < BLOCKS
     section = sections["replacement"]
-    assert f"In {better} of {BLOCKS} places the best stand-in does better" in section.says
+    assert f"In {better} of {BLOCKS} places the best replacement does better" in section.says
     for place, *_, without in section.tables[0].rows:
         assert without == f"{removed[int(place)]:.3f}"
     copy, place = made["replacement"]["as_copy"], made["replacement"]["as_place"]

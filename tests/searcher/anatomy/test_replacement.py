@@ -86,7 +86,7 @@ def test_rows_can_be_left_out_and_are_the_same_bits():
 
 def test_cost_counts_the_blocks_that_run_and_shares_add_up(monkeypatch):
     replay, ran, shares = replayed("llama"), [], Shares()
-    for name in ("run_block", "run_stand_in"):
+    for name in ("run_block", "run_replacement"):
         run = getattr(replay, name)
         monkeypatch.setattr(replay, name, lambda h, *a, run=run: (ran.append(len(h)), run(h, *a))[1])
     losses = replay.head.losses

@@ -26,7 +26,7 @@ from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
 from searcher.loading.model import LoadedModel
 from searcher.replay.footprint import measure_amounts
-from searcher.replay.repair import LowRank, Repair, StandIn
+from searcher.replay.repair import LowRank, Repair, ReplacementModule
 from searcher.replay.self_check import open_replay, probe_of
 from searcher.testing import tiny_tokenizer
 
@@ -121,7 +121,10 @@ STAND_INS = {
 def test_modules_that_healing_put_in(family, kind, tmp_path, in_process):
     def repair(model):
         return Repair(
-            after={(block, Action.GONE): StandIn(shifted(STAND_INS[kind](model), 0.01 * block)) for block in (1, 5)}
+            after={
+                (block, Action.GONE): ReplacementModule(shifted(STAND_INS[kind](model), 0.01 * block))
+                for block in (1, 5)
+            }
         )
 
     done = write(opened(family, "0-1,3,5", repair), tmp_path / "out")
@@ -149,7 +152,7 @@ def test_weights_that_healing_changed_and_a_block_it_put_in(family, tmp_path, in
             )
             for name, shape in shapes.items()
         }
-        return Repair(added, {}, {(2, Action.GONE): StandIn(shifted(copy.deepcopy(blocks[1])), like=1)})
+        return Repair(added, {}, {(2, Action.GONE): ReplacementModule(shifted(copy.deepcopy(blocks[1])), like=1)})
 
     one = opened(family, "1-2", repair)
     done = write(one, tmp_path / "out")
@@ -165,7 +168,9 @@ def test_half_precision_is_kept(tmp_path, in_process):
 
 
 def test_the_model_is_left_as_it_was(tmp_path, in_process):
-    one = opened("llama", "0.attn,2", lambda model: Repair(after={(2, Action.GONE): StandIn(Shift(width(model)))}))
+    one = opened(
+        "llama", "0.attn,2", lambda model: Repair(after={(2, Action.GONE): ReplacementModule(Shift(width(model)))})
+    )
     model = one.loaded.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     names, config = list(model.named_modules()), model.config.to_dict()
@@ -195,7 +200,7 @@ def test_forms_that_do_not_fit(form, plan, tmp_path, in_process):
             write(opened("llama", plan), tmp_path / "out", form)
     else:  # no sublayer is removed: an ordinary checkpoint is all that is needed
         assert write(opened("llama", plan), tmp_path / "out", form).form is Form.STOCK
-    shift = opened("llama", "1", lambda model: Repair(after={(1, Action.GONE): StandIn(Shift(width(model)))}))
+    shift = opened("llama", "1", lambda model: Repair(after={(1, Action.GONE): ReplacementModule(Shift(width(model)))}))
     with pytest.raises(UsageError, match=r"puts a module after block 1.*--form custom"):
         write(shift, tmp_path / "other", form)
 

@@ -15,7 +15,7 @@ from objectives.loss import Loss
 from searcher.commands.progress import Progress
 from searcher.commands.tracking import Plans, Scale
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.healing.calibration import Check
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
@@ -27,15 +27,15 @@ PLANS = [PrunePlan.parse(text) for text in ("dense", "0", "1-3")]
 
 
 @pytest.fixture
-def crew_of(monkeypatch):
+def executor_of(monkeypatch):
     monkeypatch.setattr("searcher.replay.batching.GROUP_TOKENS", {"cpu": 64})  # three groups of windows
 
     def make(**objectives):
         with torch.inference_mode():
             replay = open_replay(tiny_model("llama", num_blocks=4), Granularity.BLOCK)
             prices = measure_prices(replay, 16)
-            crew = open_crew(replay, objectives, {"search": IDS}, tiny_tokenizer(), prices, cores=1)
-        return crew, Scale(4, prices, 16)
+            executor = open_executor(replay, objectives, {"search": IDS}, tiny_tokenizer(), prices, cores=1)
+        return executor, Scale(4, prices, 16)
 
     return make
 
@@ -45,13 +45,13 @@ def crew_of(monkeypatch):
     [{"loss": Loss()}, {"js": JS()}, {"loss": Loss(), "latency": Latency("prefill", tokens=4, rounds=2, repeats=1)}],
     ids=["loss", "three heads", "beside what replays nothing"],
 )
-def test_the_share_grows_with_every_group_and_ends_at_the_whole(crew_of, objectives):
-    crew, scale = crew_of(**objectives)
-    known = Measurements(crew.layout)
-    ahead = Plans.ahead(scale, crew.groups, "search", PLANS, known)
+def test_the_share_grows_with_every_group_and_ends_at_the_whole(executor_of, objectives):
+    executor, scale = executor_of(**objectives)
+    known = Measurements(executor.layout)
+    ahead = Plans.ahead(scale, executor.groups, "search", PLANS, known)
     assert (ahead.plans, ahead.done) == (3, 0)
     shares, work = [], 0.0
-    for line in crew.measure("search", PLANS, known):
+    for line in executor.measure("search", PLANS, known):
         ahead.finished(line)
         work += scale.of(line)
         shares.append(ahead.done / ahead.total)
@@ -63,25 +63,25 @@ def test_the_share_grows_with_every_group_and_ends_at_the_whole(crew_of, objecti
     assert ahead.plans == 0
 
 
-def test_what_is_known_is_no_work_ahead(crew_of):
-    crew, scale = crew_of(loss=Loss())
-    known = Measurements(crew.layout)
-    for line in crew.measure("search", PLANS[:2], known):
+def test_what_is_known_is_no_work_ahead(executor_of):
+    executor, scale = executor_of(loss=Loss())
+    known = Measurements(executor.layout)
+    for line in executor.measure("search", PLANS[:2], known):
         known.add(line)
-    assert Plans.ahead(scale, crew.groups, "search", PLANS, known).plans == 1
-    assert not Plans.ahead(scale, crew.groups, "search", PLANS[:2], known).plans
+    assert Plans.ahead(scale, executor.groups, "search", PLANS, known).plans == 1
+    assert not Plans.ahead(scale, executor.groups, "search", PLANS[:2], known).plans
 
 
-def test_work_ahead_weighs_a_plan_by_what_it_adds_to_those_before_it(crew_of):
-    crew, scale = crew_of(loss=Loss())
-    ahead = Plans.ahead(scale, crew.groups, "search", PLANS, Measurements(crew.layout))
+def test_work_ahead_weighs_a_plan_by_what_it_adds_to_those_before_it(executor_of):
+    executor, scale = executor_of(loss=Loss())
+    ahead = Plans.ahead(scale, executor.groups, "search", PLANS, Measurements(executor.layout))
     head = scale.prices.head
     assert ahead.total == pytest.approx((4 + 3 + 0 + 3 * head) * 12 * 16)  # `1-3` is block 0 of the dense model
 
 
-def test_a_fit_counts_while_it_goes_on(crew_of):
-    crew, scale = crew_of(loss=Loss())
-    ahead = Plans.ahead(scale, crew.groups, "search", PLANS[:1], Measurements(crew.layout))
+def test_a_fit_counts_while_it_goes_on(executor_of):
+    executor, scale = executor_of(loss=Loss())
+    ahead = Plans.ahead(scale, executor.groups, "search", PLANS[:1], Measurements(executor.layout))
     ahead.fitted(PLANS[0], 0.25)
     assert ahead.done == pytest.approx(0.25 * ahead.total)
 

@@ -15,7 +15,7 @@ from objectives.loss import Loss, Perplexity
 from searcher.contracts.objective import Objective, TokenBatch
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay import batching as batches
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
@@ -70,13 +70,13 @@ def opened(objectives, model=None, windows=None):
         replay = open_replay(model, Granularity.SUBLAYER)
         prices = measure_prices(replay, IDS.shape[1])
         windows = windows or {"search": IDS, "report": IDS.flip(0)}
-        return open_crew(replay, objectives, windows, tiny_tokenizer(), prices)
+        return open_executor(replay, objectives, windows, tiny_tokenizer(), prices)
 
 
-def measured(crew, plans=PLANS, split="search", windows=None, known=None):
-    known = known or Measurements(crew.layout)
+def measured(executor, plans=PLANS, split="search", windows=None, known=None):
+    known = known or Measurements(executor.layout)
     lines = []
-    for line in crew.measure(split, plans, known, windows):
+    for line in executor.measure(split, plans, known, windows):
         known.add(line)
         lines.append(line)
     return known, lines
@@ -90,9 +90,9 @@ def small_groups(monkeypatch):
 
 @pytest.mark.usefixtures("small_groups")
 def test_values_are_the_oracles_and_objectives_share_the_head():
-    crew = opened({"loss": Loss(), "perplexity": Perplexity()})
-    known, lines = measured(crew)
-    assert [g.rows for g in crew.layout["search"]] == [2, 2, 1]
+    executor = opened({"loss": Loss(), "perplexity": Perplexity()})
+    known, lines = measured(executor)
+    assert [g.rows for g in executor.layout["search"]] == [2, 2, 1]
     for plan in PLANS:
         rows = known.rows("search", plan, "loss")
         np.testing.assert_allclose(rows, oracle_losses(tiny_model("llama"), IDS, plan).numpy(), rtol=1e-5)
@@ -105,39 +105,39 @@ def test_values_are_the_oracles_and_objectives_share_the_head():
 
 @pytest.mark.usefixtures("small_groups")
 def test_what_was_run_is_counted_with_shared_prefixes_once():
-    crew = opened({"loss": Loss()})
-    _, lines = measured(crew)
-    weight = measure_prices(crew._evaluators[0].replay, 24).weight
+    executor = opened({"loss": Loss()})
+    _, lines = measured(executor)
+    weight = measure_prices(executor._evaluators[0].replay, 24).weight
     # as a trie: dense 4; 0: +3; 1.attn shares block 0: +weight+2; 0,3 shares all of 0's blocks 1 and 2: +0; 2-3: +0
     per_window = 4 + 3 + weight[1] + 2
     assert sum(line.layer_forwards for line in lines) == pytest.approx(5 * per_window)
 
 
 def test_nothing_known_is_measured_again():
-    crew = opened({"loss": Loss()})
-    known, _ = measured(crew, PLANS[:3])
-    _, more = measured(crew, PLANS, known=known)
+    executor = opened({"loss": Loss()})
+    known, _ = measured(executor, PLANS[:3])
+    _, more = measured(executor, PLANS, known=known)
     assert {line.plan for line in more} == set(PLANS[3:])
-    assert measured(crew, PLANS, known=known)[1] == []
+    assert measured(executor, PLANS, known=known)[1] == []
 
 
 @pytest.mark.usefixtures("small_groups")
 def test_some_windows_then_the_rest_equal_all_at_once_bit_for_bit():
-    crew = opened({"loss": Loss()})
-    known, first = measured(crew, windows=[0, 3])
+    executor = opened({"loss": Loss()})
+    known, first = measured(executor, windows=[0, 3])
     assert {(line.group, line.rows) for line in first} == {("windows:0", (0,)), ("windows:1", (1,))}
     assert known.covers("search", PLANS[1], [0, 3])
     assert not known.covers("search", PLANS[1], [0, 1])
-    measured(crew, known=known)
+    measured(executor, known=known)
     whole, _ = measured(opened({"loss": Loss()}))
     for plan in PLANS:
         np.testing.assert_array_equal(known.rows("search", plan, "loss"), whole.rows("search", plan, "loss"))
 
 
 def test_objectives_with_inputs_of_their_own_and_with_none():
-    crew = opened({"loss": Loss(), "choices": Choices(), "left": Removed()})
-    known, lines = measured(crew)
-    names = [(g.name, g.rows, g.objectives) for g in crew.layout["search"]]
+    executor = opened({"loss": Loss(), "choices": Choices(), "left": Removed()})
+    known, lines = measured(executor)
+    names = [(g.name, g.rows, g.objectives) for g in executor.layout["search"]]
     assert names == [
         ("windows:0", 5, ("loss",)),
         ("choices:0", 2, ("choices",)),
@@ -147,7 +147,7 @@ def test_objectives_with_inputs_of_their_own_and_with_none():
     assert known.rows("search", PrunePlan.parse("0,3"), "left").tolist() == [2.0]
     model = tiny_model("llama")
     for split in ("search", "report"):
-        measured(crew, split=split, known=known)
+        measured(executor, split=split, known=known)
         for plan in PLANS:
             expected = []
             for batch in Choices().inputs(tiny_tokenizer(), split):
@@ -166,9 +166,9 @@ def test_objectives_with_inputs_of_their_own_and_with_none():
 
 
 def test_windows_that_no_objective_reads_are_not_run():
-    crew = opened({"choices": Choices(), "left": Removed()})
-    assert [g.name for g in crew.layout["search"]] == ["choices:0", "choices:1", "plan"]
-    known, lines = measured(crew)
+    executor = opened({"choices": Choices(), "left": Removed()})
+    assert [g.name for g in executor.layout["search"]] == ["choices:0", "choices:1", "plan"]
+    known, lines = measured(executor)
     assert known.complete("search", PLANS[1])
     per_token = sum(line.layer_forwards for line in lines if line.plan == PLANS[0]) / (2 * 12 + 3 * 7) * 24
     assert per_token <= 4 + 1e-9
@@ -179,9 +179,9 @@ def test_windows_that_no_objective_reads_are_not_run():
 
 def test_a_plan_that_breaks_the_model_is_a_result():
     model = tiny_model("llama")
-    crew = opened({"loss": Loss()}, model)
+    executor = opened({"loss": Loss()}, model)
     model.model.layers[3].mlp.down_proj.weight.fill_(float("nan"))
-    known, lines = measured(crew)
+    known, lines = measured(executor)
     assert np.isnan(known.rows("search", PLANS[0], "loss")).all()
     assert np.isfinite(known.rows("search", PrunePlan.parse("2-3"), "loss")).all()
     assert known.complete("search", PLANS[0])
@@ -212,9 +212,9 @@ class Broken(Loss):
     ],
 )
 def test_an_objective_that_misbehaves_is_named_with_the_plan(way, message):
-    crew = opened({"mine": Broken(way)})
-    known = Measurements(crew.layout)
-    lines = crew.measure("search", PLANS, known)
+    executor = opened({"mine": Broken(way)})
+    known = Measurements(executor.layout)
+    lines = executor.measure("search", PLANS, known)
     with pytest.raises(UsageError, match=re.escape(f"Objective 'mine' {message}")):
         deque(map(known.add, lines), maxlen=0)
     assert known.plans("search")  # what came before is there
@@ -228,11 +228,11 @@ def test_an_objective_that_prepares_sees_the_dense_model_once_on_every_group():
         def prepare(self, dense):
             self.seen.append((dense.batch, str(dense.plan), dense.rows))
 
-    crew = opened({"mine": Watching()})
-    known, _ = measured(crew, windows=[1])
+    executor = opened({"mine": Watching()})
+    known, _ = measured(executor, windows=[1])
     assert Watching.seen == [("search/windows:0", "dense", (0, 1))]  # all rows, whatever was asked for
-    measured(crew, known=known)
-    measured(crew, split="report")
+    measured(executor, known=known)
+    measured(executor, split="report")
     assert [batch for batch, _, _ in Watching.seen] == [
         f"{split}/windows:{i}" for split in ("search", "report") for i in range(3)
     ]
@@ -248,6 +248,6 @@ def test_an_objective_without_inputs_is_refused():
 
 
 def test_inference_mode_does_not_leak_out():
-    crew = opened({"loss": Loss()})
-    for _ in crew.measure("search", PLANS, Measurements(crew.layout)):
+    executor = opened({"loss": Loss()})
+    for _ in executor.measure("search", PLANS, Measurements(executor.layout)):
         assert not torch.is_inference_mode_enabled()

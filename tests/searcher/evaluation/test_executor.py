@@ -1,4 +1,4 @@
-"""A crew: the same bits however many evaluators there are, whatever is kept, and whoever steals."""
+"""An executor: the same bits however many evaluators there are, whatever is kept, and whoever steals."""
 
 import time
 from collections import deque
@@ -12,9 +12,9 @@ from objectives.loss import Loss, Perplexity
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.errors import UsageError
 from searcher.evaluation.evaluator import Evaluator
-from searcher.evaluation.executor import Crew, one_core, open_crew
+from searcher.evaluation.executor import Executor, one_core, open_executor
 from searcher.evaluation.memory import Footprint, find_room, measure_footprint
-from searcher.evaluation.prefix_cache import KeptStates
+from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.replay import batching as batches
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
@@ -36,22 +36,22 @@ def opened(dtype=torch.float32, cores=1, kept=None, objectives=None, family="lla
         replay = open_replay(model, Granularity.SUBLAYER)
         prices = measure_prices(replay, IDS.shape[1])
         objectives = objectives or {"perplexity": Perplexity()}
-        crew = open_crew(replay, objectives, {"search": IDS}, tiny_tokenizer(), prices, cores=cores)
+        executor = open_executor(replay, objectives, {"search": IDS}, tiny_tokenizer(), prices, cores=cores)
         if kept is not None:
-            states = KeptStates(kept)
-            crew = Crew(
-                Evaluator(replay, objectives, prices, IDS.shape[1], states, crew.evaluator.facts),
-                crew.groups,
+            states = PrefixCache(kept)
+            executor = Executor(
+                Evaluator(replay, objectives, prices, IDS.shape[1], states, executor.evaluator.facts),
+                executor.groups,
                 states,
                 cores,
             )
-    return crew
+    return executor
 
 
-def measured(crew, asks):
-    known, forwards = Measurements(crew.layout), 0.0
+def measured(executor, asks):
+    known, forwards = Measurements(executor.layout), 0.0
     for plans in asks:
-        for line in crew.measure("search", plans, known):
+        for line in executor.measure("search", plans, known):
             known.add(line)
             forwards += line.layer_forwards
     plans = dict.fromkeys(plan for plans in asks for plan in plans)
@@ -93,8 +93,8 @@ def test_states_kept_from_the_round_before_are_not_run_again():
 
 def test_threads_and_settings_of_torch_are_left_as_they_were():
     before = torch.get_num_threads()
-    crew = opened(cores=2)
-    lines = crew.measure("search", random_plans(5), Measurements(crew.layout))
+    executor = opened(cores=2)
+    lines = executor.measure("search", random_plans(5), Measurements(executor.layout))
     next(lines)
     lines.close()
     assert torch.get_num_threads() == before
@@ -112,7 +112,7 @@ class Slow(Loss):
 
 
 def test_an_interrupted_measurement_is_given_out_before_the_interrupt(monkeypatch):
-    crew = opened(cores=2, objectives={"perplexity": Slow()})
+    executor = opened(cores=2, objectives={"perplexity": Slow()})
     import searcher.evaluation.executor as module
 
     interrupted = []
@@ -126,7 +126,7 @@ def test_an_interrupted_measurement_is_given_out_before_the_interrupt(monkeypatc
 
     monkeypatch.setattr(module, "SimpleQueue", Queue)
     found = []
-    lines = crew.measure("search", random_plans(40), Measurements(crew.layout))
+    lines = executor.measure("search", random_plans(40), Measurements(executor.layout))
     with pytest.raises(KeyboardInterrupt):
         deque(map(found.append, lines), maxlen=0)
     assert 2 < len(found) < 40

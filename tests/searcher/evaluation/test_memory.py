@@ -14,7 +14,7 @@ import numpy as np, psutil, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from objectives.loss import Loss
 from searcher.replay.relative_flops import measure_prices
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.runs.measurement import Measurements
 from searcher.evaluation.memory import RESERVE
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
@@ -35,14 +35,14 @@ limit = psutil.Process().memory_info().rss + RESERVE + room
 with torch.inference_mode():
     replay = open_replay(model, Granularity.SUBLAYER)
     prices = measure_prices(replay, 64)
-    crew = open_crew(replay, {"loss": Loss()}, {"search": ids}, tiny_tokenizer(), prices, limit)
-known = Measurements(crew.layout)
-for line in crew.measure("search", list(batch), known):
+    executor = open_executor(replay, {"loss": Loss()}, {"search": ids}, tiny_tokenizer(), prices, limit)
+known = Measurements(executor.layout)
+for line in executor.measure("search", list(batch), known):
     known.add(line)
 # Of this process alone: `ru_maxrss` starts with the size of the process that started this one.
 peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 state = 512 * 256 * 4
-print(json.dumps({"limit": limit, "peak": peak, "kept": crew._kept.bytes, "unlimited": plans * blocks * state}))
+print(json.dumps({"limit": limit, "peak": peak, "kept": executor._kept.bytes, "unlimited": plans * blocks * state}))
 """
 
 

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM
 from objectives.loss import Perplexity
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_crew
-from searcher.evaluation.ray_executor import WorkerCrew, check_workers
+from searcher.evaluation.executor import open_executor
+from searcher.evaluation.ray_executor import RayExecutor, check_workers
 from searcher.evaluation.ray_session import cores_of_each
 from searcher.evaluation.ray_weights import from_numpy, put, to_numpy
 from searcher.evaluation.ray_worker import Objectives, Worker
@@ -58,21 +58,21 @@ class Slow(Perplexity):
 
 
 def opened(name="perplexity", model=None):
-    """A crew of this process; what the actors measure under this name is made by them."""
+    """An executor of this process; what the actors measure under this name is made by them."""
     model = model or tiny_model("llama").to(torch.bfloat16)
     with torch.inference_mode():
         replay = open_replay(model, Granularity.SUBLAYER)
         prices = measure_prices(replay, IDS.shape[1])
-        return open_crew(replay, {name: Perplexity()}, {"search": IDS}, tiny_tokenizer(), prices)
+        return open_executor(replay, {name: Perplexity()}, {"search": IDS}, tiny_tokenizer(), prices)
 
 
-def measured(crew, during=lambda known: None):
-    known = Measurements(crew.layout)
-    for lines, line in enumerate(crew.measure("search", PLANS, known), start=1):
+def measured(executor, during=lambda known: None):
+    known = Measurements(executor.layout)
+    for lines, line in enumerate(executor.measure("search", PLANS, known), start=1):
         assert not set(line.rows) - set(known.missing("search", line.plan, line.group, line.rows)), "measured twice"
         known.add(line)
         during(lines)
-    (name,) = crew.layout["search"][0].objectives
+    (name,) = executor.layout["search"][0].objectives
     return {plan: known.rows("search", plan, name).tolist() for plan in PLANS}
 
 
@@ -88,10 +88,10 @@ def workers(slow_objective):
     """Two actors; the objective comes from a file, which cannot be pickled."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)  # as many cores as there are to share
-    crew = WorkerCrew(opened(slow_objective), Objectives({slow_objective: (slow_objective, {})}), 2, None, 2 << 30)
-    crew._start()
-    yield crew
-    crew.close()
+    executor = RayExecutor(opened(slow_objective), Objectives({slow_objective: (slow_objective, {})}), 2, None, 2 << 30)
+    executor._start()
+    yield executor
+    executor.close()
     torch.set_num_threads(before)
     assert not ray.is_initialized()
 
@@ -169,16 +169,16 @@ def test_a_model_with_code_of_its_own_can_be_sent(workers, tmp_path, monkeypatch
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True, dtype=torch.bfloat16)
     assert type(model).__module__.startswith("transformers_modules.")
     model.eval().requires_grad_(False)
-    crew = one_more(workers, "perplexity", {}, model)
-    assert measured(crew) == measured(opened(model=model))
-    ray.kill(crew.workers[0])
+    executor = one_more(workers, "perplexity", {}, model)
+    assert measured(executor) == measured(opened(model=model))
+    ray.kill(executor.workers[0])
 
 
 def one_more(workers, name, options, model=None):
-    """A crew with an actor of its own in the Ray that is there already."""
-    crew = WorkerCrew(opened(name, model), Objectives({name: (name, options)}), 1, None, 2 << 30)
-    crew._hire(put(crew._local), 1, 0, False)
-    return crew
+    """An executor with an actor of its own in the Ray that is there already."""
+    executor = RayExecutor(opened(name, model), Objectives({name: (name, options)}), 1, None, 2 << 30)
+    executor._hire(put(executor._local), 1, 0, False)
+    return executor
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from families import VOCABULARY, tiny_model
 
 from objectives.loss import Loss
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.healing.heal import heal_plan
-from searcher.healing.healer import begin_treatment, make_healing, make_patient
+from searcher.healing.healer import begin_treatment, make_calibration, make_healing
 from searcher.loading.heal_text import HealText, cut_heal_text
 from searcher.replay.pruned_model import pruned
 from searcher.replay.relative_flops import measure_prices
@@ -38,7 +38,7 @@ LORA = "lora:steps=6,lr=0.01,batch=2,rank=2"
 
 
 class Opened:
-    """A crew of a tiny model with a healing."""
+    """An executor of a tiny model with a healing."""
 
     def __init__(self, recipe, cores=1, family="llama", memory=None, held_out=None):
         self.text = HealText(recipe, tokens(8, 2), tokens(4, 3) if held_out is None else held_out)
@@ -48,24 +48,24 @@ class Opened:
             self.replay = open_replay(self.model, Granularity.SUBLAYER)
             self.prices = measure_prices(self.replay, TOKENS)
             self.treatment = begin_treatment(self.text, self.replay, self.prices, Granularity.SUBLAYER)
-            self.crew = open_crew(
+            self.executor = open_executor(
                 self.replay, {"loss": Loss()}, windows, tiny_tokenizer(), self.prices, memory, cores, self.text
             )
 
     def measure(self, split, plans):
-        known = Measurements(self.crew.layout)
-        self.lines = list(self.crew.measure(split, plans, known))
+        known = Measurements(self.executor.layout)
+        self.lines = list(self.executor.measure(split, plans, known))
         for line in self.lines:
             known.add(line)
         return {plan: known.rows(split, plan, "loss").tolist() for plan in plans}
 
     def healed(self, plan):
         """Losses by another way: healed alone, and run through the model's own forward."""
-        healing = make_healing(self.text.recipe)
+        healing = make_healing(self.text.spec)
         replay = self.replay
         with torch.inference_mode():
             with repaired(replay, Repair()):  # fits are of the plain model
-                repair = healing.heal(make_patient(self.text, replay, self.prices), plan)
+                repair = healing.heal(make_calibration(self.text, replay, self.prices), plan)
             with pruned(self.model, replay.architecture, replay.outputs, plan, repair) as model:
                 logits = model(input_ids=WINDOWS, use_cache=False).logits[:, :-1].float()
         losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), WINDOWS[:, 1:], reduction="none")
@@ -120,13 +120,13 @@ def test_healed_values_are_those_of_the_healed_model():
     plan = PrunePlan.parse("1,3.ffn")
     values = opened.measure("healed-search", [plan])[plan]
     with torch.inference_mode():
-        patient = make_patient(opened.text, opened.replay, opened.prices)
-        healed = heal_plan(make_healing(LORA), patient, plan)
+        calibration = make_calibration(opened.text, opened.replay, opened.prices)
+        healed = heal_plan(make_healing(LORA), calibration, plan)
     assert not healed.dropped
     assert healed.after < healed.before
     assert values == pytest.approx(opened.healed(plan), abs=2e-5)
     (line,) = opened.lines
-    work = patient.meter.layer_forwards + healed.work.layer_forwards
+    work = calibration.meter.layer_forwards + healed.work.layer_forwards
     weight = sum(opened.prices.weight[action] for action in plan.actions(5))
     assert line.layer_forwards == pytest.approx(work + weight * len(WINDOWS))
 
@@ -148,11 +148,11 @@ def test_memorising_the_heal_text_improves_no_score(strength):
     opened = Opened(recipe)
     object.__setattr__(opened.text, "fit", fitted)
     with torch.inference_mode():
-        patient = make_patient(opened.text, opened.replay, opened.prices)
-        repair = make_healing(recipe).heal(patient, plan)
-        memorised = type(patient)(opened.replay, fitted, fitted, opened.prices)
+        calibration = make_calibration(opened.text, opened.replay, opened.prices)
+        repair = make_healing(recipe).heal(calibration, plan)
+        memorised = type(calibration)(opened.replay, fitted, fitted, opened.prices)
         assert memorised.loss(plan, repair) < memorised.loss(plan, Repair())
-        assert heal_plan(make_healing(recipe), patient, plan).dropped
+        assert heal_plan(make_healing(recipe), calibration, plan).dropped
     assert opened.measure("healed-search", [plan]) == opened.measure("search", [plan])
 
 
@@ -161,18 +161,18 @@ def test_lora_that_memorises_is_stopped_early():
     opened = Opened(recipe)
     plan = PrunePlan.parse("2")
     with torch.inference_mode():
-        patient = make_patient(HealText(recipe, tokens(4, 5), tokens(16, 6)), opened.replay, opened.prices)
-        healed = heal_plan(make_healing(recipe), patient, plan)
+        calibration = make_calibration(HealText(recipe, tokens(4, 5), tokens(16, 6)), opened.replay, opened.prices)
+        healed = heal_plan(make_healing(recipe), calibration, plan)
     assert healed.after <= healed.before  # random tokens: nothing can be learnt that holds elsewhere
     assert healed.before - healed.after < 0.2
 
 
 def test_held_out_windows_begin_with_a_document():
     texts = [" ".join(f"w{(7 * i + j) % 89}" for j in range(200)) for i in range(20)]
-    text = cut_heal_text(texts, tiny_tokenizer(), tokens=16, count=60, fewer=True, recipe="bias")
+    text = cut_heal_text(texts, tiny_tokenizer(), tokens=16, count=60, fewer=True, spec="bias")
     assert text.rows == 60
     assert len(text.held_out) == pytest.approx(12, abs=6)
-    few = cut_heal_text(texts[:2], tiny_tokenizer(), tokens=16, count=10_000, fewer=True, recipe="bias")
+    few = cut_heal_text(texts[:2], tiny_tokenizer(), tokens=16, count=10_000, fewer=True, spec="bias")
     assert 2 <= few.rows < 10_000
     assert len(few.fit) >= 1
     assert len(few.held_out) >= 1

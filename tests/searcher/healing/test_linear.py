@@ -6,8 +6,18 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from calibrations import (
+    TOKENS,
+    calibration_of,
+    final_states,
+    heal,
+    left_as_it_was,
+    padded,
+    same_bits,
+    states_after,
+    windows,
+)
 from families import FAMILIES, tiny_model
-from patients import TOKENS, final_states, heal, left_as_it_was, padded, patient_of, same_bits, states_after, windows
 
 from searcher.architecture.replacement_modules import LinearMap, LowRankMap
 from searcher.contracts.plan import Action, Granularity, PrunePlan, all_units
@@ -37,15 +47,15 @@ def small_batches(monkeypatch):
 
 
 def fitted_on_all(family, **options):
-    """A patient that chooses by the windows it fits on, so that a map is always better than none."""
-    patient = patient_of(family, **options)
-    return replace(patient, held_out=patient.fit)
+    """A calibration that chooses by the windows it fits on, so that a map is always better than none."""
+    calibration = calibration_of(family, **options)
+    return replace(calibration, held_out=calibration.fit)
 
 
-def error(patient, plan, repair):
+def error(calibration, plan, repair):
     """The mean weighted error of what leaves the last block."""
-    wanted = final_states(patient, "dense", Repair(), patient.held_out)
-    return float(weighted_errors(final_states(patient, plan, repair, patient.held_out), wanted).mean())
+    wanted = final_states(calibration, "dense", Repair(), calibration.held_out)
+    return float(weighted_errors(final_states(calibration, plan, repair, calibration.held_out), wanted).mean())
 
 
 class Multiply(torch.nn.Module):
@@ -64,27 +74,29 @@ def test_a_linear_block_is_replaced_exactly(rank):
     model = tiny_model("llama")
     draw = torch.randn(2, 32, rank or 32, generator=torch.Generator().manual_seed(0)) / 6
     model.model.layers[2] = Multiply(torch.eye(32) + draw[0] @ draw[1].t())
-    patient = patient_of("llama", model=model, granularity=Granularity.BLOCK)
-    repair = heal(patient, "2", Linear(ridge=1e-12, rank=rank))
+    calibration = calibration_of("llama", model=model, granularity=Granularity.BLOCK)
+    repair = heal(calibration, "2", Linear(ridge=1e-12, rank=rank))
     assert list(repair.after) == [(2, Action.GONE)]
-    ours = final_states(patient, "2", repair, patient.held_out)
-    torch.testing.assert_close(ours, final_states(patient, "dense", Repair(), patient.held_out), rtol=1e-4, atol=1e-4)
+    ours = final_states(calibration, "2", repair, calibration.held_out)
+    torch.testing.assert_close(
+        ours, final_states(calibration, "dense", Repair(), calibration.held_out), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "bloom"])
 def test_two_gaps_are_what_least_squares_on_all_states_gives(family, small_batches):
     """By another way: states from the model's own forward, whole, pruned, and with the first map in place."""
-    ridge, patient = 1e-2, fitted_on_all(family, num_blocks=5)
-    found = heal(patient, "1-2,4", Linear(ridge=ridge)).after
+    ridge, calibration = 1e-2, fitted_on_all(family, num_blocks=5)
+    found = heal(calibration, "1-2,4", Linear(ridge=ridge)).after
     assert list(found) == [(2, Action.GONE), (4, Action.GONE)]
-    replay, plan = patient.replay, PrunePlan.parse("1-2,4")
+    replay, plan = calibration.replay, PrunePlan.parse("1-2,4")
     blocks = list(replay.architecture.blocks)
-    dense = states_after(replay.model, blocks, patient.fit)
+    dense = states_after(replay.model, blocks, calibration.fit)
     first = by_least_squares(dense[0], dense[2], ridge)
     torch.testing.assert_close(found[2, Action.GONE].module.weight, first, rtol=1e-3, atol=1e-4)
     sofar = Repair(after={(2, Action.GONE): found[2, Action.GONE]})
     with torch.inference_mode(), pruned(replay.model, replay.architecture, replay.outputs, plan, sofar) as model:
-        (entering,) = states_after(model, [blocks[3]], patient.fit)
+        (entering,) = states_after(model, [blocks[3]], calibration.fit)
     second = by_least_squares(entering, dense[4], ridge)
     torch.testing.assert_close(found[4, Action.GONE].module.weight, second, rtol=1e-3, atol=1e-4)
 
@@ -101,17 +113,17 @@ def by_least_squares(before, wanted, ridge):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_brings_states_nearer_in_every_family(family):
-    patient = fitted_on_all(family)
+    calibration = fitted_on_all(family)
     plan = "1" if family in ("bloom", "opt") else "1,2.attn,3.ffn"
-    repair = heal(patient, plan, Linear(ridge=1e-3))
+    repair = heal(calibration, plan, Linear(ridge=1e-3))
     assert len(repair.after) == 1
-    assert error(patient, "2-3", heal(patient, "2-3", Linear())) < 0.9 * error(patient, "2-3", Repair())
+    assert error(calibration, "2-3", heal(calibration, "2-3", Linear())) < 0.9 * error(calibration, "2-3", Repair())
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mixtral"])
 def test_partly_removed_blocks_are_part_of_a_gap(family):
-    patient = fitted_on_all(family, num_blocks=5)
-    after = heal(patient, "0.ffn,2.attn,3,4.ffn", Linear()).after
+    calibration = fitted_on_all(family, num_blocks=5)
+    after = heal(calibration, "0.ffn,2.attn,3,4.ffn", Linear()).after
     assert list(after) == [(0, Action.NO_FFN), (4, Action.NO_FFN)]
 
 
@@ -127,29 +139,29 @@ def test_where_gaps_end():
 )
 def test_what_is_kept_changes_no_bit(dtype, options, small_batches):
     """With nothing kept, little, and everything; plans in the order of the trie and in another."""
-    healing, patient = Linear(**options), fitted_on_all("llama", dtype=dtype, num_blocks=5)
-    state = patient.fit.numel() * 2 * 32 * dtype.itemsize
+    healing, calibration = Linear(**options), fitted_on_all("llama", dtype=dtype, num_blocks=5)
+    state = calibration.fit.numel() * 2 * 32 * dtype.itemsize
     with torch.inference_mode():
         plans = sorted(PLANS, key=lambda plan: path_of(plan.actions(5)))
-        alone = {plan: healing.gaps(patient, 0).repair(plan) for plan in plans[::3]}
+        alone = {plan: healing.gaps(calibration, 0).repair(plan) for plan in plans[::3]}
         assert sum(len(repair.after) for repair in alone.values()) > len(alone)
         for limit in (5 * state, HUGE):
             for order in (plans, plans[::-1]):
-                fits = healing.gaps(patient, limit)
+                fits = healing.gaps(calibration, limit)
                 for plan in order:
                     repair = fits.repair(plan)
                     assert fits.bytes <= limit
                     assert plan not in alone or same_bits(repair, alone[plan])
-        assert all(same_bits(healing.heal(patient, plan), repair) for plan, repair in alone.items())
+        assert all(same_bits(healing.heal(calibration, plan), repair) for plan, repair in alone.items())
 
 
 def test_a_correction_depends_on_what_comes_before_alone():
-    patient, plan = fitted_on_all("llama", num_blocks=5), PrunePlan.parse("0,2.attn,3")
+    calibration, plan = fitted_on_all("llama", num_blocks=5), PrunePlan.parse("0,2.attn,3")
     path = path_of(plan.actions(5))
     with torch.inference_mode():
-        fits = Linear().gaps(patient, HUGE)
+        fits = Linear().gaps(calibration, HUGE)
         repair = fits.repair(plan)
-        again = Linear().gaps(patient, HUGE)
+        again = Linear().gaps(calibration, HUGE)
         found = {(end - 1, Action(path[end - 1])): again.correction(path[:end]) for end in (4, 1)}
         assert same_bits(Repair(after=dict(sorted(found.items()))), repair)
         assert fits.correction(path[:4]) is repair.after[3, Action.GONE]
@@ -159,12 +171,12 @@ def test_plans_that_start_alike_share_the_work():
     plans = [PrunePlan.parse(text) for text in ("1,3", "1,3.attn", "1,4")]
     forwards = {}
     for limit in (0, HUGE):
-        patient = patient_of("llama", num_blocks=5)
+        calibration = calibration_of("llama", num_blocks=5)
         with torch.inference_mode():
-            fits = Linear().gaps(patient, limit)
+            fits = Linear().gaps(calibration, limit)
             for plan in plans:
                 fits.repair(plan)
-        forwards[limit] = patient.meter.layer_forwards / 21
+        forwards[limit] = calibration.meter.layer_forwards / 21
     # with nothing kept each gap runs the dense model and the plan up to its end
     assert forwards[0] == pytest.approx(3 * (2 + 1) + (4 + 2) + (4 + 2.6) + (5 + 3))
     assert forwards[HUGE] == pytest.approx(5 + 1 + 0.6 + 1)  # the dense model; block 2, part of 3, all of 3
@@ -173,57 +185,57 @@ def test_plans_that_start_alike_share_the_work():
 @pytest.mark.parametrize("windows_seen", [1, 2])
 def test_what_was_learnt_by_heart_is_not_kept(windows_seen):
     """Few tokens, which even a matrix can memorise; on held-out text no map may be worse than none."""
-    patient = patient_of("llama")
-    patient = replace(patient, fit=windows(windows_seen, seed=9)[0])
-    assert not heal(patient, "2-3", Linear(ridge=1e-9))
-    chosen = heal(patient, "2-3", Linear())
-    assert error(patient, "2-3", chosen) <= error(patient, "2-3", Repair())
+    calibration = calibration_of("llama")
+    calibration = replace(calibration, fit=windows(windows_seen, seed=9)[0])
+    assert not heal(calibration, "2-3", Linear(ridge=1e-9))
+    chosen = heal(calibration, "2-3", Linear())
+    assert error(calibration, "2-3", chosen) <= error(calibration, "2-3", Repair())
 
 
 def test_the_penalty_with_the_least_held_out_error_is_chosen():
-    patient = patient_of("llama")
-    alone = {ridge: error(patient, "2-3", heal(patient, "2-3", Linear(ridge=ridge))) for ridge in RIDGES}
+    calibration = calibration_of("llama")
+    alone = {ridge: error(calibration, "2-3", heal(calibration, "2-3", Linear(ridge=ridge))) for ridge in RIDGES}
     assert len(set(alone.values())) > 1
-    assert error(patient, "2-3", heal(patient, "2-3", Linear())) == min(alone.values())
+    assert error(calibration, "2-3", heal(calibration, "2-3", Linear())) == min(alone.values())
 
 
 def test_numbers_that_are_none_are_not_corrected():
-    patient = fitted_on_all("llama")
-    patient.replay.architecture.blocks[1].mlp.down_proj.weight[0, 0] = torch.nan
-    assert list(heal(patient, "0,2", Linear()).after) == [(0, Action.GONE)]
+    calibration = fitted_on_all("llama")
+    calibration.replay.architecture.blocks[1].mlp.down_proj.weight[0, 0] = torch.nan
+    assert list(heal(calibration, "0,2", Linear()).after) == [(0, Action.GONE)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_the_map_is_a_module_of_the_models_dtype(dtype):
-    patient = fitted_on_all("llama", dtype=dtype)
+    calibration = fitted_on_all("llama", dtype=dtype)
     kinds = {}
     for rank in (None, 3, 32):
-        (stand_in,) = heal(patient, "1", Linear(rank=rank)).after.values()
-        kinds[rank] = type(stand_in.module)
-        for parameter in stand_in.module.parameters():
+        (replacement,) = heal(calibration, "1", Linear(rank=rank)).after.values()
+        kinds[rank] = type(replacement.module)
+        for parameter in replacement.module.parameters():
             assert parameter.dtype is dtype
             assert not parameter.requires_grad
             assert not parameter.is_inference()
         if rank == 3:
-            assert stand_in.module.down.shape == (32, 3)
+            assert replacement.module.down.shape == (32, 3)
     assert kinds == {None: LinearMap, 3: LowRankMap, 32: LinearMap}
 
 
 def test_padding_changes_nothing():
-    patient = fitted_on_all("llama")
-    longer = replace(patient, **{name: padded(getattr(patient, name), PADDING) for name in ("fit", "held_out")})
-    wrong = replace(patient, fit=padded(patient.fit, 5))
+    calibration = fitted_on_all("llama")
+    longer = replace(calibration, **{name: padded(getattr(calibration, name), PADDING) for name in ("fit", "held_out")})
+    wrong = replace(calibration, fit=padded(calibration.fit, 5))
     one, same, other = (
-        heal(p, "1-2", Linear(ridge=0.1)).after[2, Action.GONE].module.weight for p in (patient, longer, wrong)
+        heal(p, "1-2", Linear(ridge=0.1)).after[2, Action.GONE].module.weight for p in (calibration, longer, wrong)
     )
     torch.testing.assert_close(one, same, rtol=1e-3, atol=1e-4)
     assert (one - other).abs().max() > 1e-2
 
 
 def test_the_dense_model_needs_nothing():
-    patient = patient_of("llama")
-    assert not heal(patient, "dense", Linear())
-    assert patient.meter == Meter()
+    calibration = calibration_of("llama")
+    assert not heal(calibration, "dense", Linear())
+    assert calibration.meter == Meter()
 
 
 @pytest.mark.parametrize("raised", [None, KeyboardInterrupt])
@@ -235,13 +247,13 @@ def test_the_model_is_left_exactly_as_it_was(raised):
         if raised and len(calls) == 9:
             raise raised
 
-    patient = patient_of("gemma2", go_on=go_on)
-    with left_as_it_was(patient):
+    calibration = calibration_of("gemma2", go_on=go_on)
+    with left_as_it_was(calibration):
         if raised:
             with pytest.raises(raised):
-                heal(patient, "0,2.attn", Linear())
+                heal(calibration, "0,2.attn", Linear())
         else:
-            heal(patient, "0,2.attn", Linear())
+            heal(calibration, "0,2.attn", Linear())
 
 
 def test_a_fit_that_was_interrupted_can_be_asked_for_again(small_batches):
@@ -252,13 +264,13 @@ def test_a_fit_that_was_interrupted_can_be_asked_for_again(small_batches):
         if stop[0] and len(calls) == 11:
             raise KeyboardInterrupt
 
-    patient, plan = replace(fitted_on_all("llama"), go_on=go_on), PrunePlan.parse("1,3")
+    calibration, plan = replace(fitted_on_all("llama"), go_on=go_on), PrunePlan.parse("1,3")
     with torch.inference_mode():
-        fits = Linear().gaps(patient, HUGE)
+        fits = Linear().gaps(calibration, HUGE)
         with pytest.raises(KeyboardInterrupt):
             fits.repair(plan)
         stop[0] = False
-        assert same_bits(fits.repair(plan), Linear().heal(patient, plan))
+        assert same_bits(fits.repair(plan), Linear().heal(calibration, plan))
 
 
 def test_options_are_checked():

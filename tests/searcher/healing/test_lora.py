@@ -12,7 +12,7 @@ from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.contracts.registry import make
 from searcher.errors import UsageError
-from searcher.healing.calibration import PADDING, Meter, Patient
+from searcher.healing.calibration import PADDING, CalibrationSet, Meter
 from searcher.healing.contract import DivergedError
 from searcher.healing.lora import Adapters, Lora, find_layers, loss_with_gradient
 from searcher.replay.pruned_model import pruned
@@ -31,22 +31,22 @@ def text(windows, seed):
     return 3 + (start + torch.arange(TOKENS)) % (VOCABULARY - 3)
 
 
-def patient_of(family, dtype=torch.float32, **options):
+def calibration_of(family, dtype=torch.float32, **options):
     model = tiny_model(family).to(dtype)
     granularity = Granularity.BLOCK if family in (*BLOCKS_ONLY, "opt") else Granularity.SUBLAYER
     with torch.inference_mode():
         replay = open_replay(model, granularity)
-    return Patient(replay, text(8, seed=0), text(5, seed=1), PRICES, **options)
+    return CalibrationSet(replay, text(8, seed=0), text(5, seed=1), PRICES, **options)
 
 
 @torch.inference_mode()
-def heal(patient, plan, healing=SMALL):
-    return healing.heal(patient, PrunePlan.parse(plan))
+def heal(calibration, plan, healing=SMALL):
+    return healing.heal(calibration, PrunePlan.parse(plan))
 
 
 @torch.inference_mode()
-def loss(patient, plan, repair=None):
-    return patient.loss(PrunePlan.parse(plan), repair or Repair())
+def loss(calibration, plan, repair=None):
+    return calibration.loss(PrunePlan.parse(plan), repair or Repair())
 
 
 def plans_for(family):
@@ -55,11 +55,11 @@ def plans_for(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_learns_in_every_family(family):
-    patient = patient_of(family)
+    calibration = calibration_of(family)
     for plan in plans_for(family):
-        repair = heal(patient, plan, replace(SMALL, steps=8, batch=4, lr=2e-2))
-        assert loss(patient, plan, repair) < loss(patient, plan) - 1e-3, plan
-        own = dict(patient.replay.model.named_parameters())
+        repair = heal(calibration, plan, replace(SMALL, steps=8, batch=4, lr=2e-2))
+        assert loss(calibration, plan, repair) < loss(calibration, plan) - 1e-3, plan
+        own = dict(calibration.replay.model.named_parameters())
         assert repair.added
         for name, added in repair.added.items():
             assert added.left.dtype == added.right.dtype == torch.float32
@@ -72,29 +72,29 @@ def test_it_learns_in_every_family(family):
 @pytest.mark.parametrize("family", SOME)
 def test_the_merged_model_has_the_loss_of_the_adapted_one(family):
     """The model's own pruned forward with adapters, against the replay with merged weights."""
-    patient, plan = patient_of(family), PrunePlan.parse(plans_for(family)[-1])
-    replay = patient.replay
+    calibration, plan = calibration_of(family), PrunePlan.parse(plans_for(family)[-1])
+    replay = calibration.replay
     layers = find_layers(replay.model, replay.architecture, plan, [b for b in range(4) if plan.action(b) != 3])
     adapters = Adapters(replay.model, layers, rank=2, alpha=3.0, seed=0, found={})
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in adapters.parameters:
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    ids = patient.held_out
+    ids = calibration.held_out
     with torch.no_grad(), adapters.in_place(), pruned(replay.model, replay.architecture, replay.outputs, plan) as model:
         logits = model(input_ids=ids, use_cache=False).logits
     adapted = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
-    merged = loss(patient, str(plan), Repair(added=adapters.factors()))
+    merged = loss(calibration, str(plan), Repair(added=adapters.factors()))
     assert merged == pytest.approx(adapted, abs=1e-4)
-    assert abs(merged - loss(patient, str(plan))) > 1e-3
+    assert abs(merged - loss(calibration, str(plan))) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_what_was_found_is_learnt_further(family):
-    patient, plan = patient_of(family), PrunePlan.parse("1")
-    layers = find_layers(patient.replay.model, patient.replay.architecture, plan, [2])
-    before = heal(patient, "1", replace(SMALL, where="after")).added
-    adapters = Adapters(patient.replay.model, layers, SMALL.rank, SMALL.alpha, seed=5, found=before)
+    calibration, plan = calibration_of(family), PrunePlan.parse("1")
+    layers = find_layers(calibration.replay.model, calibration.replay.architecture, plan, [2])
+    before = heal(calibration, "1", replace(SMALL, where="after")).added
+    adapters = Adapters(calibration.replay.model, layers, SMALL.rank, SMALL.alpha, seed=5, found=before)
     after = adapters.factors()
     assert after.keys() == before.keys()
     for name, added in before.items():
@@ -104,10 +104,10 @@ def test_what_was_found_is_learnt_further(family):
 
 def test_the_check_of_a_fit_is_the_patients_loss():
     checks = []
-    patient = patient_of("llama", watch=checks.append)
-    repair = heal(patient, "1-2")
-    assert checks[0].held_out == loss(patient, "1-2")
-    assert min(check.held_out for check in checks) == loss(patient, "1-2", repair)
+    calibration = calibration_of("llama", watch=checks.append)
+    repair = heal(calibration, "1-2")
+    assert checks[0].held_out == loss(calibration, "1-2")
+    assert min(check.held_out for check in checks) == loss(calibration, "1-2", repair)
 
 
 @pytest.mark.parametrize("family", SOME)
@@ -120,17 +120,17 @@ def test_the_model_is_left_exactly_as_it_was(family, raised):
         if raised and len(calls) == 4:
             raise raised
 
-    patient = patient_of(family, go_on=go_on)
-    model = patient.replay.model
+    calibration = calibration_of(family, go_on=go_on)
+    model = calibration.replay.model
     model.get_output_embeddings().requires_grad_(True)  # whoever trains the model himself finds that as it was, too
     before, modules = copy.deepcopy(model), list(model.modules())
     rng = torch.get_rng_state()
     healing = replace(SMALL, iterative=True)
     if raised:
         with pytest.raises(raised):
-            heal(patient, "1-2", healing)
+            heal(calibration, "1-2", healing)
     else:
-        heal(patient, "1-2", healing)
+        heal(calibration, "1-2", healing)
     assert calls
     assert torch.equal(torch.get_rng_state(), rng)
     assert len(modules) == len(list(model.modules()))
@@ -145,13 +145,17 @@ def test_the_model_is_left_exactly_as_it_was(family, raised):
         assert torch.equal(parameter, old), name
         assert parameter.requires_grad == old.requires_grad, name
         assert parameter.grad is None, name
-    assert not patient.replay.after
+    assert not calibration.replay.after
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_the_same_seed_gives_the_same_bits(dtype):
-    patient = patient_of("llama", dtype)
-    first, second, other = heal(patient, "1-2"), heal(patient, "1-2"), heal(patient, "1-2", replace(SMALL, seed=1))
+    calibration = calibration_of("llama", dtype)
+    first, second, other = (
+        heal(calibration, "1-2"),
+        heal(calibration, "1-2"),
+        heal(calibration, "1-2", replace(SMALL, seed=1)),
+    )
     assert first.added.keys() == second.added.keys()
     for name, added in first.added.items():
         assert torch.equal(added.left, second.added[name].left)
@@ -160,39 +164,39 @@ def test_the_same_seed_gives_the_same_bits(dtype):
 
 
 def test_half_precision_learns_in_float32():
-    patient = patient_of("llama", torch.bfloat16)
-    repair = heal(patient, "1-2")
-    assert loss(patient, "1-2", repair) < loss(patient, "1-2")
+    calibration = calibration_of("llama", torch.bfloat16)
+    repair = heal(calibration, "1-2")
+    assert loss(calibration, "1-2", repair) < loss(calibration, "1-2")
     assert any((added.left != added.left.bfloat16()).any() for added in repair.added.values())
 
 
-def adapted(patient, plan, **options):
+def adapted(calibration, plan, **options):
     """The blocks whose weights are added to, and whether only linear layers' are."""
-    names = heal(patient, plan, replace(SMALL, **options)).added
+    names = heal(calibration, plan, replace(SMALL, **options)).added
     assert all(name.startswith("model.layers.") and "norm" not in name for name in names)
     return sorted({int(name.split(".")[2]) for name in names})
 
 
 def test_where_chooses_the_blocks():
-    patient = patient_of("llama")
-    assert adapted(patient, "1") == [0, 2, 3]
-    assert adapted(patient, "1", where="after") == [2]
-    assert adapted(patient, "0,2", where="after") == [1, 3]
-    assert adapted(patient, "3", where="after") == [2]  # none follows
-    assert adapted(patient, "0.attn,1.ffn", where="after") == [0, 2]
-    assert adapted(patient, "dense", where="after") == [0, 1, 2, 3]
-    assert heal(patient, "0-3").added == {}
+    calibration = calibration_of("llama")
+    assert adapted(calibration, "1") == [0, 2, 3]
+    assert adapted(calibration, "1", where="after") == [2]
+    assert adapted(calibration, "0,2", where="after") == [1, 3]
+    assert adapted(calibration, "3", where="after") == [2]  # none follows
+    assert adapted(calibration, "0.attn,1.ffn", where="after") == [0, 2]
+    assert adapted(calibration, "dense", where="after") == [0, 1, 2, 3]
+    assert heal(calibration, "0-3").added == {}
 
 
 def test_silent_sublayers_get_no_adapter():
-    names = heal(patient_of("llama"), "0.attn,2.ffn").added
+    names = heal(calibration_of("llama"), "0.attn,2.ffn").added
     assert not any(name.startswith(("model.layers.0.self_attn", "model.layers.2.mlp")) for name in names)
     assert any(name.startswith("model.layers.0.mlp") for name in names)
     assert any(name.startswith("model.layers.2.self_attn") for name in names)
 
 
 def test_gpt2s_turned_layers_are_all_adapted():
-    names = heal(patient_of("gpt2"), "1").added
+    names = heal(calibration_of("gpt2"), "1").added
     parts = {name.split(".", 3)[3] for name in names}
     assert parts == {"attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"}
 
@@ -212,15 +216,15 @@ def test_the_iterative_procedure_removes_one_unit_after_another():
 
 def test_the_iterative_procedure_keeps_what_it_found():
     checks = []
-    patient = patient_of("llama", watch=checks.append)
-    repair = heal(patient, "0,2", replace(SMALL, iterative=True, where="after"))
+    calibration = calibration_of("llama", watch=checks.append)
+    repair = heal(calibration, "0,2", replace(SMALL, iterative=True, where="after"))
     assert [check.step for check in checks] == [0, 3, 3, 6]
-    first = heal(patient, "0", replace(SMALL, steps=3, where="after"))
+    first = heal(calibration, "0", replace(SMALL, steps=3, where="after"))
     assert first.added.keys() < repair.added.keys()
     for name, added in first.added.items():
         assert torch.equal(added.left, repair.added[name].left)
-    assert checks[2].held_out == loss(patient, "0,2", first)
-    assert loss(patient, "0,2", repair) < loss(patient, "0,2")
+    assert checks[2].held_out == loss(calibration, "0,2", first)
+    assert loss(calibration, "0,2", repair) < loss(calibration, "0,2")
 
 
 def padded(ids, filler):
@@ -229,22 +233,24 @@ def padded(ids, filler):
 
 def test_padding_changes_nothing():
     """Rows with padding at the end, against rows without: the same loss, the same gradients, the same repair."""
-    patient = patient_of("llama")
-    fit, held_out = (padded(ids, PADDING) for ids in (patient.fit, patient.held_out))
-    longer = replace(patient, fit=fit, held_out=held_out, meter=Meter())
-    wrong = replace(patient, fit=padded(patient.fit, 5), held_out=padded(patient.held_out, 5), meter=Meter())
-    assert loss(longer, "1") == pytest.approx(loss(patient, "1"), abs=1e-6)
-    assert abs(loss(wrong, "1") - loss(patient, "1")) > 1e-2
-    short, long, other = (heal(p, "1").added for p in (patient, longer, wrong))
+    calibration = calibration_of("llama")
+    fit, held_out = (padded(ids, PADDING) for ids in (calibration.fit, calibration.held_out))
+    longer = replace(calibration, fit=fit, held_out=held_out, meter=Meter())
+    wrong = replace(
+        calibration, fit=padded(calibration.fit, 5), held_out=padded(calibration.held_out, 5), meter=Meter()
+    )
+    assert loss(longer, "1") == pytest.approx(loss(calibration, "1"), abs=1e-6)
+    assert abs(loss(wrong, "1") - loss(calibration, "1")) > 1e-2
+    short, long, other = (heal(p, "1").added for p in (calibration, longer, wrong))
     for name in short:
         torch.testing.assert_close(long[name].left, short[name].left, rtol=1e-3, atol=1e-4)
     assert any((other[name].left - short[name].left).abs().max() > 1e-2 for name in short)
-    assert longer.meter.tokens == patient.meter.tokens == 6 * 2 * TOKENS
+    assert longer.meter.tokens == calibration.meter.tokens == 6 * 2 * TOKENS
 
 
 @pytest.mark.parametrize("family", ["llama", "cohere", "gemma2"])
 def test_the_gradient_is_that_of_a_plain_cross_entropy(family):
-    head = patient_of(family).replay.head
+    head = calibration_of(family).replay.head
     hidden = torch.randn((3, TOKENS, 32), generator=torch.Generator().manual_seed(0))
     ids = text(3, seed=2)
     ids[1, 20:] = PADDING
@@ -258,17 +264,17 @@ def test_the_gradient_is_that_of_a_plain_cross_entropy(family):
 
 
 def test_work_is_counted():
-    patient = patient_of("llama")
-    heal(patient, "1,2.ffn", replace(SMALL, steps=2))  # checks before and after
+    calibration = calibration_of("llama")
+    heal(calibration, "1,2.ffn", replace(SMALL, steps=2))  # checks before and after
     blocks = 2 + PRICES.weight[2]
-    assert patient.meter.layer_forwards == pytest.approx(blocks * (2 * 2 * 3 + 2 * 5))
-    assert patient.meter.heads == pytest.approx(2 * 2 * 3 + 2 * 5)
-    assert patient.meter.tokens == 2 * 2 * TOKENS
+    assert calibration.meter.layer_forwards == pytest.approx(blocks * (2 * 2 * 3 + 2 * 5))
+    assert calibration.meter.heads == pytest.approx(2 * 2 * 3 + 2 * 5)
+    assert calibration.meter.tokens == 2 * 2 * TOKENS
 
 
 def test_a_learning_rate_that_is_too_high_is_an_error():
     with pytest.raises(DivergedError, match="Healing 'lora' diverged at step"):
-        heal(patient_of("llama"), "1", Lora(steps=20, lr=1e30, batch=2, patience=0))
+        heal(calibration_of("llama"), "1", Lora(steps=20, lr=1e30, batch=2, patience=0))
 
 
 def test_options_are_checked():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from patients import patient_of
+from calibrations import calibration_of
 
 from searcher.contracts.plan import PrunePlan
 from searcher.healing.calibration import Meter
@@ -25,10 +25,10 @@ RECIPES = [
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("plan", ["dense", "2", "1-2,4"])
 def test_no_healing_runs_more_than_it_says(recipe, plan):
-    patient, removed = patient_of("llama", num_blocks=6), PrunePlan.parse(plan)
+    calibration, removed = calibration_of("llama", num_blocks=6), PrunePlan.parse(plan)
     with torch.inference_mode():
-        most = most_work(make_healing(recipe), replace(patient, meter=Meter()), removed)
-        ran = heal_plan(make_healing(recipe), patient, removed).work
+        most = most_work(make_healing(recipe), replace(calibration, meter=Meter()), removed)
+        ran = heal_plan(make_healing(recipe), calibration, removed).work
     assert ran.layer_forwards <= most.layer_forwards + 1e-9
     assert ran.heads <= most.heads + 1e-9
     if recipe.startswith("lora"):
@@ -39,5 +39,5 @@ def test_no_healing_runs_more_than_it_says(recipe, plan):
 
 @torch.inference_mode()
 def test_a_plan_that_cannot_be_healed_so_costs_two_looks_at_its_loss():
-    most = most_work(make_healing("layer:steps=2"), patient_of("llama"), PrunePlan.parse("1.attn"))
+    most = most_work(make_healing("layer:steps=2"), calibration_of("llama"), PrunePlan.parse("1.attn"))
     assert (most.layer_forwards, most.heads) == (2 * 5 * 3.6, 2 * 5)

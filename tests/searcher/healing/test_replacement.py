@@ -12,7 +12,7 @@ from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Action, Granularity, PrunePlan
 from searcher.contracts.registry import make
 from searcher.errors import UsageError
-from searcher.healing.calibration import PADDING, Meter, Patient
+from searcher.healing.calibration import PADDING, CalibrationSet, Meter
 from searcher.healing.contract import DivergedError
 from searcher.healing.replacement import Ffn, Layer, Swiglu, blank, drawn, find_gaps
 from searcher.replay.pruned_model import pruned
@@ -26,23 +26,23 @@ HEALINGS = {"layer": Layer(**OPTIONS | {"lr": 1e-3}), "ffn": Ffn(**OPTIONS), "sw
 SOME = ("llama", "gpt2", "gemma2", "gemma3_text", "falcon", "mixtral", "bloom", "smollm3")
 
 
-def patient_of(family, dtype=torch.float32, num_blocks=4, **options):
+def calibration_of(family, dtype=torch.float32, num_blocks=4, **options):
     model = tiny_model(family, num_blocks=num_blocks).to(dtype)
     with torch.inference_mode():
         replay = open_replay(model, Granularity.BLOCK)
     ids = torch.randint(3, VOCABULARY, (21, TOKENS), generator=torch.Generator().manual_seed(3))
-    return Patient(replay, ids[:16], ids[16:], Prices((1.0, 0.6, 0.4, 0.0), head=2.0), **options)
+    return CalibrationSet(replay, ids[:16], ids[16:], Prices((1.0, 0.6, 0.4, 0.0), head=2.0), **options)
 
 
 @torch.inference_mode()
-def heal(patient, plan, healing):
-    return healing.heal(patient, PrunePlan.parse(plan))
+def heal(calibration, plan, healing):
+    return healing.heal(calibration, PrunePlan.parse(plan))
 
 
 @torch.inference_mode()
-def final_states(patient, plan, repair, ids):
-    with repaired(patient.replay, repair):
-        ((_, hidden),) = patient.replay.states(ids, [PrunePlan.parse(plan)])
+def final_states(calibration, plan, repair, ids):
+    with repaired(calibration.replay, repair):
+        ((_, hidden),) = calibration.replay.states(ids, [PrunePlan.parse(plan)])
     return hidden
 
 
@@ -50,9 +50,11 @@ def final_states(patient, plan, repair, ids):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_learns_in_every_family(family, name):
     checks = []
-    patient = patient_of(family, watch=checks.append)
-    patient = replace(patient, held_out=patient.fit)  # so little text teaches a random model nothing about other text
-    repair = heal(patient, "1-2", HEALINGS[name])
+    calibration = calibration_of(family, watch=checks.append)
+    calibration = replace(
+        calibration, held_out=calibration.fit
+    )  # so little text teaches a random model nothing about other text
+    repair = heal(calibration, "1-2", HEALINGS[name])
     assert list(repair.after) == [(2, Action.GONE)]
     assert repair.added == repair.weights == {}
     assert checks[-1].step == 12
@@ -65,34 +67,34 @@ def test_it_learns_in_every_family(family, name):
 @pytest.mark.parametrize("name", HEALINGS)
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "mistral", "gpt2"])
 def test_changing_the_last_token_changes_no_earlier_output(family, name):
-    patient = patient_of(family)
-    repair = heal(patient, "1-2", HEALINGS[name])
-    ids = patient.held_out.clone()
-    before = final_states(patient, "1-2", repair, ids)
+    calibration = calibration_of(family)
+    repair = heal(calibration, "1-2", HEALINGS[name])
+    ids = calibration.held_out.clone()
+    before = final_states(calibration, "1-2", repair, ids)
     ids[:, -1] = (ids[:, -1] + 1) % VOCABULARY
-    after = final_states(patient, "1-2", repair, ids)
+    after = final_states(calibration, "1-2", repair, ids)
     assert torch.equal(before[:, :-1], after[:, :-1])
     assert not torch.equal(before[:, -1], after[:, -1])
 
 
 def test_the_layer_attends_to_earlier_tokens_within_its_window():
     """Block 0 of this model has a sliding window of 8 tokens: so has what takes the place of blocks 0 and 1."""
-    patient = patient_of("gemma3_text", num_blocks=2)
-    repair = heal(patient, "0-1", HEALINGS["layer"])
-    ids = patient.held_out.clone()
-    before = final_states(patient, "0-1", repair, ids)
+    calibration = calibration_of("gemma3_text", num_blocks=2)
+    repair = heal(calibration, "0-1", HEALINGS["layer"])
+    ids = calibration.held_out.clone()
+    before = final_states(calibration, "0-1", repair, ids)
     ids[:, 4] = (ids[:, 4] + 1) % VOCABULARY
-    moved = (before != final_states(patient, "0-1", repair, ids)).any(dim=-1).all(dim=0)
+    moved = (before != final_states(calibration, "0-1", repair, ids)).any(dim=-1).all(dim=0)
     assert moved.tolist() == [4 <= token < 12 for token in range(TOKENS)]
 
 
 @pytest.mark.parametrize("name", ["ffn", "swiglu"])
 def test_they_add_to_the_states_and_begin_by_adding_nothing(name):
-    patient = patient_of("llama")
-    module = heal(patient, "1-2", replace(HEALINGS[name], steps=0)).after[2, Action.GONE].module
+    calibration = calibration_of("llama")
+    module = heal(calibration, "1-2", replace(HEALINGS[name], steps=0)).after[2, Action.GONE].module
     hidden = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(module(hidden), hidden)
-    trained = heal(patient, "1-2", HEALINGS[name]).after[2, Action.GONE].module
+    trained = heal(calibration, "1-2", HEALINGS[name]).after[2, Action.GONE].module
     trained.norm.weight.data.zero_()  # its branch sees nothing now
     bias = trained.down.bias if name == "ffn" else 0
     torch.testing.assert_close(trained(hidden), hidden + (bias + branch_at_zero(trained) if name == "ffn" else 0))
@@ -104,17 +106,17 @@ def branch_at_zero(module):
 
 @pytest.mark.parametrize("family", SOME)
 def test_a_layer_in_a_gap_of_one_block_begins_as_that_block(family):
-    patient = patient_of(family)
-    repair = heal(patient, "2", Layer(steps=0, batch=2))
-    ours = final_states(patient, "2", repair, patient.held_out)
-    assert torch.equal(ours, final_states(patient, "dense", Repair(), patient.held_out))
-    assert repair.after[2, Action.GONE].module is not patient.replay.architecture.blocks[2]
+    calibration = calibration_of(family)
+    repair = heal(calibration, "2", Layer(steps=0, batch=2))
+    ours = final_states(calibration, "2", repair, calibration.held_out)
+    assert torch.equal(ours, final_states(calibration, "dense", Repair(), calibration.held_out))
+    assert repair.after[2, Action.GONE].module is not calibration.replay.architecture.blocks[2]
 
 
 @pytest.mark.parametrize("name", HEALINGS)
 def test_every_gap_is_filled_and_sees_what_fills_the_ones_before(name):
-    patient, healing = patient_of("llama"), HEALINGS[name]
-    both, first, second = (heal(patient, plan, healing).after for plan in ("0-1,3", "0-1", "3"))
+    calibration, healing = calibration_of("llama"), HEALINGS[name]
+    both, first, second = (heal(calibration, plan, healing).after for plan in ("0-1,3", "0-1", "3"))
     assert list(both) == [(1, Action.GONE), (3, Action.GONE)]
     assert states_equal(both[1, Action.GONE], first[1, Action.GONE])
     assert not states_equal(both[3, Action.GONE], second[3, Action.GONE])
@@ -128,9 +130,9 @@ def states_equal(one, other):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", HEALINGS)
 def test_the_same_seed_gives_the_same_bits_in_the_models_dtype(name, dtype):
-    patient, place, rng = patient_of("llama", dtype), (2, Action.GONE), torch.get_rng_state()
-    first, second = (heal(patient, "1-2", HEALINGS[name]).after[place] for _ in range(2))
-    other = heal(patient, "1-2", replace(HEALINGS[name], seed=1)).after[place]
+    calibration, place, rng = calibration_of("llama", dtype), (2, Action.GONE), torch.get_rng_state()
+    first, second = (heal(calibration, "1-2", HEALINGS[name]).after[place] for _ in range(2))
+    other = heal(calibration, "1-2", replace(HEALINGS[name], seed=1)).after[place]
     assert states_equal(first, second)
     assert not states_equal(first, other)
     assert {parameter.dtype for parameter in first.module.parameters()} == {dtype}
@@ -140,9 +142,9 @@ def test_the_same_seed_gives_the_same_bits_in_the_models_dtype(name, dtype):
 @pytest.mark.parametrize("name", HEALINGS)
 @pytest.mark.parametrize("family", SOME)
 def test_the_models_own_forward_and_cached_generation_equal_the_replay(family, name):
-    patient, plan = patient_of(family), PrunePlan.parse("0,2")
-    repair, replay = heal(patient, "0,2", HEALINGS[name]), patient.replay
-    ids = patient.held_out[:2]
+    calibration, plan = calibration_of(family), PrunePlan.parse("0,2")
+    repair, replay = heal(calibration, "0,2", HEALINGS[name]), calibration.replay
+    ids = calibration.held_out[:2]
     settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     settings |= {"output_logits": True, "return_dict_in_generate": True}
     with torch.inference_mode(), pruned(replay.model, replay.architecture, replay.outputs, plan, repair) as model:
@@ -150,7 +152,7 @@ def test_the_models_own_forward_and_cached_generation_equal_the_replay(family, n
         cached = model.generate(ids, use_cache=True, **settings)
         plain = model.generate(ids, use_cache=False, **settings)
     with torch.inference_mode():
-        ours = torch.stack(list(replay.head.logits(final_states(patient, "0,2", repair, ids), ids)))
+        ours = torch.stack(list(replay.head.logits(final_states(calibration, "0,2", repair, ids), ids)))
     torch.testing.assert_close(own, ours, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
         cached.logits, plain.logits, rtol=1e-4, atol=1e-4
@@ -163,37 +165,40 @@ def test_the_models_own_forward_and_cached_generation_equal_the_replay(family, n
 def test_the_check_of_a_fit_is_the_held_out_error(name):
     """Of the last block, so that what should leave is what the dense model ends with."""
     checks = []
-    patient = patient_of("llama", watch=checks.append)
-    repair = heal(patient, "2-3", HEALINGS[name])
-    wanted = final_states(patient, "dense", Repair(), patient.held_out)
+    calibration = calibration_of("llama", watch=checks.append)
+    repair = heal(calibration, "2-3", HEALINGS[name])
+    wanted = final_states(calibration, "dense", Repair(), calibration.held_out)
     for check, found in ((min(checks, key=lambda c: c.held_out), repair), (checks[0], None)):
-        begun = found or heal(replace(patient, watch=lambda _: None), "2-3", replace(HEALINGS[name], steps=0))
-        left = final_states(patient, "2-3", begun, patient.held_out)
+        begun = found or heal(replace(calibration, watch=lambda _: None), "2-3", replace(HEALINGS[name], steps=0))
+        left = final_states(calibration, "2-3", begun, calibration.held_out)
         error = (left - wanted).square().mean()
         assert check.held_out == pytest.approx(float(error), rel=1e-4)
 
 
 def test_the_relative_error_is_by_the_norm_of_each_token():
     checks = []
-    patient = patient_of("llama", watch=checks.append)
-    heal(patient, "2-3", replace(HEALINGS["ffn"], steps=0, error="relative"))
-    left, wanted = (final_states(patient, plan, Repair(), patient.held_out) for plan in ("2-3", "dense"))
+    calibration = calibration_of("llama", watch=checks.append)
+    heal(calibration, "2-3", replace(HEALINGS["ffn"], steps=0, error="relative"))
+    left, wanted = (final_states(calibration, plan, Repair(), calibration.held_out) for plan in ("2-3", "dense"))
     error = ((left - wanted).square().sum(-1) / wanted.square().sum(-1)).mean()
     assert checks[0].held_out == pytest.approx(float(error), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", HEALINGS)
 def test_padding_changes_nothing(name):
-    patient = patient_of("llama")
-    fit, held_out = (padded(ids, PADDING) for ids in (patient.fit, patient.held_out))
-    longer = replace(patient, fit=fit, held_out=held_out, meter=Meter())
-    wrong = replace(patient, fit=padded(patient.fit, 5), held_out=padded(patient.held_out, 5), meter=Meter())
+    calibration = calibration_of("llama")
+    fit, held_out = (padded(ids, PADDING) for ids in (calibration.fit, calibration.held_out))
+    longer = replace(calibration, fit=fit, held_out=held_out, meter=Meter())
+    wrong = replace(
+        calibration, fit=padded(calibration.fit, 5), held_out=padded(calibration.held_out, 5), meter=Meter()
+    )
     one, same, other = (
-        final_states(patient, "1-2", heal(p, "1-2", HEALINGS[name]), patient.held_out) for p in (patient, longer, wrong)
+        final_states(calibration, "1-2", heal(p, "1-2", HEALINGS[name]), calibration.held_out)
+        for p in (calibration, longer, wrong)
     )
     torch.testing.assert_close(one, same, rtol=1e-3, atol=1e-3)
     assert (one - other).abs().max() > 1e-2
-    assert longer.meter.tokens == patient.meter.tokens == 12 * 2 * TOKENS
+    assert longer.meter.tokens == calibration.meter.tokens == 12 * 2 * TOKENS
 
 
 def padded(ids, filler):
@@ -210,14 +215,14 @@ def test_the_model_is_left_exactly_as_it_was(name, raised):
         if raised and len(calls) == 15:  # in the second gap
             raise raised
 
-    patient = patient_of("gemma2", go_on=go_on)
-    model, modules = patient.replay.model, list(patient.replay.model.modules())
+    calibration = calibration_of("gemma2", go_on=go_on)
+    model, modules = calibration.replay.model, list(calibration.replay.model.modules())
     before = copy.deepcopy(model)
     if raised:
         with pytest.raises(raised):
-            heal(patient, "0,2", HEALINGS[name])
+            heal(calibration, "0,2", HEALINGS[name])
     else:
-        heal(patient, "0,2", HEALINGS[name])
+        heal(calibration, "0,2", HEALINGS[name])
     assert all(now is then for now, then in zip(model.modules(), modules, strict=True))
     for module, old in zip(model.modules(), before.modules(), strict=True):
         assert module.__dict__.keys() == old.__dict__.keys()
@@ -226,21 +231,21 @@ def test_the_model_is_left_exactly_as_it_was(name, raised):
         assert torch.equal(parameter, old)
         assert not parameter.requires_grad
         assert parameter.grad is None
-    assert not patient.replay.after
+    assert not calibration.replay.after
 
 
 def test_the_copied_block_shares_the_models_config():
-    patient = patient_of("gemma2")
-    module = heal(patient, "2", Layer(steps=0)).after[2, Action.GONE].module
-    assert module.self_attn.config is patient.replay.model.config
+    calibration = calibration_of("gemma2")
+    module = heal(calibration, "2", Layer(steps=0)).after[2, Action.GONE].module
+    assert module.self_attn.config is calibration.replay.model.config
 
 
 def test_work_is_counted():
-    patient = patient_of("llama")
-    heal(patient, "1-2", replace(HEALINGS["layer"], steps=2))
+    calibration = calibration_of("llama")
+    heal(calibration, "1-2", replace(HEALINGS["layer"], steps=2))
     dense, prefix, steps, checks = 3 * 21, 1 * 21, 2 * 2 * 3, 2 * 5  # before the first step and after the last
-    assert patient.meter.layer_forwards == pytest.approx(dense + prefix + steps + checks)
-    assert patient.meter.tokens == 2 * 2 * TOKENS
+    assert calibration.meter.layer_forwards == pytest.approx(dense + prefix + steps + checks)
+    assert calibration.meter.tokens == 2 * 2 * TOKENS
 
 
 def test_gaps_are_runs_of_blocks():
@@ -250,26 +255,26 @@ def test_gaps_are_runs_of_blocks():
 
 @pytest.mark.parametrize("name", HEALINGS)
 def test_plans_of_sublayers_are_refused_and_the_dense_model_needs_nothing(name):
-    patient = patient_of("llama")
+    calibration = calibration_of("llama")
     with pytest.raises(UsageError, match=f"Healing '{name}' fills gaps of whole blocks.*removes 2.attn"):
-        heal(patient, "0,2.attn", HEALINGS[name])
-    assert not heal(patient, "dense", HEALINGS[name])
+        heal(calibration, "0,2.attn", HEALINGS[name])
+    assert not heal(calibration, "dense", HEALINGS[name])
 
 
 def test_a_learning_rate_that_is_too_high_is_an_error():
     with pytest.raises(DivergedError, match="Healing 'swiglu' diverged at step"):
-        heal(patient_of("llama"), "1", replace(HEALINGS["swiglu"], lr=1e30))
+        heal(calibration_of("llama"), "1", replace(HEALINGS["swiglu"], lr=1e30))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ffn", FFN), ("swiglu", SwiGLU)])
 def test_the_width_is_an_option(name, kind):
-    patient = patient_of("llama")
-    default = heal(patient, "1", make("healing", name, {"steps": "0"})).after[1, Action.GONE].module
-    small = heal(patient, "1", make("healing", name, {"steps": "0", "inner": "7"})).after[1, Action.GONE].module
+    calibration = calibration_of("llama")
+    default = heal(calibration, "1", make("healing", name, {"steps": "0"})).after[1, Action.GONE].module
+    small = heal(calibration, "1", make("healing", name, {"steps": "0", "inner": "7"})).after[1, Action.GONE].module
     assert type(default) is type(small) is kind
     assert default.up.out_features == {"ffn": 128, "swiglu": 85}[name]
     assert small.up.out_features == 7
-    assert drawn(blank(kind, 7, patient.replay), patient.replay, seed=0).up.weight.abs().max() <= 1 / 32**0.5
+    assert drawn(blank(kind, 7, calibration.replay), calibration.replay, seed=0).up.weight.abs().max() <= 1 / 32**0.5
 
 
 def test_options_are_checked():

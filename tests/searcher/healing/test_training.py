@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from searcher.errors import UsageError
 from searcher.healing.contract import DivergedError
-from searcher.healing.training import CHECKING, CHECKS, Recipe, Task, shuffled, steps_between_checks, train
+from searcher.healing.training import CHECKING, CHECKS, Task, TrainingOptions, shuffled, steps_between_checks, train
 
-RECIPE = Recipe("test", steps=40, batch=3, lr=0.1, min_lr=0.01, weight_decay=0.0, patience=0, seed=0)
+RECIPE = TrainingOptions("test", steps=40, batch=3, lr=0.1, min_lr=0.01, weight_decay=0.0, patience=0, seed=0)
 
 
 class Regression:
@@ -26,7 +26,7 @@ class Regression:
         self.weight = torch.nn.Parameter(torch.zeros(4))
         self.checks, self.asked, self.seen = [], 0, []
 
-    def patient(self):
+    def calibration(self):
         def go_on():
             self.asked += 1
 
@@ -43,7 +43,7 @@ class Regression:
 
     def train(self, recipe=RECIPE, first=0, steps=None, **changes):
         task = Task([self.weight], self.backward, self.held_out_loss, first, steps or recipe.steps)
-        return train(self.patient(), replace(task, **changes), recipe)
+        return train(self.calibration(), replace(task, **changes), recipe)
 
 
 def test_it_learns_and_is_checked_as_it_goes():

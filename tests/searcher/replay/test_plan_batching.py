@@ -7,7 +7,7 @@ from families import VOCABULARY, tiny_model
 from searcher.contracts.plan import Action, Granularity
 from searcher.evaluation.candidate import Heads
 from searcher.replay import plan_batching as siblings
-from searcher.replay.plan_batching import in_sizes, sibling_sizes
+from searcher.replay.plan_batching import batch_sizes, in_sizes
 from searcher.replay.self_check import open_replay
 
 IDS = torch.randint(VOCABULARY, (2, 16), generator=torch.Generator().manual_seed(5))
@@ -27,8 +27,8 @@ def test_cutting_into_sizes():
 
 def test_short_sequences_are_batched_and_long_ones_not(replay):
     with torch.inference_mode():
-        assert sibling_sizes(replay, IDS)[0] > 1  # 32 tokens are far too few for a core
-        assert sibling_sizes(replay, IDS.repeat(16, 1)) == (1,)  # 512 tokens fill it
+        assert batch_sizes(replay, IDS)[0] > 1  # 32 tokens are far too few for a core
+        assert batch_sizes(replay, IDS.repeat(16, 1)) == (1,)  # 512 tokens fill it
 
 
 def test_a_batch_that_rounds_otherwise_is_not_made(replay, monkeypatch):
@@ -39,14 +39,14 @@ def test_a_batch_that_rounds_otherwise_is_not_made(replay, monkeypatch):
 
     monkeypatch.setattr(replay, "run_block", rounding_by_size)
     with torch.inference_mode():
-        assert max(sibling_sizes(replay, IDS)) <= 2  # four rows at most
+        assert max(batch_sizes(replay, IDS)) <= 2  # four rows at most
 
 
 def test_a_batch_that_is_slower_is_not_made(replay, monkeypatch):
     ticks = iter(range(10**6))
     monkeypatch.setattr(siblings, "_now", lambda _: float(next(ticks)))  # each way takes as long as the other
     with torch.inference_mode():
-        assert sibling_sizes(replay, IDS) == (1,)
+        assert batch_sizes(replay, IDS) == (1,)
 
 
 def test_losses_of_plans_replayed_together_are_those_of_each(replay):

@@ -38,7 +38,7 @@ def test_in_full(config, tmp_path):
         "gone.py:Gone",
     )
     assert full.goals == config.goals
-    assert full.recipes["mine.py:One"][0] == f"{tmp_path}/mine.py:One"
+    assert full.objective_specs["mine.py:One"][0] == f"{tmp_path}/mine.py:One"
     given = {"file": f"{tmp_path}/q.jsonl", "metric": "acc", "items": 10, "more": [f"{tmp_path}/tables/t.json"]}
     assert full.objective_args == {"accuracy": given}
     assert full.strategy == "./mine.py:Three"

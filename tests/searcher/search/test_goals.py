@@ -164,7 +164,11 @@ def test_weights_must_be_positive(weight):
 def test_one_objective_twice_under_labels():
     config = make_config(RunConfig, {"budget": 1, "objective": ("a=loss", "loss"), "at_most": {"kl": "1", "a": "9"}})
     assert config.goals == ("a", "loss")
-    assert {label: name for label, (name, _) in config.recipes.items()} == {"a": "loss", "loss": "loss", "kl": "kl"}
+    assert {label: name for label, (name, _) in config.objective_specs.items()} == {
+        "a": "loss",
+        "loss": "loss",
+        "kl": "kl",
+    }
     with pytest.raises(UsageError, match="named twice"):
         make_config(RunConfig, {"budget": 1, "objective": ("loss", "loss=perplexity")})
 

@@ -15,7 +15,7 @@ from searcher.contracts.plan import Granularity, PrunePlan, Unit, all_units
 from searcher.contracts.space import Space
 from searcher.contracts.strategy import Ask, Outcome, SearchStopped, Strategy
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_crew
+from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.journal import Journal, read_evaluations
@@ -44,10 +44,10 @@ def make_loop(tmp_path):
             replay = open_replay(model, granularity)
             prices = measure_prices(replay, ids.shape[1])
             objectives = objectives or {"perplexity": Perplexity()}
-            crew = open_crew(replay, objectives, {"search": ids}, tiny_tokenizer(), prices)
+            executor = open_executor(replay, objectives, {"search": ids}, tiny_tokenizer(), prices)
         journal = Journal(tmp_path / str(len(journals))).__enter__()
         journals.append(journal)
-        recorder = Recorder(crew, journal, Measurements(crew.layout), lambda _: None)
+        recorder = Recorder(executor, journal, Measurements(executor.layout), lambda _: None)
         tariff = Tariff(replay.num_blocks, prices, len(ids), ids.shape[1], 1.0, 0.0, 1.0, 0.0)
         ledger = Ledger(tariff, limits or Limits())
         units = all_units(replay.num_blocks, granularity)

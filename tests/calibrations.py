@@ -8,7 +8,7 @@ from families import BLOCKS_ONLY, VOCABULARY, tiny_model
 
 from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.healing.calibration import Patient
+from searcher.healing.calibration import CalibrationSet
 from searcher.replay.replay import repaired
 from searcher.replay.self_check import open_replay
 
@@ -16,13 +16,13 @@ TOKENS = 24  # longer than any sliding window
 PRICES = Prices((1.0, 0.6, 0.4, 0.0), head=2.0)
 
 
-def patient_of(family, dtype=torch.float32, num_blocks=4, model=None, granularity=None, **options):
+def calibration_of(family, dtype=torch.float32, num_blocks=4, model=None, granularity=None, **options):
     """16 windows to fit on, and 5 held out."""
     model = tiny_model(family, num_blocks=num_blocks).to(dtype) if model is None else model
     plain = family in BLOCKS_ONLY or family == "opt"
     with torch.inference_mode():
         replay = open_replay(model, granularity or (Granularity.BLOCK if plain else Granularity.SUBLAYER))
-    return Patient(replay, *windows(16, 5), PRICES, **options)
+    return CalibrationSet(replay, *windows(16, 5), PRICES, **options)
 
 
 def windows(*counts, seed=3):
@@ -36,15 +36,15 @@ def padded(ids, filler):
 
 
 @torch.inference_mode()
-def heal(patient, plan, healing):
-    return healing.heal(patient, PrunePlan.parse(plan))
+def heal(calibration, plan, healing):
+    return healing.heal(calibration, PrunePlan.parse(plan))
 
 
 @torch.inference_mode()
-def final_states(patient, plan, repair, ids):
+def final_states(calibration, plan, repair, ids):
     """After the last block, before the final norm."""
-    with repaired(patient.replay, repair):
-        ((_, hidden),) = patient.replay.states(ids, [PrunePlan.parse(plan)])
+    with repaired(calibration.replay, repair):
+        ((_, hidden),) = calibration.replay.states(ids, [PrunePlan.parse(plan)])
     return hidden
 
 
@@ -69,8 +69,8 @@ def same_bits(one, other):
     """Whether two repairs are the same."""
     if list(one.after) != list(other.after) or list(one.weights) != list(other.weights):
         return False
-    stand_ins = zip(one.after.values(), other.after.values(), strict=True)
-    states = [(a.module.state_dict(), b.module.state_dict()) for a, b in stand_ins]
+    replacements = zip(one.after.values(), other.after.values(), strict=True)
+    states = [(a.module.state_dict(), b.module.state_dict()) for a, b in replacements]
     return all(
         torch.equal(a[name], b[name])
         for a, b in [*states, (one.weights, other.weights)]
@@ -79,9 +79,9 @@ def same_bits(one, other):
 
 
 @contextmanager
-def left_as_it_was(patient):
+def left_as_it_was(calibration):
     """Checks that the model ends with the modules, attributes and weights that it begins with."""
-    model, modules = patient.replay.model, list(patient.replay.model.modules())
+    model, modules = calibration.replay.model, list(calibration.replay.model.modules())
     before = copy.deepcopy(model)
     yield
     assert all(now is then for now, then in zip(model.modules(), modules, strict=True))
@@ -91,4 +91,4 @@ def left_as_it_was(patient):
     for parameter, old in zip(model.parameters(), before.parameters(), strict=True):
         assert torch.equal(parameter, old)
         assert not parameter.requires_grad
-    assert not patient.replay.after
+    assert not calibration.replay.after
