@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from results.run import Run
+from results.finished_run import FinishedRun
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError, did_you_mean
 
@@ -30,10 +30,10 @@ class Quantity:
     label: str
     lower_is_better: bool
     static: bool
-    of: Callable[[Run, PrunePlan], float]
+    of: Callable[[FinishedRun, PrunePlan], float]
 
 
-def find_quantity(runs: Sequence[Run], name: str) -> Quantity:
+def find_quantity(runs: Sequence[FinishedRun], name: str) -> Quantity:
     """The quantity of this name, which every run must have.
 
     Raises:
@@ -58,7 +58,7 @@ def find_quantity(runs: Sequence[Run], name: str) -> Quantity:
     return Quantity(name, _UNITS.get(name, f"{name} left"), True, True, lambda run, plan: run.amounts[name].left(plan))
 
 
-def known_quantities(runs: Sequence[Run]) -> list[str]:
+def known_quantities(runs: Sequence[FinishedRun]) -> list[str]:
     """What all of these runs can show on an axis."""
     objectives = [name for name in runs[0].objectives if all(name in run.objectives for run in runs)]
     amounts = [name for name in runs[0].amounts if all(name in run.amounts for run in runs)]
@@ -66,7 +66,7 @@ def known_quantities(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys([*objectives, *([SIZE] if same else []), *amounts]))
 
 
-def default_axes(runs: Sequence[Run], objective: str) -> tuple[str, str] | None:
+def default_axes(runs: Sequence[FinishedRun], objective: str) -> tuple[str, str] | None:
     """What there is to see first: x, what is left of the model or else the next objective, and y, this objective."""
     others = [name for name in known_quantities(runs) if name != objective]
     measured = [name for name in others if name in runs[0].objectives]
@@ -76,10 +76,10 @@ def default_axes(runs: Sequence[Run], objective: str) -> tuple[str, str] | None:
     return (found[0], objective) if found else None
 
 
-def _objective(runs: Sequence[Run], name: str) -> Quantity:
+def _objective(runs: Sequence[FinishedRun], name: str) -> Quantity:
     objective = runs[0].objectives[name]
 
-    def value(run: Run, plan: PrunePlan) -> float:
+    def value(run: FinishedRun, plan: PrunePlan) -> float:
         return run.objectives[name].value(run.measurements.rows("search", plan, name))
 
     label = name if objective.unit == name else f"{name} ({objective.unit})"

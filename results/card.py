@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from results.run import Run, Values
+from results.finished_run import FinishedRun, Values
 from results.table import estimate
 from searcher.checkpoint.card import Card, Numbers, Value
 from searcher.contracts.plan import PrunePlan
@@ -18,7 +18,7 @@ HEALING_FLAGS = ("data", "window_tokens", "heal_windows")
 
 
 def card_of(
-    run: Run | None,
+    run: FinishedRun | None,
     plan: PrunePlan,
     original: str,
     healing: str,
@@ -63,7 +63,7 @@ def card_of(
     )
 
 
-def _values(run: Run, found: Values) -> tuple[Value, ...]:
+def _values(run: FinishedRun, found: Values) -> tuple[Value, ...]:
     """Those that say how good the model is, and not how large or fast."""
     text = next(iter(_datasets(run.config)), run.record["text"])
     values = []

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from results.run import Run
+from results.finished_run import FinishedRun
 from searcher.errors import UsageError
 
 FIELDS = (
@@ -21,7 +21,7 @@ FIELDS = (
 """What must be equal, fields of `identity` in `run.json`; the names under which model and text were given need not."""
 
 
-def check_comparable(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[FinishedRun]) -> None:
     """Refuse runs that measured something else.
 
     Raises:
@@ -41,12 +41,12 @@ def check_comparable(runs: Sequence[Run]) -> None:
         raise UsageError(f"These runs have no objective in common ({told})", "Compare runs that measured the same")
 
 
-def common_objectives(runs: Sequence[Run]) -> tuple[str, ...]:
+def common_objectives(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
     """Labels of the objectives that all of the runs have measured, in the order of the first."""
     return tuple(label for label in runs[0].objectives if all(label in run.objectives for run in runs))
 
 
-def different_machines(runs: Sequence[Run]) -> Iterator[str]:
+def different_machines(runs: Sequence[FinishedRun]) -> Iterator[str]:
     """What may make the last digits of values differ, a line each."""
     for name, values in (
         ("processor", [run.record["hardware"]["name"] for run in runs]),
@@ -60,7 +60,7 @@ def different_machines(runs: Sequence[Run]) -> Iterator[str]:
         yield "Not all were measured on processors with the same vector instructions."
 
 
-def other_goals(runs: Sequence[Run], labels: Sequence[str], objective: str) -> Iterator[str]:
+def other_goals(runs: Sequence[FinishedRun], labels: Sequence[str], objective: str) -> Iterator[str]:
     """Which runs did not simply search for this objective among all units, a line each."""
     for run, label in zip(runs, labels, strict=True):
         config = run.config
@@ -80,7 +80,7 @@ def other_goals(runs: Sequence[Run], labels: Sequence[str], objective: str) -> I
             yield f"{label} was bound by {' '.join(bounds)}."
 
 
-def _differences(one: Run, other: Run) -> Iterator[tuple[str, Any, Any]]:
+def _differences(one: FinishedRun, other: FinishedRun) -> Iterator[tuple[str, Any, Any]]:
     here, there = one.record["identity"], other.record["identity"]
     yield from _different(here, there, *FIELDS)
     sources = [_sources(run) for run in (one, other)]
@@ -106,7 +106,7 @@ def _different(here: dict[str, Any], there: dict[str, Any], *fields: str) -> Ite
             yield field, here.get(field), there.get(field)
 
 
-def _items(run: Run, label: str) -> str:
+def _items(run: FinishedRun, label: str) -> str:
     """How many numbers an objective has on each split that plans are chosen or judged on."""
     counted = {
         split: sum(group.rows for group in run.measurements.layout[split] if label in group.objectives)
@@ -120,12 +120,12 @@ def _as_text(one: tuple[str, dict[str, Any]], other: tuple[str, dict[str, Any]])
     return f"{one[0]} {one[1] or ''}".strip(), f"{other[0]} {other[1] or ''}".strip()
 
 
-def _sources(run: Run) -> dict[str, str | None]:
+def _sources(run: FinishedRun) -> dict[str, str | None]:
     """The fingerprint of each objective's own file; none of ours has one."""
     return dict(zip(run.config.objective_specs, run.record["identity"]["objective_sources"], strict=True))
 
 
-def _unlike_reads(one: Run, other: Run, label: str) -> tuple[str, Any, Any] | None:
+def _unlike_reads(one: FinishedRun, other: FinishedRun, label: str) -> tuple[str, Any, Any] | None:
     """The first that an objective read and that is not the same, with both digests; older runs have not kept them."""
     if "environment" not in one.record or "environment" not in other.record:
         return None

@@ -6,10 +6,10 @@ from functools import partial
 from rich.markup import escape
 from rich.table import Table
 
-from results.comparison import Comparison, Entry, Section, SizeComparison, alike, show_gap
+from results.compared_runs import ComparedRuns, Entry, Section, SizeComparison, alike, show_gap
+from results.finished_run import FinishedRun
 from results.joint_front import JointFront
 from results.labels import setting, windows
-from results.run import Run
 from results.table import number
 from searcher.contracts.plan import PrunePlan
 from searcher.runs.clusters import count_clusters
@@ -18,7 +18,7 @@ ROOMY = 120
 """Columns from which on a gap stands beside its value; below, it goes under it."""
 
 
-def comparison_lines(comparison: Comparison, width: int) -> Iterator[Table | str]:
+def comparison_lines(comparison: ComparedRuns, width: int) -> Iterator[Table | str]:
     """What is compared, a table and the verdicts for each granularity, what it cost, the front of all.
 
     Args:
@@ -50,7 +50,7 @@ def comparison_lines(comparison: Comparison, width: int) -> Iterator[Table | str
         yield from _front(comparison, front, width >= ROOMY)
 
 
-def _gaps(comparison: Comparison, section: Section, roomy: bool) -> Table:
+def _gaps(comparison: ComparedRuns, section: Section, roomy: bool) -> Table:
     """A row for each plan that was chosen; those of a size together, the reference's first."""
     name = escape(comparison.objective)
     table = Table(title=f"Granularity {section.granularity}, against {escape(section.label)}", title_justify="left")
@@ -124,7 +124,7 @@ def _optimum(section: Section, size: SizeComparison) -> str:
     return f"{found}, {show_gap(size.optimum.gap)} against {section.label}."
 
 
-def _costs(comparison: Comparison) -> Table:
+def _costs(comparison: ComparedRuns) -> Table:
     table = Table(title="What it cost", title_justify="left")
     for column in ("run", "plans charged", "cost charged", "seconds"):
         table.add_column(column, justify="left" if column == "run" else "right")
@@ -138,7 +138,7 @@ def _costs(comparison: Comparison) -> Table:
     return table
 
 
-def _front(comparison: Comparison, front: JointFront, roomy: bool) -> Iterator[Table | str]:
+def _front(comparison: ComparedRuns, front: JointFront, roomy: bool) -> Iterator[Table | str]:
     """The chosen plans of all runs on one front."""
     table = Table(title=f"One front of {escape(' and '.join(front.axes))}, all runs together", title_justify="left")
     for column in front.axes:
@@ -160,5 +160,5 @@ def _front(comparison: Comparison, front: JointFront, roomy: bool) -> Iterator[T
     )
 
 
-def _label(comparison: Comparison, run: Run) -> str:
+def _label(comparison: ComparedRuns, run: FinishedRun) -> str:
     return escape(comparison.labels[run.folder])

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from results.comparison import Comparison, Entry, SizeComparison
+from results.compared_runs import ComparedRuns, Entry, SizeComparison
+from results.finished_run import FinishedRun
 from results.joint_front import JointFront
-from results.run import Run
 from searcher.runs.measurement import to_plain_json
 
 
-def comparison_document(comparison: Comparison) -> dict[str, Any]:
+def comparison_document(comparison: ComparedRuns) -> dict[str, Any]:
     """The JSON document of `searcher compare --format json`."""
     sections = [
         {
@@ -59,7 +59,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _run_json(run: Run, label: str) -> dict[str, Any]:
+def _run_json(run: FinishedRun, label: str) -> dict[str, Any]:
     config, cost = run.config, run.outcome["cost"]
     return {
         "run": str(run.folder),

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from results.evaluations import write_evaluations
+from results.finished_run import FinishedRun
 from results.mergekit import write_merge_config
-from results.mirror import mirror
-from results.run import Run
+from results.optuna_study import mirror
 from searcher.commands.optuna_mirror import Say
 from searcher.errors import UsageError
 from searcher.runs.notation import without_password
@@ -15,7 +15,7 @@ RECIPES = (".yaml", ".yml")
 
 
 def convert(
-    runs: Sequence[Run], output: Path | None, size: int | None, model: str | None, optuna: str | None, say: Say
+    runs: Sequence[FinishedRun], output: Path | None, size: int | None, model: str | None, optuna: str | None, say: Say
 ) -> Iterator[str]:
     """Write what is asked for; a line about each thing that was written.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.run import Run
+from results.finished_run import FinishedRun
 from searcher.contracts.plan import Part, PrunePlan
 from searcher.errors import UsageError
 from searcher.runs.files import whole
@@ -18,7 +18,7 @@ from searcher.runs.measurement import to_plain_json
 Row = dict[str, Any]
 
 
-def rows(run: Run, name: str | None = None) -> Iterator[Row]:
+def rows(run: FinishedRun, name: str | None = None) -> Iterator[Row]:
     """The plans measured in full on the search split, and those judged on the report split, sorted.
 
     Columns: `run`, `model`, `text`, `strategy`, `granularity`; `size` and `plan`; whether it was `chosen` for its size
@@ -50,7 +50,7 @@ def rows(run: Run, name: str | None = None) -> Iterator[Row]:
         }
 
 
-def _values(run: Run, plan: PrunePlan) -> Row:
+def _values(run: FinishedRun, plan: PrunePlan) -> Row:
     evaluation = run.evaluation(plan)
     searched, judged = (run.measurements.complete(split, plan) for split in ("search", "report"))
     found: Row = {}
@@ -71,7 +71,7 @@ def _removed(plan: PrunePlan) -> Row:
     }
 
 
-def write_evaluations(runs: Sequence[Run], path: Path) -> int:
+def write_evaluations(runs: Sequence[FinishedRun], path: Path) -> int:
     """Write the plans of the runs, one after the other, in the format of the file's suffix; returns how many.
 
     Columns that a run does not have are empty for it. NaN and infinity are written as `nan`, `inf` and `-inf` in CSV

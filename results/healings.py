@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from results.finished_run import Estimate
 from results.intervals import interval
-from results.run import Estimate
 from results.table import estimate, number
 
 if TYPE_CHECKING:
-    from searcher.commands.heal import HealedPlan, Healings, Rows
+    from searcher.healing.outcome import HealedPlan, Healings, Rows
 
 
 def healings_document(found: "Healings") -> dict[str, Any]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.axes import SIZE, Quantity, find_quantity, known_quantities
+from results.finished_run import FinishedRun
 from results.front import hypervolume, nondominated
 from results.intervals import is_exponential
-from results.run import Run
 from searcher.contracts.plan import PrunePlan
 
 
@@ -23,7 +23,7 @@ class Point:
 
     plan: PrunePlan
     values: tuple[float, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class JointFront:
     axes: tuple[str, ...]
     points: tuple[Point, ...]
     worst: tuple[float, ...]
-    hypervolumes: tuple[tuple[Run, float], ...]
+    hypervolumes: tuple[tuple[FinishedRun, float], ...]
     logarithmic: tuple[str, ...]
 
 
-def joint_front(runs: Sequence[Run], objective: str, *others: str) -> JointFront | None:
+def joint_front(runs: Sequence[FinishedRun], objective: str, *others: str) -> JointFront | None:
     """The front of an objective against other axes: by default parameters, or sizes if they are not known.
 
     Args:
@@ -106,11 +106,11 @@ class _Axis:
         return math.exp(self.sign * value) if self.logarithmic else self.sign * value
 
 
-def _axis(runs: Sequence[Run], name: str) -> _Axis:
+def _axis(runs: Sequence[FinishedRun], name: str) -> _Axis:
     measured = runs[0].objectives.get(name)
     return _Axis(find_quantity(runs, name), measured is not None and is_exponential(measured))
 
 
-def _default(runs: Sequence[Run], objective: str) -> tuple[str, ...]:
+def _default(runs: Sequence[FinishedRun], objective: str) -> tuple[str, ...]:
     known = known_quantities(runs)
     return tuple(name for name in ("parameters", SIZE) if name in known and name != objective)[:1]

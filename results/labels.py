@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from results.run import Run
+from results.finished_run import FinishedRun
 
 
-def run_labels(runs: Sequence[Run]) -> tuple[str, ...]:
+def run_labels(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
     """A short name for each run, all different: its strategy if that tells them apart, else more, else its folder."""
-    namings: tuple[Callable[[Run], str], ...] = (
+    namings: tuple[Callable[[FinishedRun], str], ...] = (
         lambda run: _strategy(run),
         lambda run: f"{_strategy(run)} {run.config.granularity}",
         lambda run: f"{_strategy(run)} {run.config.granularity} {run.config.budget}",
@@ -21,17 +21,17 @@ def run_labels(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(f"{run.folder} ({number})" for number, run in enumerate(runs, start=1))  # the same folder twice
 
 
-def _strategy(run: Run) -> str:
+def _strategy(run: FinishedRun) -> str:
     """The strategy's name, without the path of the user's file."""
     return run.config.strategy.rpartition(":")[2]
 
 
-def setting(run: Run) -> str:
+def setting(run: FinishedRun) -> str:
     """Which model was measured on which text."""
     return f"{run.record['model']} in {run.record['identity']['dtype']} on {run.record['text']}"
 
 
-def windows(run: Run, split: str) -> str:
+def windows(run: FinishedRun, split: str) -> str:
     """How much text of a split was measured: `32 report windows of 128 tokens`."""
     identity = run.record["identity"]
     number = identity["windows"] if split == "search" else identity["report_windows"]

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from huggingface_hub import try_to_load_from_cache
 
-from results.run import Run
+from results.finished_run import FinishedRun
 from searcher.contracts.plan import Part, PrunePlan
 from searcher.errors import UsageError
 from searcher.runs.files import whole
@@ -32,7 +32,7 @@ BY_ORDER = (
 """Fields that say of which kind every so many blocks are."""
 
 
-def recipe(run: Run, size: int | None = None, model: str | None = None) -> dict[str, Any]:
+def recipe(run: FinishedRun, size: int | None = None, model: str | None = None) -> dict[str, Any]:
     """The recipe of a run's chosen plan: a `passthrough` merge of the spans of blocks that stay.
 
     Args:
@@ -58,7 +58,7 @@ def recipe(run: Run, size: int | None = None, model: str | None = None) -> dict[
     return {"slices": slices, "merge_method": "passthrough", "dtype": run.record["identity"]["dtype"]}
 
 
-def write_merge_config(run: Run, path: Path, size: int | None = None, model: str | None = None) -> PrunePlan:
+def write_merge_config(run: FinishedRun, path: Path, size: int | None = None, model: str | None = None) -> PrunePlan:
     """Write :func:`recipe` as YAML; returns the plan it is of. Raises UsageError as that does, or on a bad folder."""
     content = recipe(run, size, model)
     plan = run.chosen_of(size).plan
@@ -116,7 +116,7 @@ def _about_blocks(config: dict[str, Any], num_blocks: int) -> str:
     return ""
 
 
-def _checkpoint(run: Run) -> str:
+def _checkpoint(run: FinishedRun) -> str:
     """What mergekit can load the model of the run from."""
     model, revision = run.config.model, run.config.revision
     if model is None or model.lower().endswith(".gguf"):

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from results.command import ONE_A_LINE, command_line
 from results.comparable import common_objectives
-from results.comparison import Comparison, Entry, alike, show_gap
-from results.comparison import Section as ComparedSection
+from results.compared_runs import ComparedRuns, Entry, alike, show_gap
+from results.compared_runs import Section as ComparedSection
+from results.finished_run import Evaluation, FinishedRun
 from results.labels import run_labels, setting, windows
 from results.pictures.collection import check_objective, describe, make_pictures, to_svg, write_pictures
-from results.run import Evaluation, Run
 from results.table import footnotes, plan_cells, plan_columns, shown_plans
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
@@ -101,7 +101,7 @@ class Verdicts:
 
 
 def write_report(
-    runs: Sequence[Run],
+    runs: Sequence[FinishedRun],
     path: Path,
     objective: str | None = None,
     axes: tuple[str, str] | None = None,
@@ -138,7 +138,7 @@ def parse_axes(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def render_report(runs: Sequence[Run], figures: dict[str, Figure], objective: str | None = None) -> str:
+def render_report(runs: Sequence[FinishedRun], figures: dict[str, Figure], objective: str | None = None) -> str:
     """The page; whatever a model, text or run is called is shown as it is, and never read as HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -151,7 +151,7 @@ def render_report(runs: Sequence[Run], figures: dict[str, Figure], objective: st
     if objective is not None:
         check_objective(runs, objective)
     name = objective or common_objectives(runs)[0]
-    compared = Comparison(runs, name) if len(runs) > 1 else None
+    compared = ComparedRuns(runs, name) if len(runs) > 1 else None
     return environment.get_template(TEMPLATE).render(
         model=runs[0].record["model"],
         setting=setting(runs[0]),
@@ -199,7 +199,7 @@ def _picture(name: str, figure: Figure) -> Picture:
     return Picture(name, describe(figure), f"data:image/svg+xml;base64,{encoded}")
 
 
-def _section(run: Run, label: str, objective: str) -> Section:
+def _section(run: FinishedRun, label: str, objective: str) -> Section:
     best = run.best.plan
     rows = (Row(tuple(plan_cells(run, e)), e.plan == best) for e in (run.dense, *shown_plans(run)))
     return Section(
@@ -216,7 +216,7 @@ def _section(run: Run, label: str, objective: str) -> Section:
     )
 
 
-def _summary(run: Run, objective: str) -> Iterator[str]:
+def _summary(run: FinishedRun, objective: str) -> Iterator[str]:
     best, cost = run.best, run.outcome["cost"]
     yield from _cells_of(run, best, objective)
     yield str(best.size)
@@ -226,14 +226,14 @@ def _summary(run: Run, objective: str) -> Iterator[str]:
     yield f"{cost['seconds']:,.0f} s"
 
 
-def _cells_of(run: Run, evaluation: Evaluation, objective: str) -> tuple[str, str]:
+def _cells_of(run: FinishedRun, evaluation: Evaluation, objective: str) -> tuple[str, str]:
     """The objective on the report split with its interval, and its ratio to the dense model."""
     columns, cells = plan_columns(run), plan_cells(run, evaluation)
     first = next(i for i, column in enumerate(columns) if column in (objective, f"report {objective} (95% interval)"))
     return cells[first], cells[first + 1]
 
 
-def _settings(run: Run) -> Iterator[tuple[str, str, str]]:
+def _settings(run: FinishedRun) -> Iterator[tuple[str, str, str]]:
     """Every option; where one was left to searcher, what it was then."""
     used = run.record["identity"]
     for name, kind in RunConfig.kinds().items():
@@ -243,7 +243,7 @@ def _settings(run: Run) -> Iterator[tuple[str, str, str]]:
         yield name.replace("_", "-"), _text(value), kind
 
 
-def _environment(run: Run) -> Iterator[tuple[str, str]]:
+def _environment(run: FinishedRun) -> Iterator[tuple[str, str]]:
     for name, value in {**run.record["hardware"], **run.record["versions"]}.items():
         yield name, _text(value)
     for name, value in run.record["identity"].items():

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from results.run import Estimate, Evaluation, Run
+from results.finished_run import Estimate, Evaluation, FinishedRun
 
 if TYPE_CHECKING:
-    from searcher.commands.export import Exported
+    from searcher.checkpoint.exported import Exported
 from searcher.runs.measurement import PLAN_GROUP
 from searcher.runs.stdout import result_stream
 
@@ -32,7 +32,7 @@ def show(*items: Any) -> None:
         console.print(item, soft_wrap=isinstance(item, str))
 
 
-def run_lines(run: Run) -> Iterator[Table | str]:
+def run_lines(run: FinishedRun) -> Iterator[Table | str]:
     """The outcome of a run: what was searched on what, the chosen plans, what it cost."""
     identity = run.record["identity"]
     yield escape(f"{run.record['model']} in {identity['dtype']} on {run.record['text']}")
@@ -43,7 +43,7 @@ def run_lines(run: Run) -> Iterator[Table | str]:
     yield from map(escape, footnotes(run))
 
 
-def _sizes_table(run: Run) -> Table:
+def _sizes_table(run: FinishedRun) -> Table:
     """The dense model and the chosen plan of each size, with intervals on the report split."""
     table = Table()
     for column in plan_columns(run):
@@ -56,7 +56,7 @@ def _sizes_table(run: Run) -> Table:
     return table
 
 
-def plan_columns(run: Run) -> list[str]:
+def plan_columns(run: FinishedRun) -> list[str]:
     """The headings of a table of plans."""
     columns = ["size", "plan"]
     for name in run.objectives:
@@ -68,19 +68,19 @@ def plan_columns(run: Run) -> list[str]:
     return columns
 
 
-def _follows_from_plan(run: Run, name: str) -> bool:
+def _follows_from_plan(run: FinishedRun, name: str) -> bool:
     """Whether the value is the same on whatever text."""
     groups = run.measurements.layout["report"]
     read_together = any(group.name == PLAN_GROUP and name in group.objectives for group in groups)
     return read_together and run.objectives[name].repeatable
 
 
-def shown_plans(run: Run) -> tuple[Evaluation, ...]:
+def shown_plans(run: FinishedRun) -> tuple[Evaluation, ...]:
     """The chosen plans; with several objectives also the others on the front, by size."""
     return tuple(sorted({e.plan: e for e in (*run.chosen, *run.front())}.values(), key=lambda e: (e.size, e.plan)))
 
 
-def plan_cells(run: Run, evaluation: Evaluation) -> list[str]:
+def plan_cells(run: FinishedRun, evaluation: Evaluation) -> list[str]:
     """What a table of plans says of one, a text for each of its columns."""
     cells = [str(evaluation.size), str(evaluation.plan)]
     for name, plain in evaluation.report.items():
@@ -110,7 +110,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
-def _front_lines(run: Run) -> Iterator[str]:
+def _front_lines(run: FinishedRun) -> Iterator[str]:
     front = run.front()
     if len(run.config.goals) > 1:
         goals = ", ".join(run.config.goals)
@@ -119,7 +119,7 @@ def _front_lines(run: Run) -> Iterator[str]:
         yield f"Size {', '.join(beaten)} is not on the Pareto front: removing more scored better."
 
 
-def footnotes(run: Run) -> Iterator[str]:
+def footnotes(run: FinishedRun) -> Iterator[str]:
     """What a reader of the table should know: the windows, the cost, what the strategy has learnt, how it ended."""
     identity, cost = run.record["identity"], run.outcome["cost"]
     charged, executed = cost["charged"], cost["executed"]
@@ -156,7 +156,7 @@ WHAT_COSTS = {
 """What is charged besides plans that are measured, for a reader."""
 
 
-def _charges_lines(run: Run) -> Iterator[str]:
+def _charges_lines(run: FinishedRun) -> Iterator[str]:
     """What of the cost measured no plan; runs of older versions have not kept it."""
     charges = run.outcome.get("charges", {})
     told = [
@@ -168,7 +168,7 @@ def _charges_lines(run: Run) -> Iterator[str]:
         yield f"Among these, counted as the plans that would cost as much: {', '.join(told)}."
 
 
-def _healing_lines(run: Run) -> Iterator[str]:
+def _healing_lines(run: FinishedRun) -> Iterator[str]:
     """How plans were healed, and what that took."""
     if run.config.heal is None:
         return

@@ -19,9 +19,9 @@ from searcher.errors import UsageError
 if TYPE_CHECKING:
     from results.comparison import Comparison
     from results.run import Run
-    from searcher.commands.export import Exported
-    from searcher.commands.heal import Healings
+    from searcher.checkpoint.exported import Exported
     from searcher.contracts.form import Form
+    from searcher.healing.outcome import Healings
     from searcher.runs.identity import Origin
 
 __all__ = [

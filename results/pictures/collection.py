@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from results.axes import default_axes
 from results.comparable import check_comparable, common_objectives
+from results.finished_run import FinishedRun
 from results.pictures.convergence import convergence
 from results.pictures.fronts import pareto_front
 from results.pictures.quality import quality_against_size
 from results.pictures.shapley import shapley_picture
 from results.pictures.strips import removed_units
-from results.run import Run
 from searcher.errors import UsageError, did_you_mean
 from searcher.runs.files import hint_of, whole
 
@@ -23,7 +23,7 @@ DOTS_PER_INCH = 160
 
 
 def make_pictures(
-    runs: Sequence[Run], objective: str | None = None, axes: tuple[str, str] | None = None
+    runs: Sequence[FinishedRun], objective: str | None = None, axes: tuple[str, str] | None = None
 ) -> dict[str, Figure]:
     """Everything there is to see in these runs, by name: quality, front, units, convergence, shapley.
 
@@ -52,7 +52,7 @@ def make_pictures(
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def check_objective(runs: Sequence[Run], objective: str) -> None:
+def check_objective(runs: Sequence[FinishedRun], objective: str) -> None:
     """Raises UsageError if a run does not measure it."""
     for run in runs:
         if objective not in run.objectives:

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from results.finished_run import FinishedRun
 from results.labels import run_labels, setting, units, windows
 from results.pictures.style import Look, add_legend, axis_end, looks, new_figure, scale, set_labels
-from results.run import Run
 from searcher.contracts.plan import PrunePlan
 from searcher.runs.journal import read_evaluations
 from searcher.runs.measurement import Measurements, layout_from_json
@@ -32,7 +32,7 @@ class Progress:
     total: float
 
 
-def convergence(runs: Sequence[Run], objective: str | None = None) -> Figure:
+def convergence(runs: Sequence[FinishedRun], objective: str | None = None) -> Figure:
     """The best value of a plan of the full size so far against cost charged; a panel for each size and granularity.
 
     Args:
@@ -58,7 +58,7 @@ def convergence(runs: Sequence[Run], objective: str | None = None) -> Figure:
     return figure
 
 
-def best_so_far(run: Run, objective: str) -> Progress:
+def best_so_far(run: FinishedRun, objective: str) -> Progress:
     """Replay the journal of a run in the order in which plans were measured.
 
     The journal says when a plan was measured, and the outcome what all of them were charged; what a single one was
@@ -89,7 +89,7 @@ def best_so_far(run: Run, objective: str) -> Progress:
     return Progress(cost, values, plans, charged["total"])
 
 
-def _begin_and_share(run: Run) -> tuple[float, float]:
+def _begin_and_share(run: FinishedRun) -> tuple[float, float]:
     """The cost charged before the first plan, and that of each plan; screening is spread over the plans."""
     parts = run.outcome.get("charges", {"plans": run.outcome["cost"]["charged"]})  # older runs have not told them apart
     plans, screening = parts.get("plans", {}), parts.get("screening", {})
@@ -118,7 +118,7 @@ def _set_ends(ax: Axes, found: Sequence[Progress], lower_is_better: bool) -> Non
         ax.set_ylim(0.9 * min(shown), end)
 
 
-def _caption(runs: Sequence[Run]) -> list[str]:
+def _caption(runs: Sequence[FinishedRun]) -> list[str]:
     return [
         f"{setting(runs[0])}, {windows(runs[0], 'search')}. Only plans of the full size count; a search that builds "
         "its plan up has none until its end. Small marker: the first such plan (it may lie far above the picture). "

@@ -8,17 +8,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from results.axes import SIZE, Quantity, find_quantity
+from results.finished_run import FinishedRun
 from results.front import nondominated
 from results.labels import run_labels, setting, windows
 from results.pictures.style import INK, Look, add_legend, axis_end, looks, new_figure, scale, set_labels
-from results.run import Run
 from searcher.contracts.plan import PrunePlan
 
 FEW = 2000
 """Points of one run that are drawn one by one; more are drawn as an image inside the picture, which stays small."""
 
 
-def pareto_front(runs: Sequence[Run], x: str, y: str) -> Figure:
+def pareto_front(runs: Sequence[FinishedRun], x: str, y: str) -> Figure:
     """Every plan that the searches measured in full, and each run's front: the plans that none of its others beats.
 
     Args:
@@ -51,7 +51,7 @@ def pareto_front(runs: Sequence[Run], x: str, y: str) -> Figure:
     return figure
 
 
-def measured_points(run: Run, x: Quantity, y: Quantity) -> tuple[tuple[PrunePlan, ...], NDArray[np.float64]]:
+def measured_points(run: FinishedRun, x: Quantity, y: Quantity) -> tuple[tuple[PrunePlan, ...], NDArray[np.float64]]:
     """The plans that the search measured in full, except for the dense one, and float64 (plans, 2): their numbers."""
     plans = tuple(plan for plan in run.measurements.plans("search") if plan.removed)
     values = np.array([(x.of(run, plan), y.of(run, plan)) for plan in plans], dtype=np.float64).reshape(-1, 2)
@@ -94,7 +94,9 @@ def _better(quantity: Quantity) -> str:
     return "less is better" if quantity.lower_is_better else "more is better"
 
 
-def _caption(runs: Sequence[Run], x: Quantity, y: Quantity, values: NDArray[np.float64], beyond: int) -> list[str]:
+def _caption(
+    runs: Sequence[FinishedRun], x: Quantity, y: Quantity, values: NDArray[np.float64], beyond: int
+) -> list[str]:
     broken = int((~np.isfinite(values)).any(axis=1).sum())
     lines = [
         f"{setting(runs[0])}, {windows(runs[0], 'search')}. Faint: every plan measured in full. Steps: the front of "

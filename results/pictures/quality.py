@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from results.finished_run import FinishedRun
 from results.labels import run_labels, setting, units, windows
 from results.pictures.style import GREY, INK, Look, add_legend, finite_or_nan, looks, new_figure, scale, set_labels
-from results.run import Run
 
 
-def quality_against_size(runs: Sequence[Run], objective: str | None = None) -> Figure:
+def quality_against_size(runs: Sequence[FinishedRun], objective: str | None = None) -> Figure:
     """An objective of the chosen plan of each size, on the report split, with 95% intervals; a panel a granularity.
 
     Args:
@@ -33,7 +33,7 @@ def quality_against_size(runs: Sequence[Run], objective: str | None = None) -> F
     return figure
 
 
-def by_granularity(runs: Sequence[Run]) -> dict[str, list[int]]:
+def by_granularity(runs: Sequence[FinishedRun]) -> dict[str, list[int]]:
     """Positions of the runs of each granularity: sizes in different units must not share an axis."""
     groups: dict[str, list[int]] = {}
     for position, run in enumerate(runs):
@@ -41,7 +41,9 @@ def by_granularity(runs: Sequence[Run]) -> dict[str, list[int]]:
     return groups
 
 
-def _panel(ax: Axes, runs: Sequence[Run], members: Sequence[int], looks: Sequence[Look], name: str) -> list[float]:
+def _panel(
+    ax: Axes, runs: Sequence[FinishedRun], members: Sequence[int], looks: Sequence[Look], name: str
+) -> list[float]:
     """Draw the runs at these positions; returns the values drawn."""
     dense = runs[members[0]].dense.report[name]
     ax.axhline(dense.value, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
@@ -55,7 +57,7 @@ def _panel(ax: Axes, runs: Sequence[Run], members: Sequence[int], looks: Sequenc
     return values
 
 
-def _draw(ax: Axes, run: Run, look: Look, name: str, beside: float) -> list[float]:
+def _draw(ax: Axes, run: FinishedRun, look: Look, name: str, beside: float) -> list[float]:
     """The chosen plans of one run, moved sideways so that the intervals of several runs stand beside one another."""
     reports = [evaluation.report[name] for evaluation in run.chosen]
     value = finite_or_nan(report.value for report in reports)
@@ -75,7 +77,7 @@ def _draw(ax: Axes, run: Run, look: Look, name: str, beside: float) -> list[floa
     return [*value, *low, *high]
 
 
-def _caption(runs: Sequence[Run], name: str) -> list[str]:
+def _caption(runs: Sequence[FinishedRun], name: str) -> list[str]:
     reports = [evaluation.report[name] for run in runs for evaluation in run.chosen]
     broken = sum(not np.isfinite(report.value) for report in reports)
     lines = [

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from results.finished_run import FinishedRun
 from results.labels import run_labels, setting, windows
 from results.pictures.style import GREY, add_legend, looks, new_figure, number, set_labels
-from results.run import Run
 from searcher.contracts.plan import Part, PrunePlan, Unit
 
 ERRORS = 2.0
@@ -37,7 +37,7 @@ class UnitValue:
     standard_error: float | None
 
 
-def shapley_values(run: Run) -> tuple[UnitValue, ...]:
+def shapley_values(run: FinishedRun) -> tuple[UnitValue, ...]:
     """The values that the run's strategy has estimated, sorted by unit; empty for strategies that estimate none."""
     notes = run.outcome["notes"].get("units")
     if not isinstance(notes, Mapping):
@@ -53,7 +53,7 @@ def _value(text: str, entry: Mapping[str, object]) -> UnitValue:
     return UnitValue(unit, number, float(error) if isinstance(error, int | float) else None)
 
 
-def shapley_picture(runs: Sequence[Run]) -> Figure | None:
+def shapley_picture(runs: Sequence[FinishedRun]) -> Figure | None:
     """The Shapley values of each run that has estimated them, a panel each; None if none has."""
     labelled = [(run, look) for run, look in zip(runs, looks(run_labels(runs)), strict=True) if shapley_values(run)]
     if not labelled:
@@ -70,7 +70,7 @@ def shapley_picture(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
-def _panel(ax: Axes, run: Run) -> dict[Part, str]:
+def _panel(ax: Axes, run: FinishedRun) -> dict[Part, str]:
     """Draw a point and bar for every unit; returns the colour of each kind of unit."""
     removed = set(run.best.plan.units(run.config.granularity))
     values = [value for value in shapley_values(run) if math.isfinite(value.value)]
@@ -114,14 +114,14 @@ def _marker(colour: str, *, filled: bool) -> Line2D:
     return Line2D([], [], color=colour, marker="o", markerfacecolor=colour if filled else "white", linestyle="none")
 
 
-def _unit(run: Run) -> str:
+def _unit(run: FinishedRun) -> str:
     if run.config.weight:
         return "increase of the weighted sum"
     name, objective = next(iter(run.objectives.items()))
     return "increase of the loss (nats/token)" if objective.unit == "perplexity" else f"increase of {name}"
 
 
-def _caption(runs: Sequence[Run]) -> list[str]:
+def _caption(runs: Sequence[FinishedRun]) -> list[str]:
     unknown = sum(not math.isfinite(value.value) for run in runs for value in shapley_values(run))
     bars = any(value.standard_error is not None for run in runs for value in shapley_values(run))
     lines = [

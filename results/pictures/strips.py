@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from results.finished_run import Evaluation, FinishedRun
 from results.labels import run_labels, setting, units, windows
 from results.pictures.style import FAINT, Look, looks, new_figure, set_labels
-from results.run import Evaluation, Run
 from searcher.contracts.plan import Action
 
 MOST_STRIPS = 48
@@ -17,7 +17,7 @@ _STRIP, _GAP, _HALF = 0.19, 0.12, 0.4
 """Inches of a strip; what of it is free; height of half a cell in strips."""
 
 
-def removed_units(runs: Sequence[Run]) -> Figure:
+def removed_units(runs: Sequence[FinishedRun]) -> Figure:
     """The chosen plans of each run, small sizes on top; a panel a run.
 
     Where there are very many, sizes are left out evenly, the largest never.
@@ -33,13 +33,13 @@ def removed_units(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def shown_evaluations(run: Run, most: int) -> tuple[Evaluation, ...]:
+def shown_evaluations(run: FinishedRun, most: int) -> tuple[Evaluation, ...]:
     """The chosen plans, every so many of them, so that there are at most this many (but one at least)."""
     every = -(-len(run.chosen) // max(1, most))
     return tuple(reversed(run.chosen[::-1][::every]))
 
 
-def _panel(ax: Axes, run: Run, evaluations: Sequence[Evaluation], look: Look) -> None:
+def _panel(ax: Axes, run: FinishedRun, evaluations: Sequence[Evaluation], look: Look) -> None:
     blocks = run.record["num_blocks"]
     for row, evaluation in enumerate(evaluations):
         actions = evaluation.plan.actions(blocks)
@@ -63,7 +63,7 @@ def _panel(ax: Axes, run: Run, evaluations: Sequence[Evaluation], look: Look) ->
     set_labels(ax, "", "size", look.label if granularity in look.label else f"{look.label}: {units(granularity)}")
 
 
-def _caption(runs: Sequence[Run], shown: Sequence[Sequence[Evaluation]]) -> list[str]:
+def _caption(runs: Sequence[FinishedRun], shown: Sequence[Sequence[Evaluation]]) -> list[str]:
     left_out = sum(len(run.chosen) for run in runs) - sum(map(len, shown))
     lines = [
         f"{setting(runs[0])}. A row is the plan of that size that the run chose on {windows(runs[0], 'search')}; a "

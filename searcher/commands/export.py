@@ -1,7 +1,7 @@
 """From a plan to a checkpoint: written, verified in a fresh process, and there whole or not at all."""
 
 import shlex
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from huggingface_hub import snapshot_download
 from searcher.architecture.custom_model import has_own_code
 from searcher.checkpoint.card import Card, Terms, describe_check, terms_of, write_card
 from searcher.checkpoint.check import Candidate, check_checkpoint
+from searcher.checkpoint.exported import Exported
 from searcher.checkpoint.forms import choose_form, in_form
 from searcher.checkpoint.target import check_room, check_target, new_folder
 from searcher.checkpoint.write import COMPANIONS, TERMS, copy_companions, note, write_model
@@ -25,46 +26,6 @@ from searcher.loading.model import LoadedModel
 
 ROOM = 1.05
 """Bytes to write for each byte of weights: tokenizer and config come to them."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A checkpoint that was written.
-
-    Attributes:
-        folder: where.
-        form: how.
-        plan: what was removed.
-        parameters: of the dense model, and left.
-        cache: key-value cache bytes a token of the dense model, and left, in the dtype of the weights; None if unknown.
-        bytes: of all files.
-        verified: what a fresh process found, None if it was not asked.
-        dtype: of the weights.
-        precision: why.
-    """
-
-    folder: Path
-    form: Form
-    plan: PrunePlan
-    parameters: tuple[int, int]
-    cache: tuple[float, float] | None
-    bytes: int
-    verified: dict[str, Any] | None
-    dtype: str
-    precision: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON document of `searcher export`."""
-        return {
-            "folder": str(self.folder),
-            "form": str(self.form),
-            "plan": str(self.plan),
-            "parameters": {"dense": self.parameters[0], "left": self.parameters[1]},
-            "kv_cache": None if self.cache is None else {"dense": self.cache[0], "left": self.cache[1]},
-            "bytes": self.bytes,
-            "dtype": self.dtype,
-            "verified": self.verified,
-        }
 
 
 def export(

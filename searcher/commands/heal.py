@@ -2,80 +2,27 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from searcher.commands.preparation import Prepared, cut_heal, make_objectives, prepare
 from searcher.commands.progress import Progress
 from searcher.commands.tracking import Plans, Scale
 from searcher.contracts.granularity import granularity_of
-from searcher.contracts.objective import Objective, Split
+from searcher.contracts.objective import Split
 from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.evaluation.executor import one_core, open_executor
 from searcher.evaluation.ray_executor import AnyExecutor
-from searcher.healing.heal import Healed
 from searcher.healing.healer import make_healing
+from searcher.healing.outcome import HealedPlan, Healings, Rows
 from searcher.healing.store import RepairStore
 from searcher.loading.heal_text import HealText
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.identity import Origin
 from searcher.runs.measurement import Measurements
 from searcher.runs.notation import parse_bytes, plain_spec
-
-Rows = dict[str, NDArray[np.float64]]
-"""An objective's numbers on the report split, by name."""
-
-
-@dataclass(frozen=True, eq=False)
-class HealedPlan:
-    """A plan healed in one way.
-
-    Attributes:
-        spec: how.
-        plan: the healed plan.
-        control: the dense model, healed the same way.
-        rows: numbers of the healed plan.
-        control_rows: numbers of the healed dense model.
-    """
-
-    spec: str
-    plan: Healed
-    control: Healed
-    rows: Rows
-    control_rows: Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Healings:
-    """A plan before and after healing, on the report split.
-
-    Attributes:
-        model: its name.
-        text: its name.
-        plan: what is removed.
-        objectives: by label.
-        documents: of each report window, the document it was cut from.
-        windows: windows of the heal split, those held out among them.
-        window_tokens: their length.
-        dense: numbers of the dense model.
-        before: numbers of the plan as it is.
-        healed: the healings, in the order asked for.
-    """
-
-    model: str
-    text: str
-    plan: PrunePlan
-    objectives: dict[str, Objective]
-    documents: tuple[int, ...]
-    windows: int
-    window_tokens: int
-    dense: Rows
-    before: Rows
-    healed: tuple[HealedPlan, ...]
 
 
 def heal_in_ways(

@@ -12,7 +12,8 @@ from rich.console import Console
 
 import searcher
 from results.compare_table import comparison_lines
-from results.comparison import Comparison, show_gap
+from results.compared_runs import show_gap
+from results.comparison import Comparison
 from results.front import additive_epsilon, hypervolume, igd_plus
 from results.intervals import Gap, gap
 from results.joint_front import joint_front

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import searcher
 from results.command import ONE_A_LINE, command_line
-from results.comparison import Comparison, show_gap
+from results.compared_runs import show_gap
+from results.comparison import Comparison
 from results.report import write_report
 from results.table import plan_cells, shown_plans
 from searcher.cli import app as cli

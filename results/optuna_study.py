@@ -1,12 +1,12 @@
 """A finished run as an Optuna study."""
 
-from results.run import Run
+from results.finished_run import FinishedRun
 from searcher.commands.optuna_mirror import Mirrored, Say, mirror_finished
 from searcher.contracts.plan import PrunePlan
 from searcher.search.goals import make_goals
 
 
-def mirror(run: Run, url: str, say: Say) -> int:
+def mirror(run: FinishedRun, url: str, say: Say) -> int:
     """Write a run into the Optuna study of its name, or add what the study lacks.
 
     Args:

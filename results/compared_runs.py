@@ -1,0 +1,288 @@
+"""Runs side by side: for each size, which plan each run chose, and how far it is from the reference's.
+
+The reference is greedy where there is a greedy run. The *search gap* is exact: one better plan on the fixed search
+windows proves that the reference's is not the best there. The *report gap* is measured on text that no plan was chosen
+by, in pairs, and has an interval.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from results.comparable import check_comparable, common_objectives, different_machines, other_goals
+from results.finished_run import Evaluation, FinishedRun
+from results.intervals import Gap, gap
+from results.joint_front import JointFront, joint_front
+from results.labels import run_labels
+from searcher.contracts.plan import Granularity, PrunePlan, Unit
+from searcher.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a run chose for a size, against the reference.
+
+    Attributes:
+        run: the run.
+        label: what it is called here.
+        evaluation: the plan it chose on the search split.
+        search_gap: to the reference's plan on the search split; exact, so without an interval.
+        report_gap: the same on the report split, in pairs.
+        kept: units that its plan keeps and the reference's removes.
+        removed: the other way round.
+        better: whether it is better on the search split.
+    """
+
+    run: FinishedRun
+    label: str
+    evaluation: Evaluation
+    search_gap: Gap
+    report_gap: Gap
+    kept: tuple[Unit, ...]
+    removed: tuple[Unit, ...]
+    better: bool
+
+    @property
+    def same(self) -> bool:
+        """Whether it is the reference's plan."""
+        return not (self.kept or self.removed)
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best of all plans of a size on the search split, as a run that measured all of them has certified.
+
+    Attributes:
+        plan: the best plan.
+        plans: how many there are in the space of that run.
+        whole: whether these are all plans of this size that the model has; false where that run had to keep some units.
+        gap: from the reference's plan to it, on the search split.
+    """
+
+    plan: PrunePlan
+    plans: int
+    whole: bool
+    gap: Gap
+
+
+@dataclass(frozen=True)
+class SizeComparison:
+    """All runs at one size, the reference first.
+
+    Attributes:
+        size: removed units.
+        entries: of the runs that have a plan of this size.
+        best: the best of those better than the reference on the search split, if there are any.
+        optimum: where it is known.
+        verdict: what follows, in a sentence.
+    """
+
+    size: int
+    entries: tuple[Entry, ...]
+    best: Entry | None
+    optimum: Optimum | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The runs of one granularity; sizes mean nothing across.
+
+    Attributes:
+        granularity: of the runs.
+        reference: the run that the others are compared with.
+        label: what it is called here.
+        sizes: that the reference and another run have a plan of, ascending.
+    """
+
+    granularity: Granularity
+    reference: FinishedRun
+    label: str
+    sizes: tuple[SizeComparison, ...]
+
+
+class ComparedRuns:
+    """Finished runs of the same model and text, side by side.
+
+    Args:
+        runs: two or more.
+        objective: label of the objective to compare by; by default the first that all have measured.
+        reference: folder of the run to compare with; by default that of strategy `greedy` (of several the one with most
+            sizes), else the first, of each granularity.
+
+    Attributes:
+        labels: what each run is called, by its folder.
+
+    Raises:
+        UsageError: the runs are not comparable, with the field that differs; or no run has this objective or folder.
+    """
+
+    def __init__(self, runs: Sequence[FinishedRun], objective: str | None = None, reference: str | None = None) -> None:
+        if len(runs) < 2:
+            raise UsageError("There is nothing to compare in one run", "Name two runs or more")
+        check_comparable(runs)
+        known = common_objectives(runs)
+        if objective is not None and objective not in known:
+            raise UsageError(
+                f"Not all of these runs have measured '{objective}'",
+                f"{did_you_mean(objective, known)}All of them have {', '.join(known)}",
+            )
+        self.runs = tuple(runs)
+        self.objective = objective or known[0]
+        self.labels = dict(zip([run.folder for run in runs], run_labels(runs), strict=True))
+        self._named = None if reference is None else self._find(reference)
+
+    def _find(self, reference: str) -> FinishedRun:
+        found = [run for run in self.runs if Path(reference) == run.folder or reference == run.folder.name]
+        if not found:
+            names = [run.folder.name for run in self.runs]
+            raise UsageError(
+                f"The reference '{reference}' is none of the runs",
+                f"{did_you_mean(reference, names)}Choose one of them",
+            )
+        return found[0]
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know who would think the runs differ in their strategy only."""
+        searched = other_goals(self.runs, [self.labels[run.folder] for run in self.runs], self.objective)
+        return (*different_machines(self.runs), *searched, *self._references())
+
+    def _references(self) -> Iterator[str]:
+        """Where greedy is not the reference, though nobody said so; and runs that stand alone."""
+        for section in self.sections:
+            if section.reference.config.strategy != "greedy" and section.reference is not self._named:
+                yield (
+                    f"No run of granularity {section.granularity} is greedy: the others are compared with "
+                    f"{section.label}."
+                )
+            if missing := self._sizes_without(section.reference):
+                yield f"{section.label} has no plan of size {', '.join(map(str, missing))}: it is not compared there."
+        shown = {section.granularity for section in self.sections}
+        for run in self.runs:
+            if run.config.granularity not in shown:
+                label = self.labels[run.folder]
+                yield (
+                    f"{label} is the only run of granularity {run.config.granularity}: there is nothing to compare its "
+                    "sizes with."
+                )
+
+    def _sizes_without(self, reference: FinishedRun) -> list[int]:
+        """Sizes that another run of its granularity has a plan of, and the reference has not."""
+        others = [run for run in self.runs if run.config.granularity is reference.config.granularity]
+        return sorted({e.size for run in others for e in run.chosen} - {e.size for e in reference.chosen})
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """The runs by granularity, where there are two or more of one."""
+        granularities = dict.fromkeys(run.config.granularity for run in self.runs)
+        grouped = {g: [run for run in self.runs if run.config.granularity is g] for g in granularities}
+        return tuple(self._section(g, members) for g, members in grouped.items() if len(members) > 1)
+
+    def _section(self, granularity: Granularity, runs: list[FinishedRun]) -> Section:
+        greedy = sorted((run for run in runs if run.config.strategy == "greedy"), key=lambda run: -len(run.chosen))
+        named = [run for run in runs if run is self._named]
+        reference = [*named, *greedy, *runs][0]
+        ordered = [reference, *(run for run in runs if run is not reference)]
+        sizes = (self._size(ordered, chosen.size) for chosen in reference.chosen)
+        label = self.labels[reference.folder]
+        return Section(granularity, reference, label, tuple(size for size in sizes if len(size.entries) > 1))
+
+    def _size(self, runs: list[FinishedRun], size: int) -> SizeComparison:
+        chosen = [(run, e) for run in runs for e in run.chosen if e.size == size]
+        entries = tuple(self._entry(chosen[0], one) for one in chosen)
+        better = [entry for entry in entries if entry.better]
+        best = min(better, key=lambda entry: entry.search_gap.value * self._sign, default=None)
+        optimum = self._optimum(chosen[0], [run for run, _ in chosen], size)
+        return SizeComparison(size, entries, best, optimum, self._verdict(entries, best))
+
+    def _entry(self, reference: tuple[FinishedRun, Evaluation], one: tuple[FinishedRun, Evaluation]) -> Entry:
+        run, evaluation = one
+        here, there = (set(e.plan.units(run.config.granularity)) for e in (evaluation, reference[1]))
+        searched = self._search_gap(reference, one)
+        return Entry(
+            run,
+            self.labels[run.folder],
+            evaluation,
+            searched,
+            self._gap("report", reference, one),
+            tuple(sorted(there - here)),
+            tuple(sorted(here - there)),
+            self._is_better(searched.value),
+        )
+
+    def _search_gap(self, reference: tuple[FinishedRun, Evaluation], one: tuple[FinishedRun, Evaluation]) -> Gap:
+        """Without an interval: the search windows are all there are."""
+        return replace(self._gap("search", reference, one), low=None, high=None)
+
+    def _gap(self, split: Any, reference: tuple[FinishedRun, Evaluation], one: tuple[FinishedRun, Evaluation]) -> Gap:
+        rows = [run.measurements.rows(split, e.plan, self.objective) for run, e in (one, reference)]
+        run = reference[0]
+        return gap(run.objectives[self.objective], rows[0], rows[1], run.documents(split, self.objective))
+
+    def _is_better(self, difference: float) -> bool:
+        lower = self.runs[0].objectives[self.objective].lower_is_better
+        return difference < -1e-12 if lower else difference > 1e-12
+
+    def _optimum(self, reference: tuple[FinishedRun, Evaluation], runs: list[FinishedRun], size: int) -> Optimum | None:
+        """That of the widest space, if several runs have one."""
+        optima = [found for run in runs if (found := self._certified(reference, run, size))]
+        return max(optima, key=lambda optimum: optimum.plans, default=None)
+
+    def _certified(self, reference: tuple[FinishedRun, Evaluation], run: FinishedRun, size: int) -> Optimum | None:
+        found = run.outcome["notes"].get("certificates", {}).get(str(size))
+        if not found or not found["complete"] or run.config.goals[0] != self.objective or run.config.weight:
+            return None
+        best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))
+        units = run.record["num_blocks"] * (2 if run.config.granularity is Granularity.SUBLAYER else 1)
+        whole = found["plans"] == math.comb(units, size)
+        return Optimum(best.plan, found["plans"], whole, self._search_gap(reference, (run, best)))
+
+    def _verdict(self, entries: tuple[Entry, ...], best: Entry | None) -> str:
+        name = entries[0].label
+        if best is None:
+            return f"{name} holds: no run found a better plan for the search windows."
+        if not math.isfinite(entries[0].evaluation.search[self.objective]):
+            return f"{name}'s plan breaks the model on the search windows, that of {best.label} does not."
+        found = best.report_gap
+        start = f"{name} is beaten on the search windows by {best.label}, {show_gap(best.search_gap)} (exact)"
+        if found.low is None or found.high is None:
+            return f"{start}; on the report windows {show_gap(found)}, of which no interval can be told."
+        ends = sorted((found.low * self._sign, found.high * self._sign))
+        if ends[1] < 0:
+            return f"{start}, and on the report windows, {show_gap(found)}."
+        if ends[0] > 0:
+            return f"{start}, but on the report windows its plan is worse, {show_gap(found)}."
+        return f"{start}, but on the report windows that may be chance, {show_gap(found)}."
+
+    @property
+    def _sign(self) -> int:
+        return 1 if self.runs[0].objectives[self.objective].lower_is_better else -1
+
+    def front(self, *others: str) -> JointFront | None:
+        """The chosen plans of all runs on one front of the objective and others; see :func:`joint_front`."""
+        return joint_front(self.runs, self.objective, *others)
+
+
+def alike(section: Section, say: Callable[[SizeComparison], str]) -> Iterator[tuple[list[int], str]]:
+    """What is said of each size; sizes next to one another of which the same is said are given together."""
+    numbered = enumerate(section.sizes)
+    for (said, _), group in groupby(numbered, key=lambda pair: (say(pair[1]), pair[1].size - pair[0])):
+        yield [size.size for _, size in group], said
+
+
+def show_gap(found: Gap) -> str:
+    """Such as `-13.4% (-20.1% to -5.8%)`, or `+0.021 (+0.003 to +0.039)`."""
+
+    def number(value: float) -> str:
+        if not math.isfinite(value):  # a plan breaks the model, or both do
+            return "-" if math.isnan(value) else f"{value:+}"
+        return f"{value:+.1%}" if found.relative else f"{value:+.3g}"
+
+    if found.low is None or found.high is None:
+        return number(found.value)
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
