@@ -7,8 +7,8 @@ import pytest
 import typer
 
 import searcher
+from searcher.api.options import NOT_TAKEN
 from searcher.cli.app import app
-from searcher.cli.options import NOT_TAKEN
 from searcher.runs.config import MeasurementConfig
 
 FIELDS = tuple(MeasurementConfig.model_fields)

@@ -7,8 +7,8 @@ import typer
 
 import searcher
 from searcher.anatomy.parts import PARTS
+from searcher.api.options import NOT_TAKEN
 from searcher.cli.flags import combined, takes
-from searcher.cli.options import NOT_TAKEN
 from searcher.contracts.plan import Granularity
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.stdout import result_stream

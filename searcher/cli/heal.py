@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 import searcher
+from searcher.api.options import NOT_TAKEN
 from searcher.cli.flags import combined, takes
-from searcher.cli.options import NOT_TAKEN
 from searcher.cli.output import print_json
 from searcher.cli.parameters import Format, PlanByHand, RepairsDir, SizeOfRun
 from searcher.runs.config import MeasurementConfig

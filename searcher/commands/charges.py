@@ -12,7 +12,8 @@ from searcher.contracts.statistics import cost_of
 from searcher.errors import UsageError
 from searcher.runs.config import RunConfig
 from searcher.runs.measurement import NOTHING, Measurement, Work
-from searcher.search.loop import Recorder, SearchLoop
+from searcher.search.loop import SearchLoop
+from searcher.search.recorder import Recorder
 from searcher.search.shortlist import SHARE, Price, keep_back
 
 SEARCHED: tuple[Split, ...] = ("search", "screen")

@@ -39,7 +39,7 @@ DEFAULTS: dict[str, dict[str, int]] = {
 """Amounts of text that let a run end in minutes on this kind of device."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Prepared:
     """A model and text, ready to measure plans.
 
@@ -137,30 +137,20 @@ def prepare(
     """
     workers = _workers(config)
     healing = None if config.heal is None else make_healing(config.heal)
-    say("Reading the text")
-    text = load_text(config.data)
-    if text.truncated:
-        say(f"{text.name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
+    text = _read(config, say)
     cores = torch.get_num_threads()
+    screened_by = {SCREENING: registry.make("objective", SCREENING, {})} if screening else {}
+    memory = None if config.memory is None else parse_bytes(config.memory)
     with one_core():  # nothing here is large enough to be worth the waiting of several for each other
         say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
         model = load(config, say)
         resolved = _resolved(config, model)
         cut = _cut(text, model, resolved)
-        windows = {split: found.ids for split, found in cut.items()}
-        screened_by = {SCREENING: registry.make("objective", SCREENING, {})} if screening else {}
-        if screening:
-            windows |= {"screen": windows["search"]}
-        if healing and healing.scope == "plan":
-            windows |= {healed: windows[split] for healed, split in HEALED.items()}
-        measured = objectives | screened_by
-        say("Checking the replay against the model's own forward")
+        windows = _by_split(cut, screening, healed=healing is not None and healing.scope == "plan")
         with torch.inference_mode():
-            replay = open_replay(model.model, granularity)
-            refuse_overflow(replay, windows["search"][:1].to(model.device))
-            replay.head.choose_way(replay.embed(windows["report"][:1].to(model.device)))
+            say("Checking the replay against the model's own forward")
+            replay = _checked(model, granularity, windows)
             prices = measure_prices(replay, resolved["window_tokens"])
-            memory = None if config.memory is None else parse_bytes(config.memory)
             heal_text = None if config.heal is None else cut_heal(config, text, model, config.heal)
             treatment = None
             if heal_text is not None:
@@ -168,25 +158,49 @@ def prepare(
                 say(f"Healing by {heal_text.spec}, {len(heal_text.held_out)} of {heal_text.rows} windows held out")
                 treatment = begin_treatment(heal_text, replay, prices, granularity)
             dense = DenseCache(dense_identity(model) | {"granularity": str(granularity)}, say)
+            measured = objectives | screened_by
             local = open_executor(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text, dense)
-    executor = _with_workers(local, workers, config, screened_by, memory, say)
-    documents = {split: found.documents for split, found in cut.items()}
-    amounts = local.evaluator.facts.amounts
     return Prepared(
-        model,
-        text,
-        objectives,
-        screened_by,
-        replay,
-        windows,
-        executor,
-        prices,
-        resolved,
-        documents,
-        amounts,
-        treatment,
-        dense,
+        model=model,
+        text=text,
+        objectives=objectives,
+        screening=screened_by,
+        replay=replay,
+        windows=windows,
+        executor=_with_workers(local, workers, config, screened_by, memory, say),
+        prices=prices,
+        resolved=resolved,
+        documents={split: found.documents for split, found in cut.items()},
+        amounts=local.evaluator.facts.amounts,
+        treatment=treatment,
+        dense=dense,
     )
+
+
+def _read(config: MeasurementConfig, say: Callable[[str], None]) -> Text:
+    say("Reading the text")
+    text = load_text(config.data)
+    if text.truncated:
+        say(f"{text.name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
+    return text
+
+
+def _by_split(cut: Mapping[Split, Windows], screening: bool, healed: bool) -> dict[Split, torch.Tensor]:
+    """The windows of every split that plans are measured on; some splits read the windows of another."""
+    windows = {split: found.ids for split, found in cut.items()}
+    if screening:
+        windows |= {"screen": windows["search"]}
+    if healed:
+        windows |= {apart: windows[split] for apart, split in HEALED.items()}
+    return windows
+
+
+def _checked(model: LoadedModel, granularity: Granularity, windows: Mapping[Split, torch.Tensor]) -> Replay:
+    """A replay that equals the model's own forward, with the fastest way to do the output head."""
+    replay = open_replay(model.model, granularity)
+    refuse_overflow(replay, windows["search"][:1].to(model.device))
+    replay.head.choose_way(replay.embed(windows["report"][:1].to(model.device)))
+    return replay
 
 
 def _with_workers(

@@ -23,9 +23,10 @@ from searcher.commands.preparation import Prepared, make_objectives, prepare
 from searcher.commands.progress import Progress
 from searcher.commands.run_record import default_name, make_identity, make_record, open_record
 from searcher.contracts import registry
-from searcher.contracts.forecast import forecast
+from searcher.contracts.forecast import Forecast, forecast
 from searcher.contracts.plan import DENSE, PrunePlan, Unit
 from searcher.contracts.racing import FIRST_LOOK, looks
+from searcher.contracts.space import Space
 from searcher.contracts.statistics import check_statistics
 from searcher.contracts.strategy import Outcome, Strategy
 from searcher.errors import UsageError
@@ -33,11 +34,11 @@ from searcher.evaluation.executor import one_core
 from searcher.replay.dense_statistics import find_statistics
 from searcher.runs.config import RunConfig
 from searcher.runs.journal import RUN_FILE, Journal, write_json
-from searcher.runs.measurement import Measurement
 from searcher.runs.sharing import find_shared
 from searcher.search.goals import check_bounds, make_goals
-from searcher.search.loop import Recorder, SearchLoop
+from searcher.search.loop import SearchLoop
 from searcher.search.opening import find_start, open_space
+from searcher.search.recorder import Recorder
 from searcher.search.selection import front_plans, ranked_plans
 from searcher.search.shortlist import Shortlists, heal_shortlists, healing_work
 
@@ -75,33 +76,54 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], prepared.amounts)
     identity = make_identity(config, prepared)
     folder = Path(config.runs_dir) / (config.name or default_name(config, identity))
-    with Journal(folder) as journal, contextlib.closing(prepared.executor), contextlib.ExitStack() as mirrors:
+    with Journal(folder) as journal, contextlib.closing(prepared.executor):
         record = make_record(config, prepared, identity)
         if reasons := open_record(folder, record):
             progress.say(f"{folder} is shown as it was measured; nothing can be added: {'; '.join(reasons)}")
             return folder
-        recorder = Recorder.resume(prepared.executor, journal, progress.measured)
-        shared = find_shared(folder, record)
-        progress.opened(folder, prepared.resolved, shared.runs)
-        _measure_dense(recorder)
-        recorder.shared = shared
-        ledger = open_ledger(config, prepared, recorder, strategy.statistics, space)
-        statistics = _find_statistics(strategy.statistics, prepared, space.units, record, folder)
-        space = dataclasses.replace(space, fits=ledger.fits, statistics=statistics)
-        expected = forecast(strategy, space, ledger)
-        deadline = _deadline(config, started, for_search(ledger, expected))
-        dense = {label: recorder.known.rows("search", DENSE, label) for label in objectives}
-        goals = make_goals(config, objectives, dense)
-        loop = SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening)
-        mirror = mirrors.enter_context(_mirror(database, config, record, loop, progress))
-        progress.searching(loop, expected)
-        run = record.get("statistics_run", strategy.statistics)  # older versions have kept none
-        outcome, deadline = loop.run(strategy), _deadline(config, started)
-        record["outcome"] = _judge(config, prepared, loop, outcome, deadline, run, progress)
-        write_json(folder / RUN_FILE, record)
-        if mirror is not None:
-            mirror.finish(record["outcome"])
+        recorder = Recorder.resume(prepared.executor, journal, find_shared(folder, record), progress.measured)
+        progress.opened(folder, prepared.resolved, recorder.shared.runs)
+        loop, expected = _open_search(config, strategy, prepared, space, recorder, record, started)
+        with _mirror(database, config, record, loop, progress) as mirror:
+            progress.searching(loop, expected)
+            run = record.get("statistics_run", strategy.statistics)  # older versions have kept none
+            outcome, deadline = loop.run(strategy), _deadline(config, started)
+            record["outcome"] = _judge(config, prepared, loop, outcome, deadline, run, progress)
+            write_json(folder / RUN_FILE, record)
+            if mirror is not None:
+                mirror.finish(record["outcome"])
     return folder
+
+
+def _open_search(
+    config: RunConfig,
+    strategy: Strategy,
+    prepared: Prepared,
+    space: Space,
+    recorder: Recorder,
+    record: dict[str, Any],
+    started: float,
+) -> tuple[SearchLoop, Forecast]:
+    """The search, ready to go, and what it will cost: the dense model and what the strategy wants to know are measured.
+
+    Args:
+        config: of the run.
+        strategy: searches.
+        prepared: model and text.
+        space: what may be removed.
+        recorder: measures and keeps.
+        record: of the run; statistics are kept in it.
+        started: when the run began, by `time.monotonic`.
+    """
+    _measure_dense(recorder)
+    ledger = open_ledger(config, prepared, recorder, strategy.statistics, space)
+    statistics = _find_statistics(strategy.statistics, prepared, space.units, record, recorder.journal.folder)
+    space = dataclasses.replace(space, fits=ledger.fits, statistics=statistics)
+    expected = forecast(strategy, space, ledger)
+    deadline = _deadline(config, started, for_search(ledger, expected))
+    dense = {label: recorder.known.rows("search", DENSE, label) for label in prepared.objectives}
+    goals = make_goals(config, prepared.objectives, dense)
+    return SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening), expected
 
 
 def _deadline(config: RunConfig, started: float, share: float = 1.0) -> float | None:
@@ -125,13 +147,8 @@ def _mirror(
 
     recorder = loop.recorder
     mirrored = Mirrored(recorder.journal.folder.name, record, config, loop.goals, recorder.known)
-    mirror, heard = Mirror(database, mirrored, progress.warn, progress.say), recorder.heard
-
-    def hear(line: Measurement) -> None:
-        heard(line)
-        mirror.heard(line)
-
-    recorder.heard = hear
+    mirror = Mirror(database, mirrored, progress.warn, progress.say)
+    recorder.listeners.append(mirror.heard)
     return mirror
 
 
@@ -198,7 +215,7 @@ def _measure_dense(recorder: Recorder) -> None:
     """The dense model, never taken over from another run: it shows how many heads a plan costs."""
     for split in SEARCHED:
         if split in recorder.executor.groups:
-            recorder.measure(split, [DENSE])
+            recorder.measure(split, [DENSE], share=False)
 
 
 def _find_statistics(

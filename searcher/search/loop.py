@@ -1,7 +1,7 @@
 """The loop of a search: the strategy asks, the ledger charges, the evaluator measures, the strategy is told."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,72 +14,11 @@ from searcher.contracts.plan import PrunePlan
 from searcher.contracts.space import Space
 from searcher.contracts.strategy import Ask, Outcome, Scores, SearchStopped, Strategy
 from searcher.errors import UsageError
-from searcher.evaluation.ray_executor import AnyExecutor
-from searcher.runs.journal import Journal
-from searcher.runs.measurement import Measurement, Measurements
-from searcher.runs.sharing import Shared
 from searcher.search.goals import Goals, additive
+from searcher.search.recorder import Recorder
 
 STALE_ROUNDS = 100
 """Rounds in which a strategy asked for nothing new, after which its search is over."""
-
-
-@dataclass
-class Recorder:
-    """Measures plans and keeps every measurement: what the journal holds is not measured again.
-
-    Args:
-        executor: measures plans.
-        journal: keeps each measurement as soon as it is there.
-        known: all values so far; grows.
-        lines: all measurements so far, in the order they were made; grows.
-        shared: what other runs have measured, taken over instead of measuring it again.
-        heard: told of each new measurement, after it was kept.
-    """
-
-    executor: AnyExecutor
-    journal: Journal
-    known: Measurements
-    heard: Callable[[Measurement], None]
-    lines: list[Measurement] = field(default_factory=list)
-    shared: Shared = field(default_factory=Shared)
-
-    @classmethod
-    def resume(cls, executor: AnyExecutor, journal: Journal, heard: Callable[[Measurement], None]) -> "Recorder":
-        """A recorder that knows what the journal holds.
-
-        Raises:
-            UsageError: the journal is damaged.
-        """
-        recorder = cls(executor, journal, Measurements(executor.layout), heard)
-        for line in journal.read():
-            recorder._take(line)
-        return recorder
-
-    def _take(self, line: Measurement) -> None:
-        self.lines.append(line)
-        self.known.add(line)
-
-    def measure(
-        self,
-        split: Split,
-        plans: Iterable[PrunePlan],
-        windows: Sequence[int] | None = None,
-        deadline: float | None = None,
-    ) -> bool:
-        """Measure these plans on this split; False if the deadline (of `time.monotonic`) came before the end."""
-        distinct = tuple(dict.fromkeys(plans))
-        if taken_over := list(self.shared.lines(self.executor.layout, split, distinct, self.known, windows)):
-            self._keep(*taken_over)
-        for measurement in self.executor.measure(split, distinct, self.known, windows, deadline):
-            self._keep(measurement)
-        return deadline is None or all(self.known.covers(split, plan, windows) for plan in distinct)
-
-    def _keep(self, *measurements: Measurement) -> None:
-        self.journal.append(*measurements)
-        for measurement in measurements:
-            self._take(measurement)
-            self.heard(measurement)
 
 
 @dataclass

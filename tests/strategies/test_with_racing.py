@@ -17,8 +17,10 @@ from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.journal import Journal, read_evaluations
+from searcher.runs.sharing import Shared
 from searcher.search.goals import Bound, Goals
-from searcher.search.loop import Recorder, SearchLoop
+from searcher.search.loop import SearchLoop
+from searcher.search.recorder import Recorder
 from searcher.search.selection import chosen_plans
 from searcher.testing import tiny_tokenizer
 from strategies.greedy import Greedy
@@ -121,7 +123,7 @@ def search(parts, folder, strategy, racing, most=None, bounds=()):
     with torch.inference_mode():
         executor = open_executor(parts.replay, objectives, {"search": parts.ids}, tiny_tokenizer(), parts.prices)
     with Journal(folder) as journal:
-        recorder = Recorder.resume(executor, journal, lambda _: None)
+        recorder = Recorder.resume(executor, journal, Shared())
         tariff = Tariff(parts.replay.num_blocks, parts.prices, WINDOWS, parts.ids.shape[1], 1.0, 0.0, 1.0, 0.0)
         ledger = Ledger(tariff, Limits(most))
         units = all_units(parts.replay.num_blocks, Granularity.SUBLAYER)

@@ -21,7 +21,8 @@ from searcher.replay.self_check import open_replay
 from searcher.runs.journal import Journal, read_evaluations
 from searcher.runs.measurement import Measurements
 from searcher.search.goals import Goals
-from searcher.search.loop import STALE_ROUNDS, Recorder, SearchLoop
+from searcher.search.loop import STALE_ROUNDS, SearchLoop
+from searcher.search.recorder import Recorder
 from searcher.search.selection import chosen_plans
 from searcher.testing import tiny_llama, tiny_tokenizer
 from strategies.greedy import Greedy
@@ -47,7 +48,7 @@ def make_loop(tmp_path):
             executor = open_executor(replay, objectives, {"search": ids}, tiny_tokenizer(), prices)
         journal = Journal(tmp_path / str(len(journals))).__enter__()
         journals.append(journal)
-        recorder = Recorder(executor, journal, Measurements(executor.layout), lambda _: None)
+        recorder = Recorder(executor, journal, Measurements(executor.layout))
         tariff = Tariff(replay.num_blocks, prices, len(ids), ids.shape[1], 1.0, 0.0, 1.0, 0.0)
         ledger = Ledger(tariff, limits or Limits())
         units = all_units(replay.num_blocks, granularity)
