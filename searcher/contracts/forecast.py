@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.contracts.cost import Cost, Ledger
+from searcher.contracts.drive import drive
 from searcher.contracts.plan import PrunePlan
 from searcher.contracts.scoreboard import removal_matrix
 from searcher.contracts.space import Space
@@ -51,17 +52,20 @@ def forecast(strategy: Strategy, space: Space, ledger: Ledger, seconds: float = 
     made_up = {name: rng.uniform(0.1, 0.9, shape) for name, shape in shapes.items()}
     search = strategy.search(dataclasses.replace(space, fits=ledger.fits, statistics=made_up))
     costs = rng.uniform(0.1, 1.0, len(space.units))
-    try:
-        ask = next(search)
-        while time.monotonic() < give_up:
-            if reason := ledger.limit_passed_by(ask.plans, 0, ask.windows, ask.screen):
-                ask = search.throw(SearchStopped(reason, _answer(ask, space, np.full(len(ask.plans), np.nan))))
-                continue
-            ledger.charge(ask.plans, ask.windows, ask.screen)
-            ask = search.send(_answer(ask, space, _scores(ask.plans, space, costs)))
-    except (StopIteration, SearchStopped):
-        return Forecast(ledger.charged + ledger.kept_back, complete=True)
-    return Forecast(ledger.charged + ledger.kept_back, complete=False)
+    complete = True
+
+    def answer(ask: Ask) -> Scores | SearchStopped | None:
+        nonlocal complete
+        if time.monotonic() >= give_up:
+            complete = False
+            return None
+        if reason := ledger.limit_passed_by(ask.plans, 0, ask.windows, ask.screen):
+            return SearchStopped(reason, _answer(ask, space, np.full(len(ask.plans), np.nan)))
+        ledger.charge(ask.plans, ask.windows, ask.screen)
+        return _answer(ask, space, _scores(ask.plans, space, costs))
+
+    drive(search, answer, None)
+    return Forecast(ledger.charged + ledger.kept_back, complete)
 
 
 def _scores(plans: tuple[PrunePlan, ...], space: Space, costs: NDArray[np.float64]) -> NDArray[np.float64]:

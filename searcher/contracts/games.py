@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from searcher.contracts import registry
 from searcher.contracts.cost import Cost, Ledger, Limits, Prices, Tariff
+from searcher.contracts.drive import drive
 from searcher.contracts.plan import Granularity, Part, PrunePlan, legal_units
 from searcher.contracts.space import Need, Space
 from searcher.contracts.statistics import shape_of
@@ -184,19 +185,13 @@ def play(
     if limits != Limits():
         space = dataclasses.replace(space, fits=ledger.fits, limited=True)
     table = _Table(ledger, stop_at)
-    generator = strategy.search(space)
-    outcome: Outcome | None = None
-    try:
-        ask = next(generator)
-        while True:
-            if table.ends(ask):
-                ask = generator.throw(SearchStopped("test", _scores(ask, space, lambda _: np.nan)))
-            else:
-                ask = generator.send(_scores(ask, space, game))
-    except StopIteration as end:
-        outcome = end.value
-    except SearchStopped:
-        pass
+
+    def answer(ask: Ask) -> Scores | SearchStopped:
+        if table.ends(ask):
+            return SearchStopped("test", _scores(ask, space, lambda _: np.nan))
+        return _scores(ask, space, game)
+
+    outcome = drive(strategy.search(space), answer, None)
     return Played(tuple(table.asks), outcome, ledger.charged)
 
 

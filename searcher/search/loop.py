@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.contracts.cost import Cost, Ledger
+from searcher.contracts.drive import drive
 from searcher.contracts.notes import plain_notes
 from searcher.contracts.objective import Objective, Split
 from searcher.contracts.plan import PrunePlan
@@ -43,6 +44,7 @@ class SearchLoop:
     stopped: str | None = None
     _has_full_size: bool = False
     _stale: int = 0
+    _told: int = 0
 
     def run(self, strategy: Strategy) -> Outcome:
         """Search to the end or to the first limit; `stopped` then says which.
@@ -51,24 +53,23 @@ class SearchLoop:
             UsageError: the strategy asked for a plan that is not legal here, or returned no Outcome, or
                 one with notes that are not JSON.
         """
-        generator = strategy.search(self.space)
-        outcome = Outcome(())  # of a strategy that leaves it to us
-        try:
-            ask = next(generator)
-            for _ in range(STALE_ROUNDS):  # of being told to stop
-                while (reason := self._reason_to_stop(ask)) is None:
-                    ask = generator.send(self.scores(ask))
-                self.stopped = self.stopped or reason
-                ask = generator.throw(SearchStopped(reason, self.scores(ask)))
-        except StopIteration as end:
-            outcome = end.value
-        except SearchStopped:
-            pass
+        outcome = drive(strategy.search(self.space), self._answer, Outcome(()))  # a strategy may leave it to us
         if not isinstance(outcome, Outcome):
             raise UsageError(f"The strategy returned {type(outcome).__name__}", "`search` must return an Outcome")
         outcome = replace(outcome, notes=plain_notes(outcome, type(strategy).__name__))
         self._measure_outcome(outcome)
         return outcome
+
+    def _answer(self, ask: Ask) -> Scores | SearchStopped | None:
+        """Scores, or the limit that has come; None for a strategy that goes on and on after it was told to stop."""
+        if self._told == STALE_ROUNDS:
+            return None
+        reason = self._reason_to_stop(ask)
+        if reason is None:
+            return self.scores(ask)
+        self._told += 1
+        self.stopped = self.stopped or reason
+        return SearchStopped(reason, self.scores(ask))
 
     def _reason_to_stop(self, ask: Ask) -> str | None:
         """Measure and charge what was asked, unless a limit comes first: then which."""
