@@ -52,7 +52,7 @@ class LmEval(Objective):
     Runs the pruned model itself, so nothing is shared between plans: for the report, or for judging a few plans. For
     multiple choice `accuracy` gives the same numbers from shared forward passes. Half of the task's documents are for
     the search, half for the report. The tokens that go through the model are charged, each plan as many as the dense
-    model took. Needs `pip install 'searcher[lm-eval]'`.
+    model took. Needs `pip install 'pruneplan[lm-eval]'`.
 
     Args:
         task: name of a task or group, or path of a task's `.yaml` file. Documents of a group are pooled.
@@ -222,7 +222,7 @@ def _load_tasks(task: str, include_path: str | None) -> dict[str, Any]:
     if importlib.util.find_spec("lm_eval") is None:
         raise UsageError(
             "Objective 'lm-eval' needs lm-evaluation-harness, which is not installed",
-            "Install it with: pip install 'searcher[lm-eval]'",
+            "Install it with: pip install 'pruneplan[lm-eval]'",
         )
     if include_path is not None and not Path(include_path).is_dir():
         raise UsageError(f"include_path '{include_path}' of objective 'lm-eval' is no folder", "Check the path")

@@ -31,7 +31,7 @@ CLASSES: dict[Estimator, str] = {
 def check_installed(estimator: str) -> None:
     """Raises UsageError if there is no shapiq; imports nothing, since its import takes seconds."""
     if importlib.util.find_spec("shapiq") is None:
-        raise UsageError(f"Estimator '{estimator}' needs shapiq", 'Install it: pip install "searcher[shapiq]"')
+        raise UsageError(f"Estimator '{estimator}' needs shapiq", 'Install it: pip install "pruneplan[shapiq]"')
 
 
 def least_samples(space: Space) -> int:

@@ -59,7 +59,7 @@ class Sampling:
         if self.index not in get_args(Index):
             raise UsageError(f"Index '{self.index}' is not known", f"Choose {' or '.join(get_args(Index))}")
         if importlib.util.find_spec("shapiq") is None:
-            raise UsageError("Shapley interactions need shapiq", 'Install it: pip install "searcher[shapiq]"')
+            raise UsageError("Shapley interactions need shapiq", 'Install it: pip install "pruneplan[shapiq]"')
         if len(self.units) < 2:
             raise UsageError(f"{len(self.units)} units have no interactions", "Name two or more")
         least = 2 * _coefficients(len(self.units))

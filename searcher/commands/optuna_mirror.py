@@ -70,7 +70,7 @@ def open_database(url: str) -> RDBStorage:
         ) from error
     except ImportError as error:
         raise UsageError(
-            f"The driver for {shown} is not installed", 'For PostgreSQL: pip install "searcher[postgresql]"'
+            f"The driver for {shown} is not installed", 'For PostgreSQL: pip install "pruneplan[postgresql]"'
         ) from error
     except RuntimeError as error:  # tables of another version of Optuna
         raise UsageError(

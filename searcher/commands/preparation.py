@@ -29,14 +29,9 @@ from searcher.replay.relative_flops import measure_prices
 from searcher.replay.replay import Replay
 from searcher.replay.self_check import open_replay, refuse_overflow
 from searcher.runs.config import MeasurementConfig
+from searcher.runs.defaults import default_amounts
 from searcher.runs.measurement import Measurement, on_windows
 from searcher.runs.notation import parse_bytes
-
-DEFAULTS: dict[str, dict[str, int]] = {
-    "cpu": {"windows": 8, "window_tokens": 128, "report_windows": 32, "heal_windows": 160},
-    "cuda": {"windows": 64, "window_tokens": 512, "report_windows": 128, "heal_windows": 1280},
-}
-"""Amounts of text that let a run end in minutes on this kind of device."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -250,7 +245,7 @@ def _workers(config: MeasurementConfig) -> int:
 
 
 def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
-    defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
+    defaults = default_amounts(model.device.type)
     fields = config.of_kind("measurement")
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
     if config.heal is None:  # a run without healing is what it was before there was any
@@ -266,7 +261,7 @@ def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, spec: st
     Raises:
         UsageError: the text is too short.
     """
-    defaults = DEFAULTS.get(model.device.type, DEFAULTS["cpu"])
+    defaults = default_amounts(model.device.type)
     cut = cut_heal_text(
         text.heal,
         model.tokenizer,

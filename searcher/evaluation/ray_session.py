@@ -35,7 +35,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("Workers need Ray, which is not installed", 'pip install "searcher[ray]"') from error
+        raise UsageError("Workers need Ray, which is not installed", 'pip install "pruneplan[ray]"') from error
     return ray
 
 

@@ -7,16 +7,11 @@ from typing import Any
 from torch import nn
 
 from searcher.architecture.blocks import Architecture
-from searcher.architecture.config_fields import per_block_fields
+from searcher.architecture.pruned_config import config_of
 from searcher.architecture.replacement_modules import Inserted
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.replay.block_inputs import Outputs, without
 from searcher.replay.repair import Repair, ReplacementModule, weights_replaced
-
-BLOCK_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
-"""Fields of configs that list numbers of blocks."""
-BLOCK_COUNTS = ("first_k_dense_replace", "num_dense_layers")
-"""Fields of configs that say how many of the first blocks are of a kind."""
 
 Slot = tuple[nn.Module, int]
 """A module in the list of blocks, and the number of the block in whose place, or like which, it is."""
@@ -48,7 +43,7 @@ def pruned(
     silent = [m for i, a in enumerate(actions) if a is not Action.GONE for m in architecture.removed_by(i, a)]
     with ExitStack() as stack:
         stack.enter_context(weights_replaced(model, repair))
-        stack.enter_context(_config_of(model.config, architecture.num_blocks, [source for _, source in slots]))
+        stack.enter_context(config_of(model.config, architecture.num_blocks, [source for _, source in slots]))
         stack.enter_context(_renumbered([module for module, _ in slots]))
         stack.enter_context(without(outputs, silent))
         stack.enter_context(_blocks_replaced(architecture.blocks, [module for module, _ in slots]))
@@ -123,31 +118,3 @@ def _renumbered(modules: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for module, old in before:
             module.layer_idx = old
-
-
-@contextmanager
-def _config_of(config: Any, num_blocks: int, sources: Sequence[int]) -> Iterator[None]:
-    """Lists with an entry for each block are shortened, fields that name blocks by number are found by their names.
-
-    The modules hold the same config object, and so see the change.
-    """
-    configs = {id(c): c for c in (config, config.get_text_config(decoder=True))}.values()
-    before = [(c, dict(vars(c))) for c in configs]
-    try:
-        for changed, fields in before:
-            if getattr(changed, "num_hidden_layers", None) != num_blocks:
-                continue
-            per_block = per_block_fields(changed, num_blocks)
-            changed.num_hidden_layers = len(sources)
-            for name, value in fields.items():
-                if name in BLOCK_NUMBERS and isinstance(value, list | tuple):
-                    setattr(changed, name, [place for place, source in enumerate(sources) if source in value])
-                elif name in BLOCK_COUNTS and isinstance(value, int):
-                    setattr(changed, name, sum(source < value for source in sources))
-                elif name in per_block:
-                    setattr(changed, name, type(value)(value[i] for i in sources))
-        yield
-    finally:
-        for changed, fields in before:
-            vars(changed).clear()
-            vars(changed).update(fields)

@@ -3,16 +3,20 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("searcher", "torch", "transformers", "tokenizers", "numpy", "scipy")
+DISTRIBUTION = "pruneplan"
+"""What the package that holds `searcher` is called on the package index, where `searcher` is another project."""
+_PACKAGES = {"searcher": DISTRIBUTION} | {one: one for one in ("torch", "transformers", "tokenizers", "numpy", "scipy")}
 
 
 def versions() -> dict[str, str | None]:
     """Of Python and the packages; None for one that is not installed."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | {
+        name: _version(distribution) for name, distribution in _PACKAGES.items()
+    }
 
 
-def _version(package: str) -> str | None:
+def _version(distribution: str) -> str | None:
     try:
-        return version(package)
+        return version(distribution)
     except PackageNotFoundError:
         return None

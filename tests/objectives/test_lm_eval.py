@@ -185,7 +185,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch, options, message):
 def test_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'searcher\[lm-eval\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'pruneplan\[lm-eval\]'"):
         LmEval("any.yaml").numbers("search")
 
 

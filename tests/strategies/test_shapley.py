@@ -233,7 +233,7 @@ def test_options_that_contradict_each_other_are_refused(options, complaint):
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     Shapley()
-    with pytest.raises(UsageError, match=r'needs shapiq.*pip install "searcher\[shapiq\]"'):
+    with pytest.raises(UsageError, match=r'needs shapiq.*pip install "pruneplan\[shapiq\]"'):
         Shapley(estimator="svarm")
 
 

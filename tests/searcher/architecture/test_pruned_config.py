@@ -4,7 +4,7 @@ import pytest
 from families import FAMILIES
 from transformers import Gemma3nTextConfig, LlamaConfig, PretrainedConfig
 
-from searcher.architecture.config_fields import per_block_fields
+from searcher.architecture.pruned_config import per_block_fields
 
 BLOCKS = 6
 TYPED = ("qwen2", "qwen3", "qwen2_moe", "gemma2", "gemma3_text", "olmo3", "cohere2", "gpt_oss", "exaone4")

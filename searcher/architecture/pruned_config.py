@@ -1,12 +1,55 @@
-"""Which fields of a config hold an entry for each block: asked of the config's own class, not guessed from a length."""
+"""The config of a model of which blocks are gone: what it holds an entry of for each block, and what names blocks.
 
-from collections.abc import Iterator
+Which fields these are is asked of the config's own class, not guessed from a length.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 NEVER = ("_id", "_ids", "_token", "_tokens", "architectures")
 """Ends of names of fields that are never per block, however long their lists are."""
 BY_NAME = ("layer", "block")
 """Parts of names of fields that are per block where the class does not say."""
+
+BLOCK_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
+"""Fields of configs that list numbers of blocks."""
+BLOCK_COUNTS = ("first_k_dense_replace", "num_dense_layers")
+"""Fields of configs that say how many of the first blocks are of a kind."""
+
+
+@contextmanager
+def config_of(config: Any, num_blocks: int, sources: Sequence[int]) -> Iterator[None]:
+    """Let the config be that of a model of these blocks of the given one, as long as a `with` statement lasts.
+
+    Lists with an entry for each block are shortened, fields that name blocks by number are found by their names.
+    The modules hold the same config object, and so see the change.
+
+    Args:
+        config: of the model, of transformers.
+        num_blocks: it has.
+        sources: for each block that there will be, the one it is like.
+    """
+    configs = {id(c): c for c in (config, config.get_text_config(decoder=True))}.values()
+    before = [(c, dict(vars(c))) for c in configs]
+    try:
+        for changed, fields in before:
+            if getattr(changed, "num_hidden_layers", None) != num_blocks:
+                continue
+            per_block = per_block_fields(changed, num_blocks)
+            changed.num_hidden_layers = len(sources)
+            for name, value in fields.items():
+                if name in BLOCK_NUMBERS and isinstance(value, list | tuple):
+                    setattr(changed, name, [place for place, source in enumerate(sources) if source in value])
+                elif name in BLOCK_COUNTS and isinstance(value, int):
+                    setattr(changed, name, sum(source < value for source in sources))
+                elif name in per_block:
+                    setattr(changed, name, type(value)(value[i] for i in sources))
+        yield
+    finally:
+        for changed, fields in before:
+            vars(changed).clear()
+            vars(changed).update(fields)
 
 
 def per_block_fields(config: Any, num_blocks: int) -> list[str]:
