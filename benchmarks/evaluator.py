@@ -15,7 +15,7 @@ from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
 from benchmarks.usual import usual_loop
 from searcher.contracts.plan import Action, Granularity, PrunePlan, Unit, all_units
-from searcher.contracts.trie import layer_forwards, path_of
+from searcher.contracts.trie import layer_forwards, plan_path
 from searcher.errors import UsageError
 from searcher.evaluation.evaluator import Evaluator
 from searcher.runs.measurement import Measurements
@@ -112,7 +112,7 @@ class Ours:
     def score(self, plans: Sequence[PrunePlan]) -> list[float]:
         """The mean loss of each plan."""
         new = [plan for plan in dict.fromkeys(plans) if not self._known.complete("search", plan)]
-        paths = [path_of(plan.actions(self._executor.evaluator.replay.num_blocks)) for plan in new]
+        paths = [plan_path(plan, self._executor.evaluator.replay.num_blocks) for plan in new]
         started = time.perf_counter()
         run = measure(self._executor, plans, self._known, self._done)
         self.timed.seconds += time.perf_counter() - started

@@ -15,7 +15,8 @@ from searcher.errors import UsageError
 from searcher.runs.config import RunConfig
 from searcher.runs.files import whole
 from searcher.runs.journal import EVALUATIONS_FILE, RUN_FILE, read_evaluations
-from searcher.runs.measurement import Measurements, layout_from_json
+from searcher.runs.layout import layout_from_json
+from searcher.runs.measurement import Measurements
 from searcher.runs.run_file import read_config, read_run_file
 
 WITH_PATHS = ("objective", "objective_args", "strategy", "strategy_args", "heal")

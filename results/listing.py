@@ -9,12 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from searcher.contracts import registry
-from searcher.contracts.cost import Ledger, Limits, Prices, Tariff
+from searcher.contracts.cost import Prices
 from searcher.contracts.forecast import forecast
+from searcher.contracts.ledger import Ledger, Limits
 from searcher.contracts.plan import Granularity
 from searcher.contracts.space import Space
 from searcher.contracts.statistics import cost_of
 from searcher.contracts.strategy import Strategy
+from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
 from searcher.runs.config import RunConfig, make_config
 from searcher.runs.journal import RUN_FILE

@@ -12,7 +12,7 @@ from results.finished_run import Estimate, Evaluation, FinishedRun
 
 if TYPE_CHECKING:
     from searcher.checkpoint.exported import Exported
-from searcher.runs.measurement import PLAN_GROUP
+from searcher.runs.layout import PLAN_GROUP
 from searcher.runs.stdout import result_stream
 
 PIPED_WIDTH = 160

@@ -8,7 +8,8 @@ from searcher.anatomy.losses import Losses, open_losses
 from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity
 from searcher.replay.self_check import open_replay
-from searcher.runs.measurement import GroupLayout, Measurement, Measurements
+from searcher.runs.layout import GroupLayout
+from searcher.runs.measurement import Measurement, Measurements
 
 IDS = torch.randint(VOCABULARY, (7, 48), generator=torch.Generator().manual_seed(2))  # longer than any sliding window
 PRICES = Prices((1.0, 0.75, 0.25, 0.0), head=2.0)

@@ -4,7 +4,7 @@ import torch
 
 from searcher.architecture.replacement_modules import LinearMap, Shift
 from searcher.contracts.plan import Action
-from searcher.contracts.trie import path_of
+from searcher.contracts.trie import plan_path
 from searcher.errors import UsageError
 from searcher.healing.contract import DivergedError, Healing
 from searcher.replay.repair import Repair, ReplacementModule
@@ -62,7 +62,7 @@ class Corrections:
         return ReplacementModule(module.to(model.dtype).requires_grad_(False))
 
     def repair(self, plan):
-        path = path_of(plan.actions(self.calibration.replay.num_blocks))
+        path = plan_path(plan, self.calibration.replay.num_blocks)
         ends = [
             end
             for end in range(1, len(path) + 1)

@@ -12,7 +12,8 @@ from results.labels import run_labels, setting, units, windows
 from results.pictures.style import Look, add_legend, axis_end, looks, new_figure, scale, set_labels
 from searcher.contracts.plan import PrunePlan
 from searcher.runs.journal import read_evaluations
-from searcher.runs.measurement import Measurements, layout_from_json
+from searcher.runs.layout import layout_from_json
+from searcher.runs.measurement import Measurements
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def best_so_far(run: FinishedRun, objective: str) -> Progress:
         if line.plan.size(run.config.granularity) != run.outcome["size"] or not known.complete("search", line.plan):
             continue
         value = measure.value(known.rows("search", line.plan, objective))
-        score = value if measure.lower_is_better else -value
+        score = measure.turned(value)
         if score < best:
             best = score
             found.append((done / rows, value, line.plan))

@@ -12,7 +12,7 @@ from searcher.contracts import registry
 from searcher.contracts.cost import Cost, Prices
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
-from searcher.contracts.trie import layer_forwards, path_of
+from searcher.contracts.trie import layer_forwards, plan_path
 from searcher.errors import UsageError
 from searcher.evaluation.executor import open_executor
 from searcher.evaluation.job import Job, make_jobs
@@ -56,7 +56,7 @@ class Losses:
     def cost(self, plans: Sequence[PrunePlan]) -> Cost:
         """What measuring them will cost; several evaluators at once run a few shared prefixes twice."""
         jobs, weight = list(self._jobs(plans)), self.prices.weight
-        paths = [[path_of(plan.actions(self.num_blocks)) for plan in job.plans] for job in jobs]
+        paths = [[plan_path(plan, self.num_blocks) for plan in job.plans] for job in jobs]
         return Cost(
             layer_forwards=sum(layer_forwards(p, weight) * len(job.rows) for p, job in zip(paths, jobs, strict=True)),
             heads=float(sum(len(job.plans) * len(job.rows) for job in jobs)),

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from searcher.commands.preparation import Prepared
-from searcher.contracts.cost import Cost, Ledger, Limits
+from searcher.contracts.cost import Cost
 from searcher.contracts.forecast import Forecast
+from searcher.contracts.ledger import Ledger, Limits
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.contracts.space import Space

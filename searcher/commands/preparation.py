@@ -8,9 +8,10 @@ import torch
 
 from searcher.contracts import registry
 from searcher.contracts.amounts import Amounts
-from searcher.contracts.cost import Prices, Tariff
+from searcher.contracts.cost import Prices
 from searcher.contracts.objective import HEALED, Objective, Split
 from searcher.contracts.plan import Granularity
+from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
 from searcher.evaluation.executor import Executor, one_core, open_executor
 from searcher.evaluation.groups import SCREENING
@@ -30,7 +31,8 @@ from searcher.replay.replay import Replay
 from searcher.replay.self_check import open_replay, refuse_overflow
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.defaults import default_amounts
-from searcher.runs.measurement import Measurement, on_windows
+from searcher.runs.layout import GroupKind, kind_of
+from searcher.runs.measurement import Measurement
 from searcher.runs.notation import parse_bytes
 
 
@@ -73,10 +75,11 @@ class Prepared:
         dense = list(dense)
         tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
         sizes = [
-            (on_windows(group.layout.name), group.ids.numel() / tokens) for group in self.executor.groups["search"]
+            (group.layout.kind is GroupKind.WINDOWS, group.ids.numel() / tokens)
+            for group in self.executor.groups["search"]
         ]
-        heads = [(on_windows(m.group), m.heads) for m in dense if m.split == "search"]
-        apart = [(on_windows(m.group), m.apart.layer_forwards) for m in dense if m.split == "search"]
+        heads = [(kind_of(m.group) is GroupKind.WINDOWS, m.heads) for m in dense if m.split == "search"]
+        apart = [(kind_of(m.group) is GroupKind.WINDOWS, m.apart.layer_forwards) for m in dense if m.split == "search"]
         return Tariff(
             num_blocks=self.model.num_blocks,
             prices=self.prices,

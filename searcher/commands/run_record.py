@@ -22,7 +22,7 @@ from searcher.runs.dependencies import dependencies_of
 from searcher.runs.fingerprint import digest_of
 from searcher.runs.identity import environment_changes, identity_change, unrecorded
 from searcher.runs.journal import RUN_FILE, write_json
-from searcher.runs.measurement import layout_to_json, on_windows
+from searcher.runs.layout import GroupKind, layout_to_json
 from searcher.runs.notation import parse_seconds, parse_spec
 from searcher.runs.places import absolute, by_name
 from searcher.runs.run_file import read_run_file
@@ -92,7 +92,7 @@ def _extra_fingerprint(prepared: Prepared) -> str | None:
         for split, group in measured
         for name, tensor in sorted(group.extra.items())
     ]
-    if not any(on_windows(group.layout.name) for _, group in measured):
+    if not any(group.layout.kind is GroupKind.WINDOWS for _, group in measured):
         extras += [(f"{split}/{tuple(ids.shape)}", ids) for split, ids in sorted(prepared.windows.items())]
     digest = hashlib.sha256()
     for place, tensor in extras:

@@ -10,7 +10,7 @@ from searcher.contracts.cost import Cost, Prices
 from searcher.contracts.forecast import Forecast
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
-from searcher.contracts.trie import layer_forwards, path_of
+from searcher.contracts.trie import layer_forwards, plan_path
 from searcher.evaluation.groups import Groups
 from searcher.evaluation.job import Job, make_jobs
 from searcher.runs.measurement import Measurement, Measurements
@@ -132,7 +132,7 @@ class Plans:
 def _weights(scale: Scale, job: Job) -> Mapping[_Key, float]:
     """What each plan of a job adds to those before it, in layer-forwards over a token."""
     tokens = job.group.ids[:1].numel() * len(job.group.rows(job.rows)) or scale.window_tokens
-    paths = [path_of(plan.actions(scale.num_blocks)) for plan in job.plans]
+    paths = [plan_path(plan, scale.num_blocks) for plan in job.plans]
     weights: dict[_Key, float] = {}
     for plan, path, before in zip(job.plans, paths, [None, *paths], strict=False):
         together, alone = ([before, path], [before]) if before else ([path], [])

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.contracts.cost import Cost, Ledger
+from searcher.contracts.cost import Cost
 from searcher.contracts.drive import drive
+from searcher.contracts.ledger import Ledger
 from searcher.contracts.plan import PrunePlan
 from searcher.contracts.scoreboard import removal_matrix
 from searcher.contracts.space import Space

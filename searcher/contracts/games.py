@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.contracts import registry
-from searcher.contracts.cost import Cost, Ledger, Limits, Prices, Tariff
+from searcher.contracts.cost import Cost, Prices
 from searcher.contracts.drive import drive
+from searcher.contracts.ledger import Ledger, Limits
 from searcher.contracts.plan import Granularity, Part, PrunePlan, legal_units
 from searcher.contracts.space import Need, Space
 from searcher.contracts.statistics import shape_of
 from searcher.contracts.strategy import Ask, Outcome, Scores, SearchStopped, Strategy
+from searcher.contracts.tariff import Tariff
 
 Game = Callable[[PrunePlan], float]
 """A plan's score, the same on every window; lower is better."""

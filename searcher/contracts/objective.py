@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from searcher.contracts.plan import PrunePlan
 if TYPE_CHECKING:  # keeps `searcher list objectives` free of torch
     from torch import Tensor
 
+Number = TypeVar("Number", float, NDArray[np.float64])
 Reads = Literal["windows", "inputs", "plan"]
 Split = Literal["search", "report", "screen", "healed-search", "healed-report"]
 """`screen`: the windows of `search`, measured by the cheap loss of `objectives/screening.py`; `healed-…`: those of
@@ -243,6 +244,10 @@ class Objective(ABC):
     def weights(self, rows: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """float64 (items,): how much each item counts, for a share of verdicts that do not count alike; else None."""
         return None
+
+    def turned(self, number: Number) -> Number:
+        """A number, or an array of them, turned so that lower is better; or turned back."""
+        return number if self.lower_is_better else -number
 
     def finish(self, mean: float) -> float:
         """The value from the mean over items; must be increasing, so that it can be applied to interval ends."""

@@ -7,7 +7,7 @@ A strategy names the statistics it wants to see (`Strategy.statistics`); they ar
 from collections.abc import Sequence
 
 from searcher.contracts.plan import Action, Part, PrunePlan, Unit
-from searcher.contracts.trie import layer_forwards, path_of
+from searcher.contracts.trie import layer_forwards, plan_path
 from searcher.errors import UsageError, did_you_mean
 
 CHANGES = {
@@ -87,7 +87,7 @@ def cost_of(
         forwards += num_blocks
     if "logits" in names:
         plans = [PrunePlan(), *(PrunePlan.of([unit]) for unit in units)]
-        forwards += layer_forwards([path_of(plan.actions(num_blocks)) for plan in plans], weight) - num_blocks
+        forwards += layer_forwards([plan_path(plan, num_blocks) for plan in plans], weight) - num_blocks
         heads += len(plans)
     if "taylor" in names:
         forwards += 4 * num_blocks  # a backward with gradients of weights takes two forwards

@@ -7,10 +7,13 @@ at open branchings are alive.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
-from searcher.contracts.plan import Action
+from searcher.contracts.plan import Action, PrunePlan
 
+REMEMBERED = 1 << 14
+"""Paths that are kept: those of the largest batches, at a byte a block."""
 State = TypeVar("State")
 Path = bytes
 """One `Action` per block; a slice from the start is a prefix, which names the state after its last block."""
@@ -21,8 +24,14 @@ states entering it; changes none of them."""
 
 
 def path_of(actions: Iterable[Action]) -> Path:
-    """A plan's actions as a path."""
+    """Actions as a path, one for each block."""
     return bytes(actions)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def plan_path(plan: PrunePlan, num_blocks: int) -> Path:
+    """The path of a plan in a model of so many blocks; asked for again on every station of its way to the journal."""
+    return path_of(plan.actions(num_blocks))
 
 
 def last_step(prefix: Path) -> tuple[int, Action]:

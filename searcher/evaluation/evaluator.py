@@ -11,7 +11,7 @@ from torch import Tensor
 from searcher.contracts.cost import Prices
 from searcher.contracts.objective import HEALED, Objective, Split
 from searcher.contracts.plan import Action, PrunePlan
-from searcher.contracts.trie import Path, last_step, layer_forwards, path_of, walk
+from searcher.contracts.trie import Path, last_step, layer_forwards, plan_path, walk
 from searcher.errors import UsageError
 from searcher.evaluation.candidate import Batch, Facts, Heads, ReplayedCandidate
 from searcher.evaluation.dense_candidate import DenseCandidate
@@ -168,7 +168,7 @@ class Evaluator:
             for part in in_groups(ids):  # as plans are run that are not healed one by one, so that the numbers compare
                 ((_, hidden),) = self.replay.states(part, [plan])
                 states.append(hidden)
-        forwards = layer_forwards([path_of(plan.actions(self.replay.num_blocks))], self.prices.weight)
+        forwards = layer_forwards([plan_path(plan, self.replay.num_blocks)], self.prices.weight)
         self._run_forwards += forwards * ids.numel() / self.window_tokens
         return torch.cat(states)
 
@@ -184,7 +184,7 @@ class Evaluator:
         # screening runs on the search windows: what it has computed is there when they are measured in full
         split = "search" if job.split == "screen" else job.split
         place, sizes = (split, job.group.layout.name, batch.rows), self._sizes(batch.ids)
-        paths = [path_of(plan.actions(self.replay.num_blocks)) for plan in plans]
+        paths = [plan_path(plan, self.replay.num_blocks) for plan in plans]
         for leaves in walk(
             paths,
             self.replay.embed(batch.ids),
@@ -208,7 +208,7 @@ class Evaluator:
 
     def _ran_model(self, plan: PrunePlan, tokens: int, read_out: int) -> None:
         """Count what an objective has run with the model itself."""
-        forwards = layer_forwards([path_of(plan.actions(self._num_blocks))], self.prices.weight)
+        forwards = layer_forwards([plan_path(plan, self._num_blocks)], self.prices.weight)
         self._apart += Work(forwards * tokens / self.window_tokens, read_out / self.window_tokens)
 
     def _repair(self, plan: PrunePlan) -> Repair:
@@ -272,7 +272,7 @@ class Evaluator:
     def _score(self, values: Mapping[str, tuple[float, ...]]) -> float:
         """The mean of the first objective, lower is better."""
         name, rows = next(iter(values.items()))
-        return float(np.mean(rows)) * (1 if self._objectives[name].lower_is_better else -1)
+        return self._objectives[name].turned(float(np.mean(rows)))
 
     def _value(self, name: str, candidate: ReplayedCandidate, count: int) -> tuple[float, ...]:
         with blaming(name, f"on plan {candidate.plan}"):

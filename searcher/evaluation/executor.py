@@ -30,7 +30,8 @@ from searcher.loading.windows import check_vocabulary
 from searcher.replay.dense_cache import DenseCache
 from searcher.replay.footprint import measure_amounts
 from searcher.replay.replay import Replay
-from searcher.runs.measurement import Layout, Measurement, Measurements, timed
+from searcher.runs.layout import Layout
+from searcher.runs.measurement import Measurement, Measurements, timed
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from searcher.contracts.objective import HEALED, Objective, Split, TokenBatch
 from searcher.errors import UsageError
 from searcher.replay.batching import rows_together
-from searcher.runs.measurement import PLAN_GROUP, WINDOWS_GROUP, GroupLayout, on_windows
+from searcher.runs.layout import PLAN_GROUP, WINDOWS_GROUP, GroupKind, GroupLayout
 
 SCREENING = "objectives.screening:Screening"
 """The objective that the split `screen` is measured by, and no other split."""
@@ -40,7 +40,7 @@ class Group:
 
     def rows(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
         """The sequences to run for these numbers: those of windows, but own inputs are run all together."""
-        return wanted if on_windows(self.layout.name) else tuple(range(len(self.ids)))
+        return wanted if self.layout.kind is GroupKind.WINDOWS else tuple(range(len(self.ids)))
 
 
 Groups = dict[Split, tuple[Group, ...]]

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterator, Sequence
 
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
-from searcher.contracts.trie import depth_first, path_of
+from searcher.contracts.trie import depth_first, plan_path
 from searcher.evaluation.groups import Group
-from searcher.runs.measurement import Measurements, rows_wanted
+from searcher.runs.layout import rows_wanted
+from searcher.runs.measurement import Measurements
 
 
 class Job:
@@ -73,5 +74,5 @@ def make_jobs(
             if missing := known.missing(split, plan, group.layout.name, wanted):
                 todo.setdefault(missing, []).append(plan)
         for rows, members in todo.items():
-            order = depth_first([path_of(plan.actions(num_blocks)) for plan in members])
+            order = depth_first([plan_path(plan, num_blocks) for plan in members])
             yield Job(split, group, rows, [members[index] for index in order])

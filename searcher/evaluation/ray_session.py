@@ -1,6 +1,6 @@
 """Ray itself: started on this machine or joined elsewhere, kept quiet, and left as it was found.
 
-Ray is imported when it is needed; beside this module only `workers` and `shipping` know it.
+Ray is imported when it is needed; beside this module only `ray_executor` and `ray_weights` know it.
 """
 
 import contextlib

@@ -3,18 +3,54 @@
 import os
 import sys
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from searcher.contracts.cost import Prices
+from searcher.evaluation.candidate import Facts
 from searcher.evaluation.executor import Executor
+from searcher.evaluation.groups import Groups
 from searcher.evaluation.ray_session import import_ray
 from searcher.loading.environment import environment
+from searcher.loading.heal_text import HealText
+from searcher.replay.replay import Replay
+
+
+@dataclass(frozen=True, eq=False)
+class Shipment:
+    """What a worker is sent: the model, and what is measured on it.
+
+    Attributes:
+        replay: runs the model.
+        groups: the token sequences.
+        prices: relative FLOPs of the model's parts.
+        facts: what candidates know of the model.
+        healing: windows of the heal split, if plans are healed.
+        window_tokens: tokens of a window.
+        device_type: of the process that sends it.
+        environment: of that process, which the worker's must equal.
+        folder: to which paths of plug-ins and files are relative.
+        precision: of float32 products.
+    """
+
+    replay: Replay
+    groups: Groups
+    prices: Prices
+    facts: Facts
+    healing: HealText | None
+    window_tokens: int
+    device_type: str
+    environment: Mapping[str, Any]
+    folder: str
+    precision: str
 
 
 def put(local: Executor) -> Any:
-    """The model and what is measured on it, in the object store."""
+    """A :class:`Shipment` in the object store."""
     ray = import_ray()
     from ray import cloudpickle
     from ray.util.serialization import deregister_serializer, register_serializer
@@ -28,20 +64,20 @@ def put(local: Executor) -> Any:
     for module in own_code:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return ray.put(
-            {
-                "replay": replay,
-                "groups": local.groups,
-                "prices": local.evaluator.prices,
-                "facts": local.evaluator.facts,
-                "healing": local.evaluator.healer and local.evaluator.healer.text,
-                "window_tokens": local.evaluator.window_tokens,
-                "device_type": replay.model.device.type,
-                "environment": environment(replay.model.device),
-                "folder": os.getcwd(),  # to which paths of plug-ins and files are relative
-                "precision": torch.get_float32_matmul_precision(),
-            }
+        healer = local.evaluator.healer
+        shipment = Shipment(
+            replay=replay,
+            groups=local.groups,
+            prices=local.evaluator.prices,
+            facts=local.evaluator.facts,
+            healing=healer and healer.text,
+            window_tokens=local.evaluator.window_tokens,
+            device_type=replay.model.device.type,
+            environment=environment(replay.model.device),
+            folder=os.getcwd(),
+            precision=torch.get_float32_matmul_precision(),
         )
+        return ray.put(shipment)
     finally:
         for kind in kinds:
             deregister_serializer(kind)

@@ -19,6 +19,7 @@ from searcher.errors import UsageError
 from searcher.evaluation.executor import Executor, executor_for, one_core
 from searcher.evaluation.groups import Groups
 from searcher.evaluation.job import Job
+from searcher.evaluation.ray_weights import Shipment
 from searcher.loading.environment import environment
 from searcher.runs.identity import environment_changes
 from searcher.runs.measurement import Measurement
@@ -43,49 +44,49 @@ class Worker:
     _ask = 0
     _stopped = 0  # the ask of which no more plans are begun
 
-    def open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> UsageError | None:
+    def open(self, shipment: Shipment, objectives: Objectives, cores: int, memory: int) -> UsageError | None:
         """Get ready; what the user can mend is returned, because an actor that raises is a dead one.
 
         Args:
-            model: the replay and what is measured on it, from :func:`searcher.evaluation.ray_weights.put`.
+            shipment: from :func:`searcher.evaluation.ray_weights.put`.
             objectives: which to measure.
             cores: how many evaluators at most.
             memory: bytes for this process, beside the weights that it shares.
         """
         try:
-            self._open(model, objectives, cores, memory)
+            self._open(shipment, objectives, cores, memory)
         except UsageError as error:
             return error
         return None
 
-    def _open(self, model: dict[str, Any], objectives: Objectives, cores: int, memory: int) -> None:
+    def _open(self, shipment: Shipment, objectives: Objectives, cores: int, memory: int) -> None:
         sys.path.insert(0, str(Path(__file__).parents[2]))  # our `objectives`, not a folder of the user's
         check_own_packages()
         with contextlib.suppress(OSError):  # another machine may have no such folder
-            os.chdir(model["folder"])
-        replay, tokens = model["replay"], model["window_tokens"]
-        torch.set_float32_matmul_precision(model["precision"])
-        if model["device_type"] == "cuda":
+            os.chdir(shipment.folder)
+        replay, tokens = shipment.replay, shipment.window_tokens
+        torch.set_float32_matmul_precision(shipment.precision)
+        if shipment.device_type == "cuda":
             replay.model.to("cuda")
-        if changes := environment_changes(model, environment(replay.model.device)):
+        if changes := environment_changes({"environment": shipment.environment}, environment(replay.model.device)):
             raise UsageError(
                 f"A worker would measure other numbers than this machine: {'; '.join(changes)}",
                 "Take machines of one kind, with the same versions",
             )
         # the weights are counted as taken by each worker, though they are there once (not known but on Linux)
-        shared = getattr(psutil.Process().memory_info(), "shared", 0) if model["device_type"] == "cpu" else 0
-        self._groups = model["groups"]
+        shared = getattr(psutil.Process().memory_info(), "shared", 0) if shipment.device_type == "cpu" else 0
+        self._groups = shipment.groups
         with torch.inference_mode(), one_core():
             self._executor = executor_for(
                 replay,
                 objectives.make(),
                 self._groups,
-                model["prices"],
+                shipment.prices,
                 tokens,
-                model["facts"],
+                shipment.facts,
                 memory + shared,
                 cores,
-                model["healing"],
+                shipment.healing,
             )
 
     def run(

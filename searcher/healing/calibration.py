@@ -8,7 +8,7 @@ from torch import Tensor
 
 from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Action, PrunePlan
-from searcher.contracts.trie import layer_forwards, path_of
+from searcher.contracts.trie import layer_forwards, plan_path
 from searcher.replay.batching import in_groups
 from searcher.replay.repair import Repair
 from searcher.replay.replay import Replay, repaired
@@ -128,7 +128,7 @@ class CalibrationSet:
 
     def blocks_of(self, plan: PrunePlan) -> float:
         """Blocks that a pass through the model under a plan runs."""
-        return layer_forwards([path_of(plan.actions(self.replay.num_blocks))], self.prices.weight)
+        return layer_forwards([plan_path(plan, self.replay.num_blocks)], self.prices.weight)
 
     def _losses(self, ids: Tensor, plan: PrunePlan) -> Tensor:
         ((_, hidden),) = self.replay.states(ids, [plan])

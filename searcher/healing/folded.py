@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from searcher.architecture.blocks import forwards_replaced
 from searcher.architecture.replacement_modules import like
 from searcher.contracts.plan import Action, Part, PrunePlan
-from searcher.contracts.trie import path_of
+from searcher.contracts.trie import plan_path
 from searcher.errors import UsageError
 from searcher.healing.calibration import PADDING, CalibrationSet, Meter
 from searcher.healing.contract import Healing
@@ -111,7 +111,7 @@ class LinearFolded(Healing):
         """See :class:`Healing`: passes of the plan and of the dense model, and at each gap the maps that are tried."""
         work, blocks = Meter(), calibration.replay.num_blocks
         fit, held_out = len(calibration.fit), len(calibration.held_out)
-        gaps = len(list(gap_ends(path_of(plan.actions(blocks)))))
+        gaps = len(list(gap_ends(plan_path(plan, blocks))))
         maps = 1 + (len(RIDGES) if self.ridge is None else 1)
         if gaps:
             work.count(2 * blocks * (fit + held_out) + gaps * (3 + fit + maps * held_out))
@@ -155,7 +155,7 @@ class LinearFolded(Healing):
         for unit in plan.removed:
             if unit.part is not Part.BLOCK:
                 _refuse(plan, f"it removes {unit}, and only gaps of whole blocks can be folded")
-        path = path_of(plan.actions(replay.num_blocks))
+        path = plan_path(plan, replay.num_blocks)
         for end in gap_ends(path):
             before = len(path[:end].rstrip(bytes([Action.GONE]))) - 1
             if before < 0:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from searcher.contracts.plan import Action, PrunePlan
-from searcher.contracts.trie import Path, last_step, path_of
+from searcher.contracts.trie import Path, last_step, plan_path
 from searcher.healing.calibration import PADDING, CalibrationSet
 from searcher.healing.moments import TINY, Moments
 from searcher.replay.batching import in_groups
@@ -90,7 +90,7 @@ class GapFits:
 
     def repair(self, plan: PrunePlan) -> Repair:
         """All corrections of a plan."""
-        path = path_of(plan.actions(self._calibration.replay.num_blocks))
+        path = plan_path(plan, self._calibration.replay.num_blocks)
         after: dict[Place, ReplacementModule] = {}
         for end, correction in self._resolve(path).items():
             if correction is not None:

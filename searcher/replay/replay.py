@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from searcher.architecture.blocks import find_architecture
 from searcher.contracts.plan import Action, PrunePlan
-from searcher.contracts.trie import Path, depth_first, last_step, one_by_one, path_of, walk
+from searcher.contracts.trie import Path, depth_first, last_step, one_by_one, plan_path, walk
 from searcher.replay.block_inputs import Call, observe, record, without
 from searcher.replay.head import FusedHead, OwnHead, find_fused_head
 from searcher.replay.repair import Place, Repair, ReplacementModule, weights_replaced
@@ -100,7 +100,7 @@ class Replay:
             block, action = last_step(prefixes[0])
             return [self.run_block(state, block, action) for state in states]
 
-        paths = [path_of(plan.actions(self.num_blocks)) for plan in plans]
+        paths = [plan_path(plan, self.num_blocks) for plan in plans]
         order = depth_first(paths)
         paths = [paths[index] for index in order]
         for leaves in walk(paths, self.embed(ids), step, one_by_one(paths)):

@@ -11,64 +11,10 @@ from numpy.typing import NDArray
 
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
+from searcher.runs.layout import Layout, rows_wanted
 
-WINDOWS_GROUP = "windows:"
-"""How the names of the groups of text windows begin."""
-PLAN_GROUP = "plan"
-"""How the names of the groups begin that replay nothing."""
 WORKS = ("apart", "prepared", "preparing")
 """Fields of a line that are left out where there is nothing to tell."""
-
-
-@dataclass(frozen=True)
-class GroupLayout:
-    """Token sequences that are run together.
-
-    Attributes:
-        name: `windows:0`, `windows:1`, … in window order; `accuracy:0`, … for own inputs; `plan`, `plan:latency`.
-        rows: how many numbers are measured on it: one a sequence, or as many items as an objective says.
-        objectives: names of the objectives measured on them.
-    """
-
-    name: str
-    rows: int
-    objectives: tuple[str, ...]
-
-
-Layout = dict[Split, tuple[GroupLayout, ...]]
-"""The groups of each split, in order."""
-
-
-def layout_to_json(layout: Layout) -> dict[str, Any]:
-    """Plain JSON values."""
-    return {
-        split: [{"name": g.name, "rows": g.rows, "objectives": list(g.objectives)} for g in groups]
-        for split, groups in layout.items()
-    }
-
-
-def layout_from_json(content: Mapping[Split, Any]) -> Layout:
-    """The inverse of :func:`layout_to_json`."""
-    return {
-        split: tuple(GroupLayout(g["name"], g["rows"], tuple(g["objectives"])) for g in groups)
-        for split, groups in content.items()
-    }
-
-
-def on_windows(group: str) -> bool:
-    """Whether the group of this name holds text windows."""
-    return group.startswith(WINDOWS_GROUP)
-
-
-def rows_wanted(groups: Iterable[GroupLayout], windows: Collection[int] | None) -> Iterator[list[int]]:
-    """The rows of each group: those of the windows with these numbers (None: all of them), own inputs whole."""
-    first = 0  # number of the group's first window
-    for group in groups:
-        if windows is None or not on_windows(group.name):
-            yield list(range(group.rows))
-        else:
-            yield [row for row in range(group.rows) if first + row in windows]
-            first += group.rows
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 from searcher.runs.identity import measurement_identity
 from searcher.runs.journal import RUN_FILE, read_evaluations
-from searcher.runs.measurement import Layout, Measurement, Measurements, rows_wanted
+from searcher.runs.layout import Layout, rows_wanted
+from searcher.runs.measurement import Measurement, Measurements
 from searcher.runs.run_file import read_run_file
 
 _Key = tuple[Split, PrunePlan, str]

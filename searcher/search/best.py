@@ -43,5 +43,5 @@ class BestPlans:
             return plans
         name, objective = next(iter(self._loop.goals.objectives.items()))
         score, plan = self._best[size]
-        value = objective.finish(score if objective.lower_is_better else -score)
+        value = objective.finish(objective.turned(score))
         return f"{plans}  best of {size}: {name} {value:.4g} ({plan})"

@@ -179,7 +179,7 @@ class Goals:
         if objective.reads != "windows":
             return additive(objective, rows), np.full(len(windows), np.nan)
         asked = rows[list(windows)]
-        return additive(objective, asked), asked if objective.lower_is_better else -asked
+        return additive(objective, asked), objective.turned(asked)
 
     def _scale(self, label: str) -> float:
         """The size of the dense model's score; 1 where that is nothing, as for a divergence from itself."""
@@ -188,8 +188,7 @@ class Goals:
 
 def additive(objective: Objective, rows: NDArray[np.float64]) -> float:
     """A plan's score for one objective: the mean over items, lower is better, `inf` if the plan breaks the model."""
-    mean = float(np.mean(objective.items(rows)))
-    score = mean if objective.lower_is_better else -mean
+    score = objective.turned(float(np.mean(objective.items(rows))))
     return score if np.isfinite(score) else np.inf
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.contracts.cost import Cost, Ledger
+from searcher.contracts.cost import Cost
 from searcher.contracts.drive import drive
+from searcher.contracts.ledger import Ledger
 from searcher.contracts.notes import plain_notes
 from searcher.contracts.objective import Objective, Split
 from searcher.contracts.plan import PrunePlan

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 
-from searcher.contracts.cost import Cost, Ledger
+from searcher.contracts.cost import Cost
+from searcher.contracts.ledger import Ledger
 from searcher.contracts.objective import HEALED
 from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.contracts.space import Space

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from searcher.contracts import registry
-from searcher.contracts.cost import Ledger, Limits, Prices, Tariff
+from searcher.contracts.cost import Prices
 from searcher.contracts.games import additive_game, interacting_game, limited_spaces, make_space, play
+from searcher.contracts.ledger import Ledger, Limits
 from searcher.contracts.plan import Granularity, Part, PrunePlan
 from searcher.contracts.scoreboard import removal_matrix
 from searcher.contracts.space import Need
+from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
 from searcher.runs.measurement import to_plain_json
 from strategies.beam import Beam

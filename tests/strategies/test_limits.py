@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from searcher.contracts import registry
 from searcher.contracts.amounts import Amounts
-from searcher.contracts.cost import Prices, Tariff
+from searcher.contracts.cost import Prices
 from searcher.contracts.games import additive_game, interacting_game, noisy_game, play
 from searcher.contracts.plan import Granularity, Part, PrunePlan, all_units
 from searcher.contracts.statistics import shape_of
+from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
 from searcher.runs.config import RunConfig, make_config
 from searcher.search.opening import open_space

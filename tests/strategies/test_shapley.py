@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from searcher.contracts.games import additive_game, make_space, play
 from searcher.contracts.plan import Granularity, Part, PrunePlan, Unit, all_units
-from searcher.contracts.trie import layer_forwards, path_of
+from searcher.contracts.trie import layer_forwards, plan_path
 from searcher.errors import UsageError
 from strategies.shapley import Shapley
 from strategies.shapley_chains import balanced_permutations
@@ -139,7 +139,7 @@ def test_chains_from_a_broken_model_teach_nothing():
 def test_a_batch_of_whole_chains_shares_about_half(seed):
     """On 32 blocks, 8 removed: layer-forwards as a trie against one plan at a time."""
     asked = play(Shapley(), make_space(32, 8, seed=seed), additive_game()).asks[0].plans
-    paths = [path_of(plan.actions(32)) for plan in asked]
+    paths = [plan_path(plan, 32) for plan in asked]
     alone = sum(layer_forwards([path], (1, 0.5, 0.5, 0)) for path in paths)
     assert 1.9 < alone / layer_forwards(paths, (1, 0.5, 0.5, 0)) < 2.4
 

@@ -9,10 +9,11 @@ import torch
 from families import tiny_model
 
 from objectives.loss import Loss
-from searcher.contracts.cost import Ledger, Limits, Tariff
 from searcher.contracts.games import additive_game, make_space, noisy_game, play
+from searcher.contracts.ledger import Ledger, Limits
 from searcher.contracts.plan import Granularity, all_units
 from searcher.contracts.space import Space
+from searcher.contracts.tariff import Tariff
 from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay

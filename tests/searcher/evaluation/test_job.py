@@ -8,7 +8,8 @@ import torch
 from searcher.contracts.plan import PrunePlan, Unit
 from searcher.evaluation.groups import Group
 from searcher.evaluation.job import Job, make_jobs
-from searcher.runs.measurement import GroupLayout, Measurement, Measurements
+from searcher.runs.layout import GroupLayout
+from searcher.runs.measurement import Measurement, Measurements
 
 PLANS = [PrunePlan.of(map(Unit, pair)) for pair in combinations(range(12), 2)]
 

@@ -22,7 +22,7 @@ from families import FAMILIES, tiny_model
 from searcher.architecture.replacement_modules import LinearMap, LowRankMap
 from searcher.contracts.plan import Action, Granularity, PrunePlan, all_units
 from searcher.contracts.registry import make
-from searcher.contracts.trie import path_of
+from searcher.contracts.trie import path_of, plan_path
 from searcher.errors import UsageError
 from searcher.healing.calibration import PADDING, Meter
 from searcher.healing.gaps import gap_ends, weighted_errors
@@ -142,7 +142,7 @@ def test_what_is_kept_changes_no_bit(dtype, options, small_batches):
     healing, calibration = Linear(**options), fitted_on_all("llama", dtype=dtype, num_blocks=5)
     state = calibration.fit.numel() * 2 * 32 * dtype.itemsize
     with torch.inference_mode():
-        plans = sorted(PLANS, key=lambda plan: path_of(plan.actions(5)))
+        plans = sorted(PLANS, key=lambda plan: plan_path(plan, 5))
         alone = {plan: healing.gaps(calibration, 0).repair(plan) for plan in plans[::3]}
         assert sum(len(repair.after) for repair in alone.values()) > len(alone)
         for limit in (5 * state, HUGE):
@@ -157,7 +157,7 @@ def test_what_is_kept_changes_no_bit(dtype, options, small_batches):
 
 def test_a_correction_depends_on_what_comes_before_alone():
     calibration, plan = fitted_on_all("llama", num_blocks=5), PrunePlan.parse("0,2.attn,3")
-    path = path_of(plan.actions(5))
+    path = plan_path(plan, 5)
     with torch.inference_mode():
         fits = Linear().gaps(calibration, HUGE)
         repair = fits.repair(plan)

@@ -10,10 +10,12 @@ import torch
 from families import tiny_model
 
 from objectives.loss import Loss, Perplexity
-from searcher.contracts.cost import Ledger, Limits, Prices, Tariff
+from searcher.contracts.cost import Prices
+from searcher.contracts.ledger import Ledger, Limits
 from searcher.contracts.plan import Granularity, PrunePlan, Unit, all_units
 from searcher.contracts.space import Space
 from searcher.contracts.strategy import Ask, Outcome, SearchStopped, Strategy
+from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
 from searcher.evaluation.executor import open_executor
 from searcher.replay.relative_flops import measure_prices
