@@ -18,8 +18,9 @@ from searcher.contracts.statistics import cost_of
 from searcher.contracts.strategy import Strategy
 from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
-from searcher.runs.config import RunConfig, make_config
+from searcher.runs.config import RunConfig
 from searcher.runs.journal import RUN_FILE
+from searcher.runs.options import make_config
 from searcher.runs.run_file import read_run_file
 from searcher.search.opening import open_space
 

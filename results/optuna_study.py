@@ -1,7 +1,8 @@
 """A finished run as an Optuna study."""
 
 from results.finished_run import FinishedRun
-from searcher.commands.optuna_mirror import Mirrored, Say, mirror_finished
+from searcher.commands.optuna_mirror import Say, mirror_finished
+from searcher.commands.optuna_trials import Mirrored
 from searcher.contracts.plan import PrunePlan
 from searcher.search.goals import make_goals
 

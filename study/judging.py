@@ -6,7 +6,8 @@ import searcher
 from searcher.commands.evaluate import measure_plans
 from searcher.commands.progress import Progress
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.runs.config import MeasurementConfig, make_config
+from searcher.runs.config import MeasurementConfig
+from searcher.runs.options import make_config
 from study.rows import Rows
 from study.searches import Search, compare
 from study.setting import Setting

@@ -14,7 +14,7 @@ os.environ["SEARCHER_CACHE_LIMIT"] = "0"
 import pytest
 from tiny_checkpoint import command, save_tiny_checkpoint, write_text
 
-from searcher.api.options import NOT_TAKEN
+from searcher.api.unused_options import NOT_TAKEN
 
 
 @pytest.fixture(scope="session")

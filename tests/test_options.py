@@ -7,7 +7,7 @@ import pytest
 import typer
 
 import searcher
-from searcher.api.options import NOT_TAKEN
+from searcher.api.unused_options import NOT_TAKEN
 from searcher.cli.app import app
 from searcher.runs.config import MeasurementConfig
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from searcher.api.options import check_options
+from searcher.api.unused_options import check_options
 from searcher.contracts.own_packages import check_own_packages
 from searcher.contracts.plan import Granularity
 
@@ -45,7 +45,8 @@ def analyze(
     from searcher.commands.analyze import Wanted
     from searcher.commands.analyze import analyze as measure
     from searcher.commands.progress import Progress
-    from searcher.runs.config import MeasurementConfig, make_config
+    from searcher.runs.config import MeasurementConfig
+    from searcher.runs.options import make_config
 
     check_options("analyze", options)
     wanted = Wanted(Granularity(granularity), tuple(parts or PARTS[:-1]), budget, index)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from searcher.api.options import check_options
 from searcher.api.origin import opened_runs, planned
+from searcher.api.unused_options import check_options
 from searcher.contracts.own_packages import check_own_packages
 from searcher.errors import UsageError
 
@@ -46,7 +46,8 @@ def heal(
     check_own_packages()
     from searcher.commands.heal import heal_in_ways
     from searcher.commands.progress import Progress
-    from searcher.runs.config import MeasurementConfig, make_config
+    from searcher.runs.config import MeasurementConfig
+    from searcher.runs.options import make_config
 
     check_options("heal", options)
     removed, options, beside, origin = planned(run, plan, size, options)
@@ -102,7 +103,8 @@ def export(
     from searcher.commands.progress import Progress
     from searcher.contracts.form import Form
     from searcher.loading.model import STORED
-    from searcher.runs.config import MeasurementConfig, make_config
+    from searcher.runs.config import MeasurementConfig
+    from searcher.runs.options import make_config
 
     if form is not None and form not in tuple(Form):
         raise UsageError(f"Form '{form}' is not known", f"Choose {', '.join(Form)}")
@@ -149,7 +151,8 @@ def best_model(
     check_options("best_model", options)
     from searcher.commands.opened import open_plan, pruned_model
     from searcher.commands.progress import Progress
-    from searcher.runs.config import MeasurementConfig, make_config
+    from searcher.runs.config import MeasurementConfig
+    from searcher.runs.options import make_config
 
     removed, options, beside, origin = planned(run, plan, size, options)
     config = make_config(MeasurementConfig, options)

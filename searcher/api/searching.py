@@ -27,7 +27,8 @@ def run(*, quiet: bool = False, **options: Any) -> "Run":
     check_own_packages()
     from searcher.commands.progress import Progress
     from searcher.commands.run import execute
-    from searcher.runs.config import RunConfig, make_config
+    from searcher.runs.config import RunConfig
+    from searcher.runs.options import make_config
 
     config = make_config(RunConfig, options)
     with Progress(quiet) as progress:
@@ -67,7 +68,8 @@ def evaluate(plans: Sequence[str], *, split: str = "report", quiet: bool = False
     check_own_packages()
     from searcher.commands.evaluate import measure_plans
     from searcher.commands.progress import Progress
-    from searcher.runs.config import MeasurementConfig, make_config
+    from searcher.runs.config import MeasurementConfig
+    from searcher.runs.options import make_config
 
     config = make_config(MeasurementConfig, options)
     with Progress(quiet) as progress:

@@ -7,7 +7,7 @@ import typer
 
 import searcher
 from searcher.anatomy.parts import PARTS
-from searcher.api.options import NOT_TAKEN
+from searcher.api.unused_options import NOT_TAKEN
 from searcher.cli.flags import combined, takes
 from searcher.contracts.plan import Granularity
 from searcher.runs.config import MeasurementConfig

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import searcher
-from searcher.api.options import NOT_TAKEN
+from searcher.api.unused_options import NOT_TAKEN
 from searcher.cli.flags import combined, takes
 from searcher.cli.output import print_json
 from searcher.cli.parameters import Format, PlanByHand, RepairsDir, SizeOfRun

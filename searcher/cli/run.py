@@ -9,7 +9,8 @@ import searcher
 from searcher.cli.flags import combined, takes
 from searcher.cli.output import print_json
 from searcher.cli.parameters import Format
-from searcher.runs.config import RunConfig, read_config_file
+from searcher.runs.config import RunConfig
+from searcher.runs.options import read_config_file
 
 
 @takes(RunConfig)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from searcher.anatomy import contiguous, heads, influence, interactions, replacement, shapley, updates
 from searcher.anatomy.losses import Losses
 from searcher.anatomy.parts import PARTS
-from searcher.commands.preparation import Prepared, make_objectives, prepare
+from searcher.commands.preparation import make_objectives, prepare
+from searcher.commands.prepared import Prepared
 from searcher.commands.progress import Progress
 from searcher.contracts.cost import Cost
 from searcher.contracts.plan import Granularity, Unit, all_units

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from searcher.commands.preparation import Prepared
+from searcher.commands.prepared import Prepared
 from searcher.contracts.cost import Cost
 from searcher.contracts.forecast import Forecast
 from searcher.contracts.ledger import Ledger, Limits

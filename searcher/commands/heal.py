@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from searcher.commands.preparation import Prepared, cut_heal, make_objectives, prepare
+from searcher.commands.preparation import cut_heal, make_objectives, prepare
+from searcher.commands.prepared import Prepared
 from searcher.commands.progress import Progress
 from searcher.commands.tracking import Plans, Scale
 from searcher.contracts.granularity import granularity_of

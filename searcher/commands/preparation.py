@@ -1,24 +1,21 @@
 """From a configuration to everything that is needed to measure plans: model, windows, objectives, evaluator."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from searcher.commands.prepared import Prepared
 from searcher.contracts import registry
-from searcher.contracts.amounts import Amounts
-from searcher.contracts.cost import Prices
 from searcher.contracts.objective import HEALED, Objective, Split
 from searcher.contracts.plan import Granularity
-from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
 from searcher.evaluation.executor import Executor, one_core, open_executor
 from searcher.evaluation.groups import SCREENING
 from searcher.evaluation.memory import default_limit
 from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor, check_workers
 from searcher.evaluation.ray_worker import Objectives
-from searcher.healing.healer import Treatment, begin_treatment, make_healing
+from searcher.healing.healer import begin_treatment, make_healing
 from searcher.loading.environment import dense_identity
 from searcher.loading.heal_text import HealText, cut_heal_text
 from searcher.loading.model import LoadedModel, load_model
@@ -31,73 +28,7 @@ from searcher.replay.replay import Replay
 from searcher.replay.self_check import open_replay, refuse_overflow
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.defaults import default_amounts
-from searcher.runs.layout import GroupKind, kind_of
-from searcher.runs.measurement import Measurement
 from searcher.runs.notation import parse_bytes
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Prepared:
-    """A model and text, ready to measure plans.
-
-    Attributes:
-        model: the loaded model.
-        text: the text with its splits.
-        objectives: by name, in the order of the run.
-        screening: what plans are screened by, if they are.
-        replay: runs the model's blocks.
-        windows: int64 (windows, tokens) of each split.
-        executor: measures plans.
-        prices: relative FLOPs of the model's parts.
-        resolved: the measurement fields of the configuration with every default filled in.
-        documents: of each split, the number of the document that each window was cut from.
-        amounts: what the parts of the model take, by name; see :func:`searcher.replay.footprint.measure_amounts`.
-        treatment: how plans are healed, if they are.
-        dense: keeps what is computed on the dense model.
-    """
-
-    model: LoadedModel
-    text: Text
-    objectives: dict[str, Objective]
-    screening: dict[str, Objective]
-    replay: Replay
-    windows: dict[Split, torch.Tensor]
-    executor: AnyExecutor
-    prices: Prices
-    resolved: dict[str, Any]
-    documents: dict[Split, tuple[int, ...]]
-    amounts: Mapping[str, Amounts]
-    treatment: Treatment | None
-    dense: DenseCache
-
-    def tariff(self, dense: Iterable[Measurement]) -> Tariff:
-        """What asks cost, given the dense model's measurements for the search (they show how many heads are taken)."""
-        dense = list(dense)
-        tokens, windows = self.resolved["window_tokens"], self.resolved["windows"]
-        sizes = [
-            (group.layout.kind is GroupKind.WINDOWS, group.ids.numel() / tokens)
-            for group in self.executor.groups["search"]
-        ]
-        heads = [(kind_of(m.group) is GroupKind.WINDOWS, m.heads) for m in dense if m.split == "search"]
-        apart = [(kind_of(m.group) is GroupKind.WINDOWS, m.apart.layer_forwards) for m in dense if m.split == "search"]
-        return Tariff(
-            num_blocks=self.model.num_blocks,
-            prices=self.prices,
-            windows=windows,
-            window_tokens=tokens,
-            rows_per_window=sum(size for windowed, size in sizes if windowed) / windows,
-            own_rows=sum(size for windowed, size in sizes if not windowed) + self._heal_rows,
-            heads_per_window=sum(h for windowed, h in heads if windowed) / windows,
-            own_heads=sum(h for windowed, h in heads if not windowed),
-            screening_heads=sum(m.heads for m in dense if m.split == "screen") / windows,
-            apart_per_window=sum(f for windowed, f in apart if windowed) / windows,
-            own_apart=sum(f for windowed, f in apart if not windowed),
-        )
-
-    @property
-    def _heal_rows(self) -> int:
-        """Windows of the heal split that every plan is replayed on beside those it is measured on."""
-        return self.treatment.text.rows if self.treatment and self.treatment.scope == "gap" else 0
 
 
 def make_objectives(config: MeasurementConfig) -> dict[str, Objective]:

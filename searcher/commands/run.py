@@ -19,7 +19,8 @@ from searcher.commands.charges import (
     open_ledger,
     paid_lines,
 )
-from searcher.commands.preparation import Prepared, make_objectives, prepare
+from searcher.commands.preparation import make_objectives, prepare
+from searcher.commands.prepared import Prepared
 from searcher.commands.progress import Progress
 from searcher.commands.run_record import default_name, make_identity, make_record, open_record
 from searcher.contracts import registry
@@ -132,7 +133,7 @@ def _deadline(config: RunConfig, started: float, share: float = 1.0) -> float | 
 
 
 def _open_database(url: str) -> "RDBStorage":
-    from searcher.commands.optuna_mirror import open_database  # brings Optuna and SQLAlchemy, which few runs need
+    from searcher.commands.optuna_mirror import open_database
 
     return open_database(url)
 
@@ -143,7 +144,8 @@ def _mirror(
     """What writes the run into a database, if there is one, and is told of each measurement as the progress is."""
     if database is None:
         return contextlib.nullcontext()
-    from searcher.commands.optuna_mirror import Mirror, Mirrored
+    from searcher.commands.optuna_mirror import Mirror
+    from searcher.commands.optuna_trials import Mirrored
 
     recorder = loop.recorder
     mirrored = Mirrored(recorder.journal.folder.name, record, config, loop.goals, recorder.known)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from searcher.commands.preparation import Prepared
+from searcher.commands.prepared import Prepared
 from searcher.contracts import registry
 from searcher.contracts.objective import HEALED, Split
 from searcher.errors import UsageError

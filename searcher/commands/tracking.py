@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from searcher.commands.preparation import Prepared
+from searcher.commands.prepared import Prepared
 from searcher.contracts.cost import Cost, Prices
 from searcher.contracts.forecast import Forecast
 from searcher.contracts.objective import Split

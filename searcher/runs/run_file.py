@@ -7,8 +7,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, mod
 
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.runs.config import RunConfig, make_config
+from searcher.runs.config import RunConfig
 from searcher.runs.journal import RUN_FILE, read_json
+from searcher.runs.options import make_config
 
 MEND = "The file was damaged: put back what was there, or start again under another --name"
 

@@ -20,8 +20,9 @@ from results.table import plan_cells, shown_plans
 from searcher.cli import app as cli
 from searcher.contracts import registry
 from searcher.errors import UsageError
-from searcher.runs.config import RunConfig, make_config
+from searcher.runs.config import RunConfig
 from searcher.runs.journal import EVALUATIONS_FILE, RUN_FILE
+from searcher.runs.options import make_config
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from searcher.contracts.plan import Granularity, Part, PrunePlan, all_units
 from searcher.contracts.statistics import shape_of
 from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
-from searcher.runs.config import RunConfig, make_config
+from searcher.runs.config import RunConfig
+from searcher.runs.options import make_config
 from searcher.search.opening import open_space
 from searcher.testing import check_search
 

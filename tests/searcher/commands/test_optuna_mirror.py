@@ -12,11 +12,13 @@ from sqlalchemy.exc import OperationalError
 from tiny_checkpoint import OPTIONS
 
 import searcher
-from searcher.commands.optuna_mirror import REMOVED_UNITS, open_database
+from searcher.commands.optuna_mirror import open_database
+from searcher.commands.optuna_trials import REMOVED_UNITS
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.runs.config import RunConfig, make_config
+from searcher.runs.config import RunConfig
 from searcher.runs.notation import without_password
+from searcher.runs.options import make_config
 
 THREE = ["perplexity", "kl", "kv-cache"]
 BREAKS = '''

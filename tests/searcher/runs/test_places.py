@@ -2,7 +2,8 @@
 
 import pytest
 
-from searcher.runs.config import RunConfig, make_config
+from searcher.runs.config import RunConfig
+from searcher.runs.options import make_config
 from searcher.runs.places import absolute, by_name
 
 

@@ -11,7 +11,8 @@ from objectives.loss import Loss, Perplexity
 from objectives.sizes import Parameters
 from searcher.contracts.objective import Objective
 from searcher.errors import UsageError
-from searcher.runs.config import RunConfig, make_config
+from searcher.runs.config import RunConfig
+from searcher.runs.options import make_config
 from searcher.search.goals import Bound, Goals, check_bounds, make_goals
 
 
