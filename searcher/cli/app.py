@@ -1,7 +1,7 @@
 """The command line. stdout is the result, stderr the progress; exit 0 done, 1 failed, 2 bad usage, 130 interrupted."""
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,13 +22,29 @@ from searcher.runs.files import FULL
 app = typer.Typer(
     name="searcher",
     cls=Commands,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time that help takes
     context_settings={"max_content_width": 120},
-    help="Search for prune plans of large language models: which blocks, attention or FFN sublayers to remove.",
     epilog="Start with:  searcher run --strategy shapley --budget 8",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from searcher.runs.versions import DISTRIBUTION, versions
+
+        typer.echo(f"searcher {versions()['searcher']} (package {DISTRIBUTION})")
+        raise typer.Exit
+
+
+@app.callback()
+def searcher(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Search for prune plans of large language models: which blocks, attention or FFN sublayers to remove."""
+
 
 for one in (run, evaluate, heal, export, analyze, convert, compare, report, list_, cache):  # as the help lists them
     app.command(one.__name__.rstrip("_"), cls=Command)(one)

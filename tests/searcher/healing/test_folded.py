@@ -12,8 +12,9 @@ from searcher.contracts.plan import PrunePlan
 from searcher.contracts.registry import make
 from searcher.errors import UsageError
 from searcher.healing.calibration import PADDING, Meter
-from searcher.healing.folded import LinearFolded, find_projection
+from searcher.healing.folded import LinearFolded
 from searcher.healing.gaps import weighted_errors
+from searcher.healing.projection import find_projection
 from searcher.replay.pruned_model import pruned
 from searcher.replay.repair import Repair
 
