@@ -17,7 +17,7 @@ from results.compared_runs import Section as ComparedSection
 from results.finished_run import Evaluation, FinishedRun
 from results.labels import run_labels, setting, windows
 from results.pictures.collection import check_objective, describe, make_pictures, to_svg, write_pictures
-from results.table import footnotes, plan_cells, plan_columns, shown_plans
+from results.table import Column, footnotes, plan_cells, plan_columns, shown_plans
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 from searcher.runs.config import RunConfig
@@ -63,7 +63,7 @@ class Section:
         folder: where it is kept.
         summary: of the answer, for the first table: value, ratio to dense, size, granularity, plans, cost, time.
         plan: the answer.
-        columns: headings of its plans.
+        columns: of its plans.
         rows: its plans, the dense model first.
         notes: lines below them.
         command: how to make it again.
@@ -75,7 +75,7 @@ class Section:
     folder: str
     summary: tuple[str, ...]
     plan: str
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     command: str
@@ -228,9 +228,9 @@ def _summary(run: FinishedRun, objective: str) -> Iterator[str]:
 
 def _cells_of(run: FinishedRun, evaluation: Evaluation, objective: str) -> tuple[str, str]:
     """The objective on the report split with its interval, and its ratio to the dense model."""
-    columns, cells = plan_columns(run), plan_cells(run, evaluation)
-    first = next(i for i, column in enumerate(columns) if column in (objective, f"report {objective} (95% interval)"))
-    return cells[first], cells[first + 1]
+    columns = [(column.kind, column.objective) for column in plan_columns(run)]
+    cells = dict(zip(columns, plan_cells(run, evaluation), strict=True))
+    return cells["report", objective], cells["ratio", objective]
 
 
 def _settings(run: FinishedRun) -> Iterator[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -47,24 +47,35 @@ def _sizes_table(run: FinishedRun) -> Table:
     """The dense model and the chosen plan of each size, with intervals on the report split."""
     table = Table()
     for column in plan_columns(run):
-        if column == "plan":
-            table.add_column(column, overflow="fold")
+        if column.kind == "plan":
+            table.add_column(column.heading, overflow="fold")
         else:
-            table.add_column(column, justify="right")
+            table.add_column(column.heading, justify="right")
     for evaluation in (run.dense, *shown_plans(run)):
         table.add_row(*plan_cells(run, evaluation), style="bold" if evaluation.plan == run.best.plan else None)
     return table
 
 
-def plan_columns(run: FinishedRun) -> list[str]:
-    """The headings of a table of plans."""
-    columns = ["size", "plan"]
+class Column(NamedTuple):
+    """A column of a table of plans: what is in it, of which objective (if it is of one), and what stands above."""
+
+    kind: Literal["size", "plan", "search", "report", "ratio", "healed"]
+    objective: str
+    heading: str
+
+
+def plan_columns(run: FinishedRun) -> list[Column]:
+    """The columns of a table of plans; what follows from the plan alone is only under `report`."""
+    columns = [Column("size", "", "size"), Column("plan", "", "plan")]
     for name in run.objectives:
         if _follows_from_plan(run, name):  # on whatever text
-            columns += [name, "to dense"]
+            columns.append(Column("report", name, name))
         else:
-            columns += [f"search {name}", f"report {name} (95% interval)", "to dense"]
-            columns += [f"healed report {name}"] if run.dense.healed else []
+            columns.append(Column("search", name, f"search {name}"))
+            columns.append(Column("report", name, f"report {name} (95% interval)"))
+        columns.append(Column("ratio", name, "to dense"))
+        if run.dense.healed and not _follows_from_plan(run, name):
+            columns.append(Column("healed", name, f"healed report {name}"))
     return columns
 
 
