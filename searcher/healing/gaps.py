@@ -1,10 +1,10 @@
 """Corrections where gaps of a plan end: fitted to the dense model's hidden states, shared by plans that start alike."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor, nn
 
 from searcher.contracts.plan import Action, PrunePlan
@@ -17,39 +17,24 @@ from searcher.replay.repair import Place, Repair, ReplacementModule
 MATRICES = 0.5
 """Share of the memory that fitted matrices may take; each saves the fit that it came from, and is small."""
 
+ENTRY = 100
+"""Bytes of an entry with nothing in it: that no map helped there."""
+
 Candidates = Callable[[Moments], Iterator[nn.Module]]
 """The maps to choose from, given the moments of the windows to fit on."""
 Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
+Value = TypeVar("Value", Tensor, ReplacementModule | None)
 
 
-class Recent(Generic[Key, Value]):
-    """What was used last, within a limit.
+def bounded(limit: int) -> "LRUCache[Key, Value]":
+    """What was used last, within so many bytes."""
+    return LRUCache(limit, getsizeof=_bytes)
 
-    Args:
-        limit: bytes.
-    """
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.bytes = limit, 0
-        self._kept: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._kept
-
-    def __getitem__(self, key: Key) -> Value:
-        self._kept.move_to_end(key)
-        return self._kept[key][0]
-
-    def offer(self, key: Key, value: Value, size: int) -> None:
-        """Keep this in place of what was not used for longest, if it fits at all."""
-        if key in self._kept or size > self.limit:
-            return
-        self._kept[key] = value, size
-        self.bytes += size
-        while self.bytes > self.limit:
-            _, (_, freed) = self._kept.popitem(last=False)
-            self.bytes -= freed
+def _offer(cache: "LRUCache[Key, Value]", key: Key, value: Value) -> None:
+    """Keep this in place of what was not used for longest, if it fits at all."""
+    if key not in cache and _bytes(value) <= cache.maxsize:
+        cache[key] = value
 
 
 class GapFits:
@@ -73,16 +58,16 @@ class GapFits:
     def __init__(self, calibration: CalibrationSet, candidates: Candidates, limit: int) -> None:
         self._calibration, self._candidates = calibration, candidates
         self._width = int(calibration.replay.model.config.get_text_config(decoder=True).hidden_size)
-        self._corrections: Recent[Path, ReplacementModule | None] = Recent(int(limit * MATRICES))
-        self._states: Recent[tuple[str, int, Path], Tensor] = Recent(limit - int(limit * MATRICES))
+        self._corrections: LRUCache[Path, ReplacementModule | None] = bounded(int(limit * MATRICES))
+        self._states: LRUCache[tuple[str, int, Path], Tensor] = bounded(limit - int(limit * MATRICES))
         self._texts = {"fit": calibration.fit, "held-out": calibration.held_out}
         whole = sum(ids.numel() for ids in self._texts.values()) * self._width * calibration.replay.model.dtype.itemsize
-        self._depths = self._states.limit // 2 // whole  # so many states of a path can be kept, and of the dense one
+        self._depths = self._states.maxsize // 2 // whole  # so many states of a path can be kept, and of the dense one
 
     @property
     def bytes(self) -> int:
         """Kept now."""
-        return self._states.bytes + self._corrections.bytes
+        return int(self._states.currsize + self._corrections.currsize)
 
     def correction(self, prefix: Path) -> ReplacementModule | None:
         """What stands at the end of a prefix whose last block ends a gap; None where nothing would be better."""
@@ -106,7 +91,7 @@ class GapFits:
                 found[end] = self._corrections[prefix]
                 continue
             found[end] = correction = self._fit(prefix, found)
-            self._corrections.offer(prefix, correction, len(prefix) + _bytes(correction))
+            _offer(self._corrections, prefix, correction)
         return found
 
     def _fit(self, prefix: Path, earlier: dict[int, ReplacementModule | None]) -> ReplacementModule | None:
@@ -146,7 +131,7 @@ class GapFits:
                 hidden = calibration.replay.run_replacement(hidden, correction)
             hidden = calibration.run_block(hidden, block, action)
             if end > len(prefix) - self._depths:
-                self._states.offer((text, number, prefix[:end]), hidden, hidden.nbytes)
+                _offer(self._states, (text, number, prefix[:end]), hidden)
         return hidden
 
     def _deepest(self, text: str, number: int, prefix: Path) -> tuple[int, Tensor | None]:
@@ -164,8 +149,10 @@ class GapFits:
         return found
 
 
-def _bytes(replacement: ReplacementModule | None) -> int:
-    return 0 if replacement is None else sum(parameter.nbytes for parameter in replacement.module.parameters())
+def _bytes(kept: Tensor | ReplacementModule | None) -> int:
+    if isinstance(kept, Tensor):
+        return kept.nbytes
+    return ENTRY + (0 if kept is None else sum(parameter.nbytes for parameter in kept.module.parameters()))
 
 
 def gap_ends(path: Path) -> Iterator[int]:

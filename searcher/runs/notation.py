@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from searcher.errors import UsageError
 
@@ -81,11 +84,19 @@ def parse_bytes(text: str) -> int:
     Raises:
         UsageError: anything else, or nothing at all.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG])?(i?)B?", text.strip())
-    if not match or float(match[1]) == 0:
+    amount = text.strip()
+    try:
+        found = int(_bytes_of().validate_python(f"{amount}B" if amount.endswith("i") else amount))
+    except ValidationError:
+        found = 0
+    if found <= 0:
         raise UsageError(f"Memory '{text}' is not an amount", "Write it as 8GiB or 500MB")
-    power = " KMG".index(match[2] or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    return found
+
+
+@cache
+def _bytes_of() -> TypeAdapter[ByteSize]:
+    return TypeAdapter(ByteSize)
 
 
 def without_password(url: str) -> str:
