@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, cycle, pairwise
 from typing import Any, ClassVar
+from unittest import SkipTest  # pytest knows it, and need not be there to import this
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ class StrategyContract:
     def test_finds_a_planted_optimum(self) -> None:
         """In an additive game of 15 plans."""
         if not self.finds_optimum:
-            return
+            raise SkipTest("the strategy need not find it")
         space, game = self.space(6, 2), additive_game(seed=1)
         played = play(self.make(), space, game)
         assert played.outcome is not None
@@ -266,7 +267,7 @@ class ObjectiveContract:
         _, backwards = self.measured(tiny_llama(), self.plans[::-1])
         assert together.keys() == backwards.keys()
         if not self.make().repeatable:
-            return
+            raise SkipTest("measuring again gives other numbers")
         assert together == backwards
         for plan in self.plans:
             assert self.measured(tiny_llama(), [plan])[1][plan] == together[plan]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from analyses import write_analysis
 from scipy import stats
 
 import searcher
@@ -49,6 +50,29 @@ def test_every_part_is_kept_and_not_measured_again(searcher_command, options, tm
     assert again.out == "runs/one/analysis.html\n"
     assert "layer-forwards" not in again.err
     assert (folder / "analysis.html").read_bytes() == page
+
+
+def test_the_made_up_analyses_of_other_tests_look_like_real_ones(searcher_command, options, tmp_path):
+    asked = [text for part in PARTS for text in ("--part", part)]
+    assert searcher_command("analyze", *options, *asked, defaults=False).code == 0
+    real, made = tmp_path / "runs/one", tmp_path / "made"
+    write_analysis(made)
+    for part in PARTS:
+        arrays, others = (np.load(folder / f"{part}.npz") for folder in (real, made))
+        metrics = {
+            "cosine",
+            "relative-l1",
+            "relative-l2",
+            "magnitude",
+            "taylor",
+            "logits",
+        }  # there may be more or fewer
+        assert set(arrays.files) - metrics == set(others.files) - metrics, part
+        assert {name: arrays[name].ndim for name in others.files} == {name: others[name].ndim for name in others.files}
+        facts, told = (json.loads((folder / f"{part}.json").read_text()) for folder in (real, made))
+        assert facts.keys() == told.keys(), part
+    records = [json.loads((folder / "analysis.json").read_text()) for folder in (real, made)]
+    assert records[0].keys() >= records[1].keys()
 
 
 def test_an_unknown_part_is_refused(searcher_command, options):

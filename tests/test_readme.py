@@ -1,13 +1,18 @@
 """The README's examples do what it says."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from tiny_checkpoint import OPTIONS
+from typer.testing import CliRunner
 
 import searcher
+from searcher.cli.app import app
 from searcher.contracts.games import additive_game, make_space, play
+from searcher.runs.config import RunConfig
+from searcher.runs.options import make_config
 from searcher.testing import ObjectiveContract, StrategyContract
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -57,15 +62,32 @@ def test_the_example_in_python(tiny, tmp_path, monkeypatch, capsys):
     assert re.fullmatch(r"\[(\(\d, .[\d,-]+.\)(, )?)+\]", front)
 
 
-@pytest.mark.parametrize("command", re.findall(r"^\.venv/bin/searcher (.*)$", README, flags=re.MULTILINE))
+COMMANDS = re.findall(r"^\.venv/bin/searcher (.*)$", README, flags=re.MULTILINE)
+OPTION_ROWS = re.findall(r"^\| (`--.*?`) \|", README, flags=re.MULTILINE)
+OPTIONS_SHOWN = [option for row in OPTION_ROWS for option in re.findall(r"`(--[^`]+)`", row)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_in_the_readme_exists(command):
-    from typer.testing import CliRunner
-
-    from searcher.cli.app import app
-
     name, *rest = command.split()
     shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
-    assert all(option in shown for option in rest if option.startswith("--"))
+    assert {option for option in rest if option.startswith("--")} <= set(re.findall(r"--[\w-]+", shown))
+
+
+@pytest.mark.parametrize("option", OPTIONS_SHOWN)
+def test_every_row_of_the_table_of_options_is_one_that_run_takes_with_such_a_value(option, monkeypatch):
+    taken = []
+    monkeypatch.setattr(searcher, "run", lambda **options: taken.append(make_config(RunConfig, options)) or sys.exit(0))
+    flag, *value = option.split()
+    given = ["run", *([] if flag == "--budget" else ["--budget", "8"]), flag, *(value or ["1"])]
+    if flag.startswith("--max-") and flag not in ("--max-evaluations", "--max-cost"):
+        given += ["--granularity", "sublayer"]
+    if flag == "--weight":
+        given += ["--objective", "perplexity", "--objective", value[0].partition("=")[0]]
+    done = CliRunner().invoke(app, given)
+    assert taken, done.output
+    field = flag.removeprefix("--").replace("-", "_")
+    assert getattr(taken[0], field) != RunConfig.model_fields[field].default or not value
 
 
 def test_the_count_of_families():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from choices import make_items, merging_tokenizer, write_items, write_task
+from executors import executor_on, measure_all
 from families import tiny_model
 
 from objectives import multiple_choice as mc
@@ -13,9 +14,7 @@ from objectives.accuracy import Accuracy
 from searcher.contracts import registry
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_executor
 from searcher.replay.pruned_model import pruned
-from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
 
@@ -23,16 +22,11 @@ WINDOWS = torch.randint(97, (2, 24), generator=torch.Generator().manual_seed(0))
 
 
 def opened(replay, objectives, tokenizer):
-    with torch.inference_mode():
-        prices = measure_prices(replay, WINDOWS.shape[1])
-        return open_executor(replay, objectives, {"search": WINDOWS, "report": WINDOWS}, tokenizer, prices)
+    return executor_on({"search": WINDOWS, "report": WINDOWS}, objectives, replay, tokenizer)
 
 
 def measured(executor, split, plans):
-    known = Measurements(executor.layout)
-    for line in executor.measure(split, [PrunePlan.parse(plan) for plan in plans], known):
-        known.add(line)
-    return known
+    return measure_all(executor, map(PrunePlan.parse, plans), split)[0]
 
 
 def by_the_harness(task, replay, plan, tokenizer):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from executors import executor_on, measure_all
 
 from objectives.latency import Latency
 from searcher.contracts.plan import Granularity, PrunePlan
@@ -17,15 +18,11 @@ IDS = torch.randint(30, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
 def measured(objective, *texts):
-    with torch.inference_mode():
-        replay = open_replay(tiny_llama(), Granularity.SUBLAYER)
-        prices = measure_prices(replay, 12)
-        executor = open_executor(replay, {"latency": objective}, {"search": IDS}, tiny_tokenizer(), prices)
-    known = Measurements(executor.layout)
-    for line in executor.measure("search", list(map(PrunePlan.parse, texts)), known):
-        known.add(line)
+    plans = list(map(PrunePlan.parse, texts))
+    known, lines = measure_all(executor_on(IDS, {"latency": objective}, tiny_llama()), plans)
+    for line in lines:
         assert line.apart.layer_forwards == pytest.approx(line.layer_forwards)  # nothing is replayed
-    return [known.rows("search", PrunePlan.parse(text), "latency") for text in texts]
+    return [known.rows("search", plan, "latency") for plan in plans]
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])

@@ -8,17 +8,16 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from executors import executor_on, measure_all
 from families import VOCABULARY, tiny_model
 from oracle import oracle_losses
 
 from objectives.loss import Loss, Perplexity
 from searcher.contracts.objective import Objective, TokenBatch
-from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_executor
 from searcher.replay import batching as batches
 from searcher.replay.relative_flops import measure_prices
-from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurement, Measurements
 from searcher.testing import tiny_tokenizer
 
@@ -65,21 +64,11 @@ class Removed(Objective):
 
 
 def opened(objectives, model=None, windows=None):
-    model = model or tiny_model("llama")
-    with torch.inference_mode():
-        replay = open_replay(model, Granularity.SUBLAYER)
-        prices = measure_prices(replay, IDS.shape[1])
-        windows = windows or {"search": IDS, "report": IDS.flip(0)}
-        return open_executor(replay, objectives, windows, tiny_tokenizer(), prices)
+    return executor_on(windows or {"search": IDS, "report": IDS.flip(0)}, objectives, model)
 
 
 def measured(executor, plans=PLANS, split="search", windows=None, known=None):
-    known = known or Measurements(executor.layout)
-    lines = []
-    for line in executor.measure(split, plans, known, windows):
-        known.add(line)
-        lines.append(line)
-    return known, lines
+    return measure_all(executor, plans, split, windows, known)
 
 
 @pytest.fixture

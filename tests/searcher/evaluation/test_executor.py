@@ -6,20 +6,19 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from executors import executor_on, measure_all
 from families import VOCABULARY, tiny_model
 
 from objectives.loss import Loss, Perplexity
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.errors import UsageError
 from searcher.evaluation.evaluator import Evaluator
-from searcher.evaluation.executor import Executor, one_core, open_executor
+from searcher.evaluation.executor import Executor, one_core
 from searcher.evaluation.memory import Footprint, find_room, measure_footprint
 from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.replay import batching as batches
-from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
-from searcher.testing import tiny_tokenizer
 
 IDS = torch.randint(VOCABULARY, (7, 24), generator=torch.Generator().manual_seed(3))
 
@@ -31,12 +30,10 @@ def random_plans(count, blocks=4, seed=0):
 
 
 def opened(dtype=torch.float32, cores=1, kept=None, objectives=None, family="llama"):
-    model = tiny_model(family).to(dtype)
+    objectives = objectives or {"perplexity": Perplexity()}
+    executor = executor_on(IDS, objectives, tiny_model(family).to(dtype), cores=cores)
+    replay, prices = executor.evaluator.replay, executor.evaluator.prices
     with torch.inference_mode():
-        replay = open_replay(model, Granularity.SUBLAYER)
-        prices = measure_prices(replay, IDS.shape[1])
-        objectives = objectives or {"perplexity": Perplexity()}
-        executor = open_executor(replay, objectives, {"search": IDS}, tiny_tokenizer(), prices, cores=cores)
         if kept is not None:
             states = PrefixCache(kept)
             executor = Executor(
@@ -51,9 +48,7 @@ def opened(dtype=torch.float32, cores=1, kept=None, objectives=None, family="lla
 def measured(executor, asks):
     known, forwards = Measurements(executor.layout), 0.0
     for plans in asks:
-        for line in executor.measure("search", plans, known):
-            known.add(line)
-            forwards += line.layer_forwards
+        forwards += sum(line.layer_forwards for line in measure_all(executor, plans, known=known)[1])
     plans = dict.fromkeys(plan for plans in asks for plan in plans)
     return {plan: known.rows("search", plan, "perplexity").tolist() for plan in plans}, forwards
 

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import combinations
+from itertools import combinations, count
 
 import psutil
 import pytest
 import torch
+from executors import executor_on, measure_all
 from families import VOCABULARY, tiny_model
 from tiny_checkpoint import command
 from transformers import AutoModelForCausalLM
@@ -21,16 +22,12 @@ from transformers import AutoModelForCausalLM
 from objectives.loss import Perplexity
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_executor
 from searcher.evaluation.ray_executor import RayExecutor, check_workers
 from searcher.evaluation.ray_session import cores_of_each
 from searcher.evaluation.ray_weights import from_numpy, put, to_numpy
 from searcher.evaluation.ray_worker import Objectives, Worker
 from searcher.loading.environment import environment
-from searcher.replay.relative_flops import measure_prices
-from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
-from searcher.testing import tiny_tokenizer
 
 ray = pytest.importorskip("ray")
 
@@ -59,19 +56,18 @@ class Slow(Perplexity):
 
 def opened(name="perplexity", model=None):
     """An executor of this process; what the actors measure under this name is made by them."""
-    model = model or tiny_model("llama").to(torch.bfloat16)
-    with torch.inference_mode():
-        replay = open_replay(model, Granularity.SUBLAYER)
-        prices = measure_prices(replay, IDS.shape[1])
-        return open_executor(replay, {name: Perplexity()}, {"search": IDS}, tiny_tokenizer(), prices)
+    return executor_on(IDS, {name: Perplexity()}, model or tiny_model("llama").to(torch.bfloat16))
 
 
 def measured(executor, during=lambda known: None):
     known = Measurements(executor.layout)
-    for lines, line in enumerate(executor.measure("search", PLANS, known), start=1):
+    lines = count(1)
+
+    def heard(line):
         assert not set(line.rows) - set(known.missing("search", line.plan, line.group, line.rows)), "measured twice"
-        known.add(line)
-        during(lines)
+        during(next(lines))
+
+    measure_all(executor, PLANS, known=known, heard=heard)
     (name,) = executor.layout["search"][0].objectives
     return {plan: known.rows("search", plan, name).tolist() for plan in PLANS}
 
