@@ -26,7 +26,7 @@ def opened(replay, objectives, tokenizer):
 
 
 def measured(executor, split, plans):
-    return measure_all(executor, map(PrunePlan.parse, plans), split)[0]
+    return measure_all(executor, list(map(PrunePlan.parse, plans)), split)[0]
 
 
 def by_the_harness(task, replay, plan, tokenizer):
