@@ -7,6 +7,7 @@ import torch
 
 from searcher.commands.prepared import Prepared
 from searcher.contracts import registry
+from searcher.contracts.cost import Prices
 from searcher.contracts.objective import HEALED, Objective, Split
 from searcher.contracts.plan import Granularity
 from searcher.errors import UsageError
@@ -15,7 +16,7 @@ from searcher.evaluation.groups import SCREENING
 from searcher.evaluation.memory import default_limit
 from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor, check_workers
 from searcher.evaluation.ray_worker import Objectives
-from searcher.healing.healer import begin_treatment, make_healing
+from searcher.healing.healer import Treatment, begin_treatment, make_healing
 from searcher.loading.environment import dense_identity
 from searcher.loading.heal_text import HealText, cut_heal_text
 from searcher.loading.model import LoadedModel, load_model
@@ -80,12 +81,9 @@ def prepare(
             say("Checking the replay against the model's own forward")
             replay = _checked(model, granularity, windows)
             prices = measure_prices(replay, resolved["window_tokens"])
-            heal_text = None if config.heal is None else cut_heal(config, text, model, config.heal)
-            treatment = None
-            if heal_text is not None:
-                resolved["heal_windows"] = heal_text.rows
-                say(f"Healing by {heal_text.spec}, {len(heal_text.held_out)} of {heal_text.rows} windows held out")
-                treatment = begin_treatment(heal_text, replay, prices, granularity)
+            treatment = _treat(config, text, model, replay, prices, granularity, say)
+            resolved |= {"heal_windows": treatment.text.rows} if treatment else {}
+            heal_text = treatment.text if treatment else None
             dense = DenseCache(dense_identity(model) | {"granularity": str(granularity)}, say)
             measured = objectives | screened_by
             local = open_executor(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text, dense)
@@ -104,6 +102,23 @@ def prepare(
         treatment=treatment,
         dense=dense,
     )
+
+
+def _treat(
+    config: MeasurementConfig,
+    text: Text,
+    model: LoadedModel,
+    replay: Replay,
+    prices: Prices,
+    granularity: Granularity,
+    say: Callable[[str], None],
+) -> Treatment | None:
+    """How plans are healed, if they are; what is the same for all plans is fitted."""
+    if config.heal is None:
+        return None
+    windows = cut_heal(config, text, model, config.heal)
+    say(f"Healing by {windows.spec}, {len(windows.held_out)} of {windows.rows} windows held out")
+    return begin_treatment(windows, replay, prices, granularity)
 
 
 def _read(config: MeasurementConfig, say: Callable[[str], None]) -> Text:
