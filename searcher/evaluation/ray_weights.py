@@ -70,7 +70,7 @@ def put(local: Executor) -> Any:
             groups=local.groups,
             prices=local.evaluator.prices,
             facts=local.evaluator.facts,
-            healing=healer and healer.text,
+            healing=healer.text if healer else None,
             window_tokens=local.evaluator.window_tokens,
             device_type=replay.model.device.type,
             environment=environment(replay.model.device),
