@@ -102,7 +102,9 @@ def _interactions(random, units, blocks, windows):
     halves = np.full(matrix.shape, 0.05)
     arrays = {"units": units, "dense": np.zeros(windows), "single": np.zeros((len(units), windows))}
     arrays |= {"per_window": per_window, "matrix": matrix, "errors": halves / 3, "half_widths": halves}
-    return arrays, {"pairs": len(units) * (len(units) - 1) // 2}
+    facts = {"pairs": len(units) * (len(units) - 1) // 2, "windows": windows, "unknown": 0, "intervals": "95%"}
+    facts |= {"redundant_count": 1, "complementary_count": 1, "redundant": [], "complementary": []}
+    return arrays, facts
 
 
 def _shapley(random, units, blocks, windows):

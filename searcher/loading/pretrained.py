@@ -108,7 +108,7 @@ def _refuse_not_finite(model: Any, name: str) -> None:
     for key, weight in model.named_parameters():
         if not weight.is_floating_point() or not weight.numel():
             continue
-        low, high = (float(end) for end in torch.aminmax(weight))  # in one pass, without a mask in memory
+        low, high = (float(end) for end in torch.aminmax(weight.detach()))  # in one pass, without a mask in memory
         if math.isfinite(low) and math.isfinite(high):
             continue
         if weight.dtype == torch.float16 and not math.isnan(low):

@@ -17,7 +17,7 @@ from results.compared_runs import show_gap
 from results.comparison import Comparison
 from results.report import write_report
 from results.table import plan_cells, shown_plans
-from searcher.cli import app as cli
+from searcher.cli.app import app as cli
 from searcher.contracts import registry
 from searcher.errors import UsageError
 from searcher.runs.config import RunConfig
@@ -235,8 +235,8 @@ def read_back(command):
     given = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searcher, "run", lambda **options: given.update(options) or SimpleNamespace(document=dict))
-        patch.setattr(cli, "_print_json", lambda document: None)
-        cli.app([*arguments, "--format", "json"], standalone_mode=False)
+        patch.setattr("searcher.cli.run.print_json", lambda document: None)
+        cli([*arguments, "--format", "json"], standalone_mode=False)
     config = make_config(RunConfig, given)
     known = registry.check_options("strategy", config.strategy, config.strategy_args)  # "8" is 8 there
     return config.model_copy(update={"strategy_args": known})

@@ -86,7 +86,8 @@ def test_a_map_of_another_number_of_blocks_is_refused(tmp_path):
 def test_reading_loads_nothing_that_measures():
     code = "import sys, results.anatomy; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "transformers", "searcher.anatomy"} & set(loaded)
+    assert not {"torch", "transformers"} & set(loaded)
+    assert [one for one in loaded if one.startswith("searcher.anatomy.")] == ["searcher.anatomy.parts"]  # their names
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

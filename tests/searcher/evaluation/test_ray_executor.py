@@ -24,7 +24,7 @@ from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.errors import UsageError
 from searcher.evaluation.ray_executor import RayExecutor, check_workers
 from searcher.evaluation.ray_session import cores_of_each
-from searcher.evaluation.ray_weights import from_numpy, put, to_numpy
+from searcher.evaluation.ray_weights import Shipment, from_numpy, put, to_numpy
 from searcher.evaluation.ray_worker import Objectives, Worker
 from searcher.loading.environment import environment
 from searcher.runs.measurement import Measurements
@@ -207,9 +207,9 @@ def test_nothing_of_ray_on_stdout_and_no_other_priority(workers, capfd):
 def test_a_worker_on_a_machine_of_another_kind_is_refused(monkeypatch):
     monkeypatch.setattr("sys.path", list(sys.path))
     replay = opened().evaluator.replay
-    model = {"replay": replay, "window_tokens": 32, "precision": "highest", "device_type": "cpu", "folder": "."}
     there = environment(replay.model.device) | {"instructions": "avx2 of_the_driver"}
-    refused = Worker().open(model | {"environment": there}, Objectives({}), 1, 0)
+    shipment = Shipment(replay, {}, None, None, None, 32, "cpu", there, ".", "highest")
+    refused = Worker().open(shipment, Objectives({}), 1, 0)
     assert "A worker would measure other numbers than this machine: the processor had of_the_driver" in str(refused)
 
 
