@@ -24,7 +24,7 @@ def replacement_section(analysis: Analysis, part: Part) -> Section:
         "1 of a symmetric map. The best replacement was chosen on the same windows as it is judged on, so that its "
         "value is a little too good."
     )
-    tables = [_stand_ins(analysis, part), _medians(part)]
+    tables = [_replacements(analysis, part), _medians(part)]
     if part.facts["misfits"]:
         tables.append(_misfits(part))
     return Section("Blocks in the place of others", says, _figure(analysis, part), tuple(tables))
@@ -100,7 +100,7 @@ def _figure(analysis: Analysis, part: Part) -> Figure:
     return figure
 
 
-def _stand_ins(analysis: Analysis, part: Part) -> Table:
+def _replacements(analysis: Analysis, part: Part) -> Table:
     mean, losses, removed = _off_diagonal(part), part.arrays["losses"], _removed(analysis)
     half, best = half_widths(_increase(part), analysis.documents), _best(mean)
     rows = []

@@ -124,7 +124,7 @@ class LinearFolded(Healing):
 
 
 class _States:
-    """The hidden states of a calibration's windows at one depth, in batches: those to fit on, and those held out.
+    """Hidden states of the windows of a calibration set at one depth, in batches: those to fit on, those held out.
 
     Attributes:
         texts: the windows.

@@ -38,7 +38,7 @@ def _offer(cache: "LRUCache[Key, Value]", key: Key, value: Value) -> None:
 
 
 class GapFits:
-    """The corrections of one calibration's plans, each depending only on what the plan does up to where the gap ends.
+    """The corrections of plans, each depending only on what the plan does up to where the gap ends.
 
     A gap is a run of consecutive blocks of which a plan removes something. Where it ends, a map is fitted that takes
     the hidden states of the pruned model, corrected so far, to those of the dense model. Of several maps that one is

@@ -10,7 +10,7 @@ from families import VOCABULARY, tiny_model
 
 from objectives.loss import Perplexity
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation import ray_session as cluster
+from searcher.evaluation import ray_session
 from searcher.evaluation.executor import open_executor
 from searcher.evaluation.ray_executor import RayExecutor
 from searcher.evaluation.ray_worker import Objectives
@@ -30,7 +30,7 @@ WINDOWS = torch.randint(VOCABULARY, (8, 32), generator=torch.Generator().manual_
 @pytest.fixture(scope="module")
 def ray():
     """Started once: an executor of workers uses what it finds, and leaves it running."""
-    leave = cluster.start(cpus=2, gpus=0, weights=0)
+    leave = ray_session.start(cpus=2, gpus=0, weights=0)
     yield
     leave()
 

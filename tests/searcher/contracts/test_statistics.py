@@ -12,7 +12,7 @@ from families import VOCABULARY, tiny_model
 from searcher.contracts.plan import Granularity, Part, PrunePlan, Unit, all_units
 from searcher.contracts.statistics import STATISTICS, check_statistics, cost_of, shape_of
 from searcher.errors import UsageError
-from searcher.replay import dense_statistics as dense_pass
+from searcher.replay import dense_statistics
 from searcher.replay.dense_statistics import measure_statistics
 from searcher.replay.pruned_model import pruned
 from searcher.replay.self_check import open_replay
@@ -104,7 +104,7 @@ def test_maps_between_sublayers(granularity):
 
 def test_chunks_do_not_matter(monkeypatch):
     whole = measured(Granularity.BLOCK, "state-cosines", "logits")
-    monkeypatch.setattr(dense_pass, "CHUNK", 5 * 5 * 32)  # 5 of the 24 tokens for states, 8 for logits
+    monkeypatch.setattr(dense_statistics, "CHUNK", 5 * 5 * 32)  # 5 of the 24 tokens for states, 8 for logits
     in_parts = measured(Granularity.BLOCK, "state-cosines", "logits")
     for name, values in whole.items():
         np.testing.assert_allclose(in_parts[name], values, rtol=1e-6)

@@ -16,7 +16,7 @@ from objectives.loss import Loss, Perplexity
 from searcher.contracts.objective import Objective, TokenBatch
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.replay import batching as batches
+from searcher.replay import batching
 from searcher.replay.relative_flops import measure_prices
 from searcher.runs.measurement import Measurement, Measurements
 from searcher.testing import tiny_tokenizer
@@ -74,7 +74,7 @@ def measured(executor, plans=PLANS, split="search", windows=None, known=None):
 @pytest.fixture
 def small_groups(monkeypatch):
     """Two windows run together, so that five make three groups."""
-    monkeypatch.setattr(batches, "GROUP_TOKENS", {"cpu": 48})
+    monkeypatch.setattr(batching, "GROUP_TOKENS", {"cpu": 48})
 
 
 @pytest.mark.usefixtures("small_groups")

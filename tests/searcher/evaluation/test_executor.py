@@ -16,7 +16,7 @@ from searcher.evaluation.evaluator import Evaluator
 from searcher.evaluation.executor import Executor, one_core
 from searcher.evaluation.memory import Footprint, find_room, measure_footprint
 from searcher.evaluation.prefix_cache import PrefixCache
-from searcher.replay import batching as batches
+from searcher.replay import batching
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements
 
@@ -63,7 +63,7 @@ def greedy_asks(blocks=4):
 
 @pytest.fixture(params=[48, 512], ids=["small groups", "one group"])
 def group_tokens(request, monkeypatch):
-    monkeypatch.setattr(batches, "GROUP_TOKENS", {"cpu": request.param})
+    monkeypatch.setattr(batching, "GROUP_TOKENS", {"cpu": request.param})
 
 
 @pytest.mark.usefixtures("group_tokens")

@@ -28,7 +28,7 @@ from searcher.healing.calibration import PADDING, Meter
 from searcher.healing.gaps import gap_ends, weighted_errors
 from searcher.healing.linear import Linear
 from searcher.healing.moments import RIDGES
-from searcher.replay import batching as batches
+from searcher.replay import batching
 from searcher.replay.pruned_model import pruned
 from searcher.replay.repair import Repair
 
@@ -43,7 +43,7 @@ PLANS = [
 @pytest.fixture
 def small_batches(monkeypatch):
     """So that tiny texts come in several batches."""
-    monkeypatch.setattr(batches, "GROUP_TOKENS", {"cpu": 4 * TOKENS})
+    monkeypatch.setattr(batching, "GROUP_TOKENS", {"cpu": 4 * TOKENS})
 
 
 def fitted_on_all(family, **options):

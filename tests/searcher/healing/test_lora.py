@@ -102,7 +102,7 @@ def test_what_was_found_is_learnt_further(family):
         assert added.left.abs().max() > 0
 
 
-def test_the_check_of_a_fit_is_the_patients_loss():
+def test_the_check_of_a_fit_is_the_loss_of_the_calibration_set():
     checks = []
     calibration = calibration_of("llama", watch=checks.append)
     repair = heal(calibration, "1-2")

@@ -6,7 +6,7 @@ from families import VOCABULARY, tiny_model
 
 from searcher.contracts.plan import Action, Granularity
 from searcher.evaluation.candidate import Heads
-from searcher.replay import plan_batching as siblings
+from searcher.replay import plan_batching
 from searcher.replay.plan_batching import batch_sizes, in_sizes
 from searcher.replay.self_check import open_replay
 
@@ -44,7 +44,7 @@ def test_a_batch_that_rounds_otherwise_is_not_made(replay, monkeypatch):
 
 def test_a_batch_that_is_slower_is_not_made(replay, monkeypatch):
     ticks = iter(range(10**6))
-    monkeypatch.setattr(siblings, "_now", lambda _: float(next(ticks)))  # each way takes as long as the other
+    monkeypatch.setattr(plan_batching, "_now", lambda _: float(next(ticks)))  # each way takes as long as the other
     with torch.inference_mode():
         assert batch_sizes(replay, IDS) == (1,)
 
