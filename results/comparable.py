@@ -1,9 +1,15 @@
-"""May runs be compared? Only if what they measured was the same model on the same text."""
+"""May runs be compared? Only if what they measured was the same model on the same text.
+
+Where plans were chosen need not be the same, if they are judged on the same report windows.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from results.finished_run import FinishedRun
+from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 
 FIELDS = (
@@ -12,17 +18,30 @@ FIELDS = (
     "device_type",
     "text_fingerprint",
     "window_tokens",
-    "windows",
-    "data_seed",
     "report_windows",
     "heal",
     "heal_windows",
 )
 """What must be equal, fields of `identity` in `run.json`; the names under which model and text were given need not."""
+SEARCHED = ("windows", "data_seed")
+"""Fields that say on which windows plans were chosen."""
+SAME = 0.01
+"""Relative difference of the dense model's numbers on the report split, up to which windows are taken for the same."""
 
 
-def check_comparable(runs: Sequence[FinishedRun]) -> None:
+def same_search(one: FinishedRun, other: FinishedRun) -> bool:
+    """Whether both chose their plans on the same search windows."""
+    here, there = one.record["identity"], other.record["identity"]
+    return not any(_different(here, there, *SEARCHED))
+
+
+def check_comparable(runs: Sequence[FinishedRun], other_search: bool = False) -> None:
     """Refuse runs that measured something else.
+
+    Args:
+        runs: two or more.
+        other_search: whether they may have chosen their plans on other search windows, if only they are judged on the
+            same report windows.
 
     Raises:
         UsageError: two runs differ in what they measured, with the field and both values; or they have no objective in
@@ -30,15 +49,22 @@ def check_comparable(runs: Sequence[FinishedRun]) -> None:
     """
     first = runs[0]
     for other in runs[1:]:
+        if not other_search:
+            for field, here, there in _different(first.record["identity"], other.record["identity"], *SEARCHED):
+                raise _not_comparable(first, other, field, here, there)
         for field, here, there in _differences(first, other):
-            raise UsageError(
-                f"{first.folder} and {other.folder} cannot be compared: {field} is {_short(here)} in the one, "
-                f"{_short(there)} in the other",
-                "Compare runs of the same model, text and windows",
-            )
+            raise _not_comparable(first, other, field, here, there)
     if not common_objectives(runs):
         told = "; ".join(f"{run.folder.name}: {', '.join(run.objectives)}" for run in runs)
         raise UsageError(f"These runs have no objective in common ({told})", "Compare runs that measured the same")
+
+
+def _not_comparable(first: FinishedRun, other: FinishedRun, field: str, here: Any, there: Any) -> UsageError:
+    return UsageError(
+        f"{first.folder} and {other.folder} cannot be compared: {field} is {_short(here)} in the one, "
+        f"{_short(there)} in the other",
+        "Compare runs of the same model, text and windows",
+    )
 
 
 def common_objectives(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
@@ -92,9 +118,11 @@ def _differences(one: FinishedRun, other: FinishedRun) -> Iterator[tuple[str, An
             yield f"the source of objective {label}", sources[0][label], sources[1][label]
         elif unlike := _unlike_reads(one, other, label):
             yield unlike
-        elif (items := _items(one, label)) != (others := _items(other, label)):
-            yield f"the number of items of objective {label}", items, others
-    if tuple(one.objectives) == tuple(other.objectives):  # else it differs by what only one of them has measured
+        else:
+            yield from _unlike_items(one, other, label)
+    if not same_search(one, other):  # then the fingerprint of all inputs differs, whatever they are judged on
+        yield from _unlike_report(one, other)
+    elif tuple(one.objectives) == tuple(other.objectives):  # else it differs by what only one of them has measured
         yield from _different(here, there, "inputs_fingerprint")
         if "environment" in one.record and "environment" in other.record:  # older runs have not kept it
             yield from _different(here, there, "extra_fingerprint")
@@ -106,13 +134,31 @@ def _different(here: dict[str, Any], there: dict[str, Any], *fields: str) -> Ite
             yield field, here.get(field), there.get(field)
 
 
-def _items(run: FinishedRun, label: str) -> str:
+def _unlike_items(one: FinishedRun, other: FinishedRun, label: str) -> Iterator[tuple[str, Any, Any]]:
+    """Where two runs have not the same number of items of an objective on the splits that they should share."""
+    splits = ("search", "report") if same_search(one, other) else ("report",)
+    if (items := _items(one, label, splits)) != (others := _items(other, label, splits)):
+        yield f"the number of items of objective {label}", items, others
+
+
+def _items(run: FinishedRun, label: str, splits: Sequence[Any]) -> str:
     """How many numbers an objective has on each split that plans are chosen or judged on."""
     counted = {
         split: sum(group.rows for group in run.measurements.layout[split] if label in group.objectives)
-        for split in ("search", "report")
+        for split in splits
     }
     return " and ".join(f"{number} on {split}" for split, number in counted.items())
+
+
+def _unlike_report(one: FinishedRun, other: FinishedRun) -> Iterator[tuple[str, Any, Any]]:
+    """What of the report split cannot be the same, as the dense model's numbers on it tell."""
+    for label in common_objectives((one, other)):
+        if not one.objectives[label].repeatable:
+            continue
+        here, there = (run.measurements.rows("report", PrunePlan(), label) for run in (one, other))
+        if len(here) == len(there) and not np.allclose(here, there, rtol=SAME, atol=SAME, equal_nan=True):
+            row = int(np.argmax(np.abs(here - there)))
+            yield f"{label} of the dense model in row {row} of the report", float(here[row]), float(there[row])
 
 
 def _as_text(one: tuple[str, dict[str, Any]], other: tuple[str, dict[str, Any]]) -> tuple[str, str]:

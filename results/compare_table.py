@@ -6,10 +6,11 @@ from functools import partial
 from rich.markup import escape
 from rich.table import Table
 
-from results.compared_runs import ComparedRuns, Entry, Section, SizeComparison, alike, show_gap
+from results.compared_runs import ComparedRuns
 from results.finished_run import FinishedRun
 from results.joint_front import JointFront
 from results.labels import setting, windows
+from results.side_by_side import Entry, Section, SizeComparison, alike, show_gap
 from results.table import number
 from searcher.contracts.plan import PrunePlan
 from searcher.runs.clusters import count_clusters
@@ -61,7 +62,7 @@ def _gaps(comparison: ComparedRuns, section: Section, roomy: bool) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("plan")
     for size in section.sizes:
-        found = _by_plan(size)
+        found = _by_plan(size, comparison.objective)
         for position, entries in enumerate(found):
             cells = _numbers(comparison.objective, entries[0])
             if not roomy:
@@ -77,17 +78,21 @@ def _gaps(comparison: ComparedRuns, section: Section, roomy: bool) -> Table:
     return table
 
 
-def _by_plan(size: SizeComparison) -> list[list[Entry]]:
-    """Those that chose the same plan together."""
-    found: dict[PrunePlan, list[Entry]] = {}
-    for entry in size.entries:
-        found.setdefault(entry.evaluation.plan, []).append(entry)
+def _by_plan(size: SizeComparison, name: str) -> list[list[Entry]]:
+    """Those that chose the same plan on the same windows together."""
+    found: dict[tuple[PrunePlan, float], list[Entry]] = {}
+    for entry in size.entries:  # on other windows the plan has another score
+        found.setdefault((entry.evaluation.plan, entry.evaluation.search[name]), []).append(entry)
     return list(found.values())
 
 
 def _numbers(name: str, entry: Entry) -> list[str]:
     """Value and gap on the search split, and on the report split."""
-    gaps = ("reference", "") if entry.same else (show_gap(entry.search_gap), show_gap(entry.report_gap))
+    gaps = (
+        ("reference", "")
+        if entry.same and entry.search_gap
+        else (show_gap(entry.search_gap), show_gap(entry.report_gap))
+    )
     return [number(entry.evaluation.search[name]), gaps[0], number(entry.evaluation.report[name].value), gaps[1]]
 
 

@@ -6,103 +6,21 @@ by, in pairs, and has an interval.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from results.comparable import check_comparable, common_objectives, different_machines, other_goals
+from results.comparable import check_comparable, common_objectives, different_machines, other_goals, same_search
 from results.finished_run import Evaluation, FinishedRun
 from results.intervals import Gap, gap
 from results.joint_front import JointFront, joint_front
-from results.labels import run_labels
-from searcher.contracts.plan import Granularity, PrunePlan, Unit
+from results.labels import run_labels, windows
+from results.side_by_side import Entry, Optimum, Section, SizeComparison
+from results.verdicts import verdict
+from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError, did_you_mean
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a run chose for a size, against the reference.
-
-    Attributes:
-        run: the run.
-        label: what it is called here.
-        evaluation: the plan it chose on the search split.
-        search_gap: to the reference's plan on the search split; exact, so without an interval.
-        report_gap: the same on the report split, in pairs.
-        kept: units that its plan keeps and the reference's removes.
-        removed: the other way round.
-        better: whether it is better on the search split.
-    """
-
-    run: FinishedRun
-    label: str
-    evaluation: Evaluation
-    search_gap: Gap
-    report_gap: Gap
-    kept: tuple[Unit, ...]
-    removed: tuple[Unit, ...]
-    better: bool
-
-    @property
-    def same(self) -> bool:
-        """Whether it is the reference's plan."""
-        return not (self.kept or self.removed)
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The best of all plans of a size on the search split, as a run that measured all of them has certified.
-
-    Attributes:
-        plan: the best plan.
-        plans: how many there are in the space of that run.
-        whole: whether these are all plans of this size that the model has; false where that run had to keep some units.
-        gap: from the reference's plan to it, on the search split.
-    """
-
-    plan: PrunePlan
-    plans: int
-    whole: bool
-    gap: Gap
-
-
-@dataclass(frozen=True)
-class SizeComparison:
-    """All runs at one size, the reference first.
-
-    Attributes:
-        size: removed units.
-        entries: of the runs that have a plan of this size.
-        best: the best of those better than the reference on the search split, if there are any.
-        optimum: where it is known.
-        verdict: what follows, in a sentence.
-    """
-
-    size: int
-    entries: tuple[Entry, ...]
-    best: Entry | None
-    optimum: Optimum | None
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """The runs of one granularity; sizes mean nothing across.
-
-    Attributes:
-        granularity: of the runs.
-        reference: the run that the others are compared with.
-        label: what it is called here.
-        sizes: that the reference and another run have a plan of, ascending.
-    """
-
-    granularity: Granularity
-    reference: FinishedRun
-    label: str
-    sizes: tuple[SizeComparison, ...]
 
 
 class ComparedRuns:
@@ -124,7 +42,7 @@ class ComparedRuns:
     def __init__(self, runs: Sequence[FinishedRun], objective: str | None = None, reference: str | None = None) -> None:
         if len(runs) < 2:
             raise UsageError("There is nothing to compare in one run", "Name two runs or more")
-        check_comparable(runs)
+        check_comparable(runs, other_search=True)
         known = common_objectives(runs)
         if objective is not None and objective not in known:
             raise UsageError(
@@ -150,7 +68,18 @@ class ComparedRuns:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know who would think the runs differ in their strategy only."""
         searched = other_goals(self.runs, [self.labels[run.folder] for run in self.runs], self.objective)
-        return (*different_machines(self.runs), *searched, *self._references())
+        return (*different_machines(self.runs), *searched, *self._other_windows(), *self._references())
+
+    def _other_windows(self) -> Iterator[str]:
+        """Which runs chose their plans on other search windows than the reference."""
+        for section in self.sections:
+            for run in self.runs:
+                if run.config.granularity is section.granularity and not same_search(section.reference, run):
+                    chosen_on = f"{windows(run, 'search')}, data seed {run.record['identity']['data_seed']}"
+                    yield (
+                        f"{self.labels[run.folder]} chose on {chosen_on}, not on those of {section.label}: they can be "
+                        "compared on the report windows alone."
+                    )
 
     def _references(self) -> Iterator[str]:
         """Where greedy is not the reference, though nobody said so; and runs that stand alone."""
@@ -195,15 +124,17 @@ class ComparedRuns:
     def _size(self, runs: list[FinishedRun], size: int) -> SizeComparison:
         chosen = [(run, e) for run in runs for e in run.chosen if e.size == size]
         entries = tuple(self._entry(chosen[0], one) for one in chosen)
-        better = [entry for entry in entries if entry.better]
-        best = min(better, key=lambda entry: entry.search_gap.value * self._sign, default=None)
+        better = [
+            (entry.search_gap.value * self._sign, entry) for entry in entries if entry.search_gap and entry.better
+        ]
+        best = min(better, key=lambda pair: pair[0], default=(0.0, None))[1]
         optimum = self._optimum(chosen[0], [run for run, _ in chosen], size)
-        return SizeComparison(size, entries, best, optimum, self._verdict(entries, best))
+        return SizeComparison(size, entries, best, optimum, verdict(entries, best, self.objective, self._sign))
 
     def _entry(self, reference: tuple[FinishedRun, Evaluation], one: tuple[FinishedRun, Evaluation]) -> Entry:
         run, evaluation = one
         here, there = (set(e.plan.units(run.config.granularity)) for e in (evaluation, reference[1]))
-        searched = self._search_gap(reference, one)
+        searched = self._search_gap(reference, one) if same_search(reference[0], run) else None
         return Entry(
             run,
             self.labels[run.folder],
@@ -212,7 +143,7 @@ class ComparedRuns:
             self._gap("report", reference, one),
             tuple(sorted(there - here)),
             tuple(sorted(here - there)),
-            self._is_better(searched.value),
+            searched is not None and self._is_better(searched.value),
         )
 
     def _search_gap(self, reference: tuple[FinishedRun, Evaluation], one: tuple[FinishedRun, Evaluation]) -> Gap:
@@ -237,27 +168,12 @@ class ComparedRuns:
         found = run.outcome["notes"].get("certificates", {}).get(str(size))
         if not found or not found["complete"] or run.config.goals[0] != self.objective or run.config.weight:
             return None
+        if not same_search(reference[0], run):
+            return None
         best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))
         units = run.record["num_blocks"] * (2 if run.config.granularity is Granularity.SUBLAYER else 1)
         whole = found["plans"] == math.comb(units, size)
         return Optimum(best.plan, found["plans"], whole, self._search_gap(reference, (run, best)))
-
-    def _verdict(self, entries: tuple[Entry, ...], best: Entry | None) -> str:
-        name = entries[0].label
-        if best is None:
-            return f"{name} holds: no run found a better plan for the search windows."
-        if not math.isfinite(entries[0].evaluation.search[self.objective]):
-            return f"{name}'s plan breaks the model on the search windows, that of {best.label} does not."
-        found = best.report_gap
-        start = f"{name} is beaten on the search windows by {best.label}, {show_gap(best.search_gap)} (exact)"
-        if found.low is None or found.high is None:
-            return f"{start}; on the report windows {show_gap(found)}, of which no interval can be told."
-        ends = sorted((found.low * self._sign, found.high * self._sign))
-        if ends[1] < 0:
-            return f"{start}, and on the report windows, {show_gap(found)}."
-        if ends[0] > 0:
-            return f"{start}, but on the report windows its plan is worse, {show_gap(found)}."
-        return f"{start}, but on the report windows that may be chance, {show_gap(found)}."
 
     @property
     def _sign(self) -> int:
@@ -265,24 +181,6 @@ class ComparedRuns:
 
     def front(self, *others: str) -> JointFront | None:
         """The chosen plans of all runs on one front of the objective and others; see :func:`joint_front`."""
+        if not all(same_search(self.runs[0], run) for run in self.runs):
+            return None  # its values are those of the search windows
         return joint_front(self.runs, self.objective, *others)
-
-
-def alike(section: Section, say: Callable[[SizeComparison], str]) -> Iterator[tuple[list[int], str]]:
-    """What is said of each size; sizes next to one another of which the same is said are given together."""
-    numbered = enumerate(section.sizes)
-    for (said, _), group in groupby(numbered, key=lambda pair: (say(pair[1]), pair[1].size - pair[0])):
-        yield [size.size for _, size in group], said
-
-
-def show_gap(found: Gap) -> str:
-    """Such as `-13.4% (-20.1% to -5.8%)`, or `+0.021 (+0.003 to +0.039)`."""
-
-    def number(value: float) -> str:
-        if not math.isfinite(value):  # a plan breaks the model, or both do
-            return "-" if math.isnan(value) else f"{value:+}"
-        return f"{value:+.1%}" if found.relative else f"{value:+.3g}"
-
-    if found.low is None or found.high is None:
-        return number(found.value)
-    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"

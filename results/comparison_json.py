@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from results.compared_runs import ComparedRuns, Entry, SizeComparison
+from results.compared_runs import ComparedRuns
 from results.finished_run import FinishedRun
 from results.joint_front import JointFront
+from results.side_by_side import Entry, SizeComparison
 from searcher.runs.measurement import to_plain_json
 
 
@@ -51,7 +52,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "run": str(entry.run.folder),
         "same": entry.same,
         **entry.evaluation.to_json(),
-        "search_gap": entry.search_gap.value,
+        "search_gap": entry.search_gap and entry.search_gap.value,
         "report_gap": {"value": report.value, "low": report.low, "high": report.high},
         "relative": report.relative,
         "kept": list(map(str, entry.kept)),

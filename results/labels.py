@@ -11,6 +11,8 @@ def run_labels(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
         lambda run: _strategy(run),
         lambda run: f"{_strategy(run)} {run.config.granularity}",
         lambda run: f"{_strategy(run)} {run.config.granularity} {run.config.budget}",
+        lambda run: f"{_strategy(run)} of {run.record['identity']['windows']} windows",
+        lambda run: f"{_strategy(run)} of data seed {run.record['identity']['data_seed']}",
         lambda run: run.folder.name,
         lambda run: str(run.folder),
     )

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 
 from results.command import ONE_A_LINE, command_line
 from results.comparable import common_objectives
-from results.compared_runs import ComparedRuns, Entry, alike, show_gap
-from results.compared_runs import Section as ComparedSection
+from results.compared_runs import ComparedRuns
 from results.finished_run import Evaluation, FinishedRun
 from results.labels import run_labels, setting, windows
 from results.pictures.collection import check_objective, describe, make_pictures, to_svg, write_pictures
+from results.side_by_side import Entry, alike, show_gap
+from results.side_by_side import Section as ComparedSection
 from results.table import Column, footnotes, plan_cells, plan_columns, shown_plans
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError

@@ -9,7 +9,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.documents import write_measured
-from results.compared_runs import show_gap
+from results.side_by_side import show_gap
 from study.claims import LEVEL, Beside, Pooled, besides, pooled
 from study.facts import (
     Transferred,

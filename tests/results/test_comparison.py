@@ -12,11 +12,11 @@ from rich.console import Console
 
 import searcher
 from results.compare_table import comparison_lines
-from results.compared_runs import show_gap
 from results.comparison import Comparison
 from results.front import additive_epsilon, hypervolume, igd_plus
 from results.intervals import Gap, gap
 from results.joint_front import joint_front
+from results.side_by_side import show_gap
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 
@@ -230,12 +230,91 @@ def test_indicators():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("text_fingerprint", "x"), ("model_fingerprint", "y"), ("dtype", "bfloat16"), ("windows", 9), ("data_seed", 3)],
+    [("text_fingerprint", "x"), ("model_fingerprint", "y"), ("dtype", "bfloat16"), ("report_windows", 9)],
 )
 def test_runs_that_measured_something_else_are_refused_by_the_field(runs, tmp_path, field, value):
     other = changed(runs["another"], tmp_path / "other", lambda record: record["identity"].update({field: value}))
     with pytest.raises(UsageError, match=f"cannot be compared: {field} is .* in the one, {value} in the other"):
         Comparison([runs["greedy"], other])
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tiny, tmp_path_factory):
+    """Greedy on more search windows, and on others."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    return {
+        "more": finish(tiny, folder, "more", strategy="greedy", budget=3, windows=9),
+        "other": finish(tiny, folder, "other", strategy="greedy", budget=3, data_seed=1),
+    }
+
+
+def test_runs_that_chose_on_other_windows_are_compared_on_the_report_windows_alone(runs, elsewhere):
+    found = Comparison([runs["greedy"], runs["exhaustive"], elsewhere["more"], elsewhere["other"]], reference="greedy")
+    size = found.sections[0].sizes[-1]
+    reference, exhaustive, more, other = size.entries
+    assert exhaustive.search_gap is not None
+    for entry, run in ((more, elsewhere["more"]), (other, elsewhere["other"])):
+        assert (entry.search_gap, entry.better) == (None, False)
+        rows = [r.measurements.rows("report", r.best.plan, "perplexity") for r in (run, runs["greedy"])]
+        assert entry.report_gap.value == pytest.approx(math.exp(np.mean(rows[0] - rows[1])) - 1)
+        assert f"{entry.label}, which chose on other windows, " in size.verdict
+    assert size.verdict.startswith("greedy")  # on the windows that it shares with exhaustive
+    assert f"{more.label} chose on 9 search windows of 16 tokens, data seed 0, not on those of" in " ".join(found.notes)
+    assert found.front() is None
+    entries = found.document()["sections"][0]["sizes"][-1]["entries"]
+    assert [entry["search_gap"] is None for entry in entries] == [False, False, True, True]
+    assert "other windows" in shown(found.runs)
+    assert reference.same
+
+
+def test_of_runs_on_other_windows_only_nothing_is_said_about_the_search(runs, elsewhere):
+    (section,) = Comparison([runs["greedy"], elsewhere["more"]]).sections
+    assert not any("holds" in size.verdict or "search windows" in size.verdict for size in section.sizes)
+    assert all(size.optimum is None and size.best is None for size in section.sizes)
+
+
+def test_a_certificate_on_other_windows_is_none_for_the_reference(runs, elsewhere):
+    (section,) = Comparison([elsewhere["more"], runs["exhaustive"]], reference="more").sections
+    assert all(size.optimum is None for size in section.sizes)
+
+
+@pytest.mark.parametrize(("shift", "told"), [(-1.0, "is better on"), (1.0, "is worse on"), (0.0, "may be chance")])
+def test_the_verdict_on_other_windows_goes_by_the_interval(runs, elsewhere, tmp_path, shift, told):
+    """The report losses of the other run's plan are those of the reference's plan, shifted, with a little noise."""
+    greedy, best = runs["greedy"], elsewhere["more"].best.plan
+    rows = greedy.measurements.rows("report", greedy.best.plan, "perplexity")
+    noise = 0.01 * np.where(np.arange(len(rows)) % 2, 1.0, -1.0)
+
+    def move(line):
+        if (line["split"], line["plan"]) == ("report", str(best)):
+            first = 0
+            for group in elsewhere["more"].record["layout"]["report"]:
+                if group["name"] == line["group"]:
+                    break
+                first += group["rows"]
+            line["values"] = {"perplexity": [rows[first + row] + shift + noise[first + row] for row in line["rows"]]}
+
+    moved = changed(elsewhere["more"], tmp_path / "moved", line=move)
+    (section,) = Comparison([greedy, moved], reference="greedy").sections
+    entry = section.sizes[-1].entries[1]
+    if not entry.same:
+        assert told in section.sizes[-1].verdict
+    else:
+        pytest.fail("the two chose the same plan: take another number of windows for the test")
+
+
+def test_other_report_windows_are_noticed_though_all_fields_agree(runs, elsewhere, tmp_path):
+    def scale(line):
+        if (line["split"], line["plan"]) == ("report", "dense"):
+            line["values"] = {"perplexity": [2 * number for number in line["values"]["perplexity"]]}
+
+    with pytest.raises(UsageError, match="perplexity of the dense model in row"):
+        Comparison([runs["greedy"], changed(elsewhere["more"], tmp_path / "scaled", line=scale)])
+
+
+def test_a_report_wants_the_same_search_windows(runs, elsewhere, tmp_path):
+    with pytest.raises(UsageError, match="windows is 4 in the one, 9 in the other"):
+        searcher.report([runs["greedy"], elsewhere["more"]], tmp_path / "r.html")
 
 
 def test_other_inputs_of_an_objective_are_refused(runs, tiny, tmp_path):

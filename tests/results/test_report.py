@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import searcher
 from results.command import ONE_A_LINE, command_line
-from results.compared_runs import show_gap
 from results.comparison import Comparison
 from results.report import write_report
+from results.side_by_side import show_gap
 from results.table import plan_cells, shown_plans
 from searcher.cli.app import app as cli
 from searcher.contracts import registry
