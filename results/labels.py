@@ -9,10 +9,10 @@ def run_labels(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
     """A short name for each run, all different: its strategy if that tells them apart, else more, else its folder."""
     namings: tuple[Callable[[FinishedRun], str], ...] = (
         lambda run: _strategy(run),
-        lambda run: f"{_strategy(run)} {run.config.granularity}",
-        lambda run: f"{_strategy(run)} {run.config.granularity} {run.config.budget}",
         lambda run: f"{_strategy(run)} of {run.record['identity']['windows']} windows",
         lambda run: f"{_strategy(run)} of data seed {run.record['identity']['data_seed']}",
+        lambda run: f"{_strategy(run)} {run.config.granularity}",
+        lambda run: f"{_strategy(run)} {run.config.granularity} {run.config.budget}",
         lambda run: run.folder.name,
         lambda run: str(run.folder),
     )
