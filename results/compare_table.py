@@ -88,11 +88,9 @@ def _by_plan(size: SizeComparison, name: str) -> list[list[Entry]]:
 
 def _numbers(name: str, entry: Entry) -> list[str]:
     """Value and gap on the search split, and on the report split."""
-    gaps = (
-        ("reference", "")
-        if entry.same and entry.search_gap
-        else (show_gap(entry.search_gap), show_gap(entry.report_gap))
-    )
+    gaps = show_gap(entry.search_gap), show_gap(entry.report_gap)
+    if entry.same:
+        gaps = ("reference", "") if entry.search_gap is not None else (gaps[0], "same plan")
     return [number(entry.evaluation.search[name]), gaps[0], number(entry.evaluation.report[name].value), gaps[1]]
 
 
