@@ -1,6 +1,6 @@
 """A comparison for the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from rich.markup import escape
@@ -10,6 +10,7 @@ from results.compared_runs import ComparedRuns
 from results.finished_run import FinishedRun
 from results.joint_front import JointFront
 from results.labels import setting, windows
+from results.methods import MethodGap
 from results.side_by_side import Entry, Section, SizeComparison, alike, show_gap
 from results.table import number
 from searcher.contracts.plan import PrunePlan
@@ -45,6 +46,8 @@ def comparison_lines(comparison: ComparedRuns, width: int) -> Iterator[Table | s
             "Gaps are to the plan of the reference: exact on the search windows; in pairs on the report windows, with "
             "intervals that each hold with 95% by themselves, not all together."
         )
+    if comparison.methods:
+        yield from _methods(comparison.methods)
     yield _costs(comparison)
     front = comparison.front()
     if front is not None:
@@ -125,6 +128,21 @@ def _optimum(section: Section, size: SizeComparison) -> str:
     if abs(size.optimum.gap.value) < 1e-12:
         return f"{found}, and {section.label} found it or its equal."
     return f"{found}, {show_gap(size.optimum.gap)} against {section.label}."
+
+
+def _methods(methods: Sequence[MethodGap]) -> Iterator[Table | str]:
+    """What the searches do, not just their plans: over several choices of search windows."""
+    table = Table(title="By method, over choices of search windows", title_justify="left")
+    for column in ("size", "method", "against", "data seeds", "report gap (95% interval)"):
+        table.add_column(column, justify="left" if column in ("method", "against") else "right")
+    for one in methods:
+        seeds = ", ".join(map(str, one.data_seeds))
+        table.add_row(str(one.size), escape(one.method), escape(one.reference), seeds, show_gap(one.gap))
+    yield table
+    yield (
+        "The gaps above are of these plans. Those by method are of the searches that found them: their intervals take "
+        "the choice of search windows as chance, besides the documents, and need three data seeds."
+    )
 
 
 def _costs(comparison: ComparedRuns) -> Table:

@@ -17,6 +17,7 @@ from results.finished_run import Evaluation, FinishedRun
 from results.intervals import Gap, gap
 from results.joint_front import JointFront, joint_front
 from results.labels import run_labels, windows
+from results.methods import MethodGap, method_gaps
 from results.side_by_side import Entry, Optimum, Section, SizeComparison
 from results.verdicts import verdict
 from searcher.contracts.plan import Granularity, PrunePlan
@@ -178,6 +179,19 @@ class ComparedRuns:
     @property
     def _sign(self) -> int:
         return 1 if self.runs[0].objectives[self.objective].lower_is_better else -1
+
+    @cached_property
+    def methods(self) -> tuple[MethodGap, ...]:
+        """What is the same search but for chance, against the reference's, where both have several data seeds."""
+        return tuple(
+            found
+            for section in self.sections
+            for found in method_gaps(
+                [run for run in self.runs if run.config.granularity is section.granularity],
+                section.reference,
+                self.objective,
+            )
+        )
 
     def front(self, *others: str) -> JointFront | None:
         """The chosen plans of all runs on one front of the objective and others; see :func:`joint_front`."""

@@ -5,6 +5,7 @@ from typing import Any
 from results.compared_runs import ComparedRuns
 from results.finished_run import FinishedRun
 from results.joint_front import JointFront
+from results.methods import MethodGap
 from results.side_by_side import Entry, SizeComparison
 from searcher.runs.measurement import to_plain_json
 
@@ -24,6 +25,7 @@ def comparison_document(comparison: ComparedRuns) -> dict[str, Any]:
         "objective": comparison.objective,
         "runs": [_run_json(run, comparison.labels[run.folder]) for run in comparison.runs],
         "sections": sections,
+        "methods": list(map(_method_json, comparison.methods)),
         "front": None if front is None else _front_json(front),
         "notes": list(comparison.notes),
     }
@@ -57,6 +59,18 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "relative": report.relative,
         "kept": list(map(str, entry.kept)),
         "removed": list(map(str, entry.removed)),
+    }
+
+
+def _method_json(found: MethodGap) -> dict[str, Any]:
+    return {
+        "granularity": str(found.granularity),
+        "size": found.size,
+        "method": found.method,
+        "reference": found.reference,
+        "data_seeds": list(found.data_seeds),
+        "report_gap": {"value": found.gap.value, "low": found.gap.low, "high": found.gap.high},
+        "relative": found.gap.relative,
     }
 
 

@@ -4,17 +4,19 @@ import importlib
 import json
 import math
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from benchmarks.choices import CRITERIA, choices
 from benchmarks.setting import RESULTS, Setting, resolved
 from benchmarks.tables import README
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 
 OF_SPEED = ("evaluator", "racing", "roofline", "head", "divergence", "scaling", "ray")
-ALL = (*OF_SPEED, "strategies", "healing", "gpu")
+ALL = (*OF_SPEED, "choices", "strategies", "healing", "gpu")
 
 
 def call(name, *arguments):
@@ -129,6 +131,28 @@ def test_scaling_has_the_seconds_of_every_size(benchmark):
         "plans (pairs of 3 blocks)": [1, 3],
     }
     assert min(numbers(written["scaling-cpu-float32"], "seconds")) > 0
+
+
+def test_choices_are_made_by_every_criterion_for_all_kinds_of_units(benchmark):
+    _, written = benchmark("choices", "--dtype", "float32")
+    rows = written["choices-cpu-float32"]["rows"]
+    assert [row["units"] for row in rows[:: len(CRITERIA) * 2]] == ["block", "ffn", "sublayer"]
+    assert {(row["chosen by"], row["windows"]) for row in rows} == {(name, n) for name in CRITERIA for n in (4, 8)}
+    assert all(0 <= row["wrong"] <= 1 for row in rows)
+    assert all((row["regret, nats"] > 0) == (row["wrong"] > 0) for row in rows)
+
+
+def test_more_windows_choose_better_and_a_criterion_without_noise_never_errs():
+    """Losses with noise of a window, and a divergence that ranks plans as they are."""
+    rng, worth = np.random.default_rng(0), np.linspace(0, 0.3, 6)
+    noise = rng.normal(0, 0.3, (6, 64))
+    values = {i: np.stack([3 + worth[i] + noise[i] - noise[i].mean(), np.full(64, worth[i])]) for i in range(6)}
+    wrong = {(row["chosen by"], row["windows"]): row["wrong"] for row in choices(values, (4, 16, 32), 200)}
+    assert wrong["loss", 4] > wrong["loss", 16] > wrong["loss", 32] > 0
+    # what is judged is the loss of the rest, which is noisy too
+    assert wrong["KL", 4] == wrong["KL", 32] < wrong["loss", 4]
+    exact = {i: np.stack([np.full(64, 3 + w), np.full(64, w)]) for i, w in enumerate(worth)}
+    assert all(row["wrong"] == row["regret, nats"] == 0 for row in choices(exact, (4, 32), 20))
 
 
 @pytest.mark.slow  # starts Ray
