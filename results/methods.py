@@ -14,7 +14,7 @@ from results.two_way import procedure_gap
 from searcher.contracts.plan import Granularity
 
 CHANCE = ("data_seed", "seed")
-"""Fields of the identity of a run that are drawn, not chosen; fingerprints that follow from them do not count either."""
+"""Fields of the identity of a run that are drawn, not chosen; nor do fingerprints count, which follow from them."""
 LIMITS = ("max_evaluations", "max_cost", "timeout")
 
 
