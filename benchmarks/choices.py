@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.common import Opened, measure, open_model, report
 from benchmarks.evaluator import removals
@@ -15,6 +16,7 @@ from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
 from objectives.divergence import KL
 from objectives.loss import Loss
+from searcher.contracts.objective import Split
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.evaluation.executor import open_executor
 from searcher.runs.measurement import Measurements
@@ -58,7 +60,7 @@ def values_of(opened: Opened, plans: Sequence[PrunePlan], steps: Steps) -> Value
     """Loss and divergence of these plans, window by window."""
     with torch.inference_mode():
         objectives = {"loss": Loss(), "kl": KL()}
-        windows = {"search": opened.ids}
+        windows: dict[Split, Tensor] = {"search": opened.ids}
         executor = open_executor(opened.replay, objectives, windows, opened.loaded.tokenizer, opened.prices)
     known = Measurements(executor.layout)
     measure(executor, plans, known, steps.done)

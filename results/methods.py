@@ -89,7 +89,7 @@ def method_gaps(runs: Sequence[FinishedRun], reference: FinishedRun, objective: 
         for size in sorted(set.intersection(*({e.size for e in run.chosen} for runs in pair for run in runs))):
             rows = [np.array([_rows(run, size, objective) for run in runs]) for runs in pair]
             documents = reference.documents("report", objective)
-            found = procedure_gap(reference.objectives[objective], *rows, documents)
+            found = procedure_gap(reference.objectives[objective], rows[0], rows[1], documents)
             yield MethodGap(reference.config.granularity, size, method.label, against.label, tuple(seeds), found)
 
 
