@@ -102,7 +102,7 @@ def main(
     Plans are neighbours of one that is good by leave-one-out, of blocks, FFNs and sublayers: pairs as a search meets
     them at its end. Windows are drawn many times; the rest of the text says which plan is better.
 
-    Takes 4 minutes on 2 cores with AMX.
+    Takes 6 minutes on 2 cores with AMX.
     """
     with Steps("choices") as steps:
         opened = open_model(setting)
