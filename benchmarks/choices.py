@@ -74,22 +74,19 @@ def choices(values: Values, counts: Sequence[int], draws: int) -> Iterator[dict[
     of windows see the same draws.
     """
     windows = next(iter(values.values())).shape[1]
-    orders = [np.random.default_rng(seed).permutation(windows) for seed in range(draws)]
+    orders = np.array([np.random.default_rng(seed).permutation(windows) for seed in range(draws)])
+    pairs = list(combinations(values.values(), 2))
+    worse = np.array([(one[0] - other[0])[orders[:, max(counts) :]].mean(axis=1) for one, other in pairs])  # the one is
     for name, criterion in CRITERIA.items():
+        by_window = [criterion(one) - criterion(other) for one, other in pairs]
         for count in counts:
-            wrong, regret = [], []
-            for one, other in combinations(values.values(), 2):
-                by_window, loss = criterion(one) - criterion(other), one[0] - other[0]
-                for order in orders:
-                    chosen = np.sign(by_window[order[:count]].mean())  # 1: the other one
-                    lost = chosen * -loss[order[max(counts) :]].mean()  # above 0: the chosen one is worse
-                    wrong.append(lost > 0)
-                    regret.append(max(0.0, float(lost)))
+            chosen = np.sign([gap[orders[:, :count]].mean(axis=1) for gap in by_window])  # 1: the other one
+            lost = -chosen * worse  # above 0: the chosen one is worse
             yield {
                 "chosen by": name,
                 "windows": count,
-                "wrong": float(np.mean(wrong)),
-                "regret, nats": float(np.mean(regret)),
+                "wrong": float((lost > 0).mean()),
+                "regret, nats": float(lost.clip(min=0).mean()),
             }
 
 

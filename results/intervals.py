@@ -87,13 +87,32 @@ def gap(
         other: the same for the plan it is compared with.
         documents: see :func:`interval`.
     """
-    with np.errstate(invalid="ignore"):  # both plans may break the model
-        differences = _items(objective, plan) - _items(objective, other)
-    mean, relative = float(differences.mean()), is_exponential(objective)
-    least, largest = _range(objective)
+    differences = paired_differences(objective, plan, other)
+    mean = float(differences.mean())
     if are_verdicts(objective, plan) and are_verdicts(objective, other):
         differences, documents = with_doubt(differences, documents)
-    half, middle = _half_width(differences, documents), float(differences.mean())
+    return make_gap(objective, mean, float(differences.mean()), _half_width(differences, documents))
+
+
+def paired_differences(
+    objective: Objective, plan: NDArray[np.float64], other: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """float64 (items,): the items of a plan less those of another; NaN where both break the model."""
+    with np.errstate(invalid="ignore"):
+        return _items(objective, plan) - _items(objective, other)
+
+
+def make_gap(objective: Objective, mean: float, middle: float, half: float | None) -> Gap:
+    """A gap from a difference of means, within the objective's range.
+
+    Args:
+        objective: whose values differ.
+        mean: difference of the means over items.
+        middle: of the interval.
+        half: its half width; None where it cannot be told.
+    """
+    relative = is_exponential(objective)
+    least, largest = _range(objective)
 
     def shown(difference: float) -> float:
         with np.errstate(over="ignore"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,23 +51,24 @@ class MethodGap:
     gap: Gap
 
 
-def group_methods(runs: Sequence[FinishedRun]) -> list[Method]:
-    """The methods of some runs, in the order in which they come."""
+def group_methods(runs: Sequence[FinishedRun]) -> dict[str, Method]:
+    """The methods of some runs by what they have in common, in the order in which they come."""
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        groups.setdefault(repr(_key(run)), []).append(run)
+        groups.setdefault(_key(run), []).append(run)
     labels = run_labels([group[0] for group in groups.values()])
-    ordered = (sorted(group, key=lambda run: -run.config.seed) for group in groups.values())  # the least one stays
-    return [Method(label, {r.config.data_seed: r for r in group}) for label, group in zip(labels, ordered, strict=True)]
+    methods = {}
+    for label, (key, group) in zip(labels, groups.items(), strict=True):
+        ordered = sorted(group, key=lambda run: run.config.seed, reverse=True)  # of one data seed the least one stays
+        methods[key] = Method(label, {run.config.data_seed: run for run in ordered})
+    return methods
 
 
-def _key(run: FinishedRun) -> dict[str, Any]:
-    identity = {
-        name: value
-        for name, value in sorted(run.record["identity"].items())
-        if name not in CHANCE and not name.endswith("_fingerprint")
-    }
-    return identity | {name: getattr(run.config, name) for name in LIMITS}
+def _key(run: FinishedRun) -> str:
+    """All that was chosen of a run, and nothing that was drawn."""
+    identity = run.record["identity"]
+    chosen = {n: identity[n] for n in sorted(identity) if n not in CHANCE and not n.endswith("_fingerprint")}
+    return repr(chosen | {name: getattr(run.config, name) for name in LIMITS})
 
 
 def method_gaps(runs: Sequence[FinishedRun], reference: FinishedRun, objective: str) -> Iterator[MethodGap]:
@@ -80,8 +80,8 @@ def method_gaps(runs: Sequence[FinishedRun], reference: FinishedRun, objective: 
         objective: which all have measured.
     """
     methods = group_methods(runs)
-    against = next(method for method in methods if reference in method.runs.values() or _same(method, reference))
-    for method in methods:
+    against = methods[_key(reference)]
+    for method in methods.values():
         seeds = sorted(method.runs.keys() & against.runs.keys())
         if method is against or len(seeds) < 2:
             continue
@@ -91,10 +91,6 @@ def method_gaps(runs: Sequence[FinishedRun], reference: FinishedRun, objective: 
             documents = reference.documents("report", objective)
             found = procedure_gap(reference.objectives[objective], rows[0], rows[1], documents)
             yield MethodGap(reference.config.granularity, size, method.label, against.label, tuple(seeds), found)
-
-
-def _same(method: Method, run: FinishedRun) -> bool:
-    return repr(_key(next(iter(method.runs.values())))) == repr(_key(run))
 
 
 def _rows(run: FinishedRun, size: int, objective: str) -> NDArray[np.float64]:

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from results.intervals import LEVEL, Gap, is_exponential
+from results.intervals import LEVEL, Gap, make_gap, paired_differences
 from searcher.contracts.objective import Objective
-from searcher.runs.clusters import standard_errors
+from searcher.runs.clusters import membership, standard_errors
 
 LEAST = 3
 """Choices of search windows from which on an interval is told; with two it covers too little."""
@@ -38,16 +38,9 @@ def procedure_gap(
     Returns:
         Without an interval where there are fewer than three choices, or a plan that breaks the model.
     """
-    differences = np.array([objective.items(a) - objective.items(b) for a, b in zip(chosen, others, strict=True)])
-    mean, relative = float(differences.mean()), is_exponential(objective)
-
-    def shown(difference: float) -> float:
-        return float(np.expm1(difference)) if relative else difference
-
-    half = half_width(differences, documents) if len(differences) >= LEAST and np.isfinite(differences).all() else None
-    if half is None:
-        return Gap(shown(mean), relative=relative)
-    return Gap(shown(mean), shown(mean - half), shown(mean + half), relative)
+    differences = np.array([paired_differences(objective, *pair) for pair in zip(chosen, others, strict=True)])
+    mean, told = float(differences.mean()), len(differences) >= LEAST and bool(np.isfinite(differences).all())
+    return make_gap(objective, mean, mean, half_width(differences, documents) if told else None)
 
 
 def half_width(differences: NDArray[np.float64], documents: Sequence[int] | None) -> float | None:
@@ -58,17 +51,8 @@ def half_width(differences: NDArray[np.float64], documents: Sequence[int] | None
     between_documents = float(errors) ** 2
     if not degrees:
         return None
-    member = _members(documents, items)
-    cells = (differences - differences.mean()) @ member / differences.size
+    cells = (differences - differences.mean()) @ membership(documents, items) / differences.size
     both = float((cells**2).sum())
     variance = max(between_choices + between_documents - both, between_choices, between_documents)
     parts = between_choices**2 / (choices - 1) + between_documents**2 / degrees
     return float(stats.t.ppf((1 + LEVEL) / 2, variance**2 / parts)) * variance**0.5 if parts else 0.0
-
-
-def _members(documents: Sequence[int] | None, items: int) -> NDArray[np.float64]:
-    """float64 (items, documents): 1 where an item is of the document."""
-    numbers = range(items) if documents is None else documents
-    names = [("item", i) if number < 0 else ("document", number) for i, number in enumerate(numbers)]
-    order = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    return np.eye(len(order))[[order[name] for name in names]]

@@ -16,7 +16,7 @@ from searcher.loading.model import LoadedModel
 from searcher.loading.text import Text
 from searcher.replay.dense_cache import DenseCache
 from searcher.replay.replay import Replay
-from searcher.runs.layout import GroupKind, kind_of
+from searcher.runs.layout import GroupKind, group_kind
 from searcher.runs.measurement import Measurement
 
 
@@ -62,8 +62,7 @@ class Prepared:
             (group.layout.kind is GroupKind.WINDOWS, group.ids.numel() / tokens)
             for group in self.executor.groups["search"]
         ]
-        heads = [(kind_of(m.group) is GroupKind.WINDOWS, m.heads) for m in dense if m.split == "search"]
-        apart = [(kind_of(m.group) is GroupKind.WINDOWS, m.apart.layer_forwards) for m in dense if m.split == "search"]
+        lines = [(group_kind(line.group) is GroupKind.WINDOWS, line) for line in dense if line.split == "search"]
         return Tariff(
             num_blocks=self.model.num_blocks,
             prices=self.prices,
@@ -71,11 +70,11 @@ class Prepared:
             window_tokens=tokens,
             rows_per_window=sum(size for windowed, size in sizes if windowed) / windows,
             own_rows=sum(size for windowed, size in sizes if not windowed) + self._heal_rows,
-            heads_per_window=sum(h for windowed, h in heads if windowed) / windows,
-            own_heads=sum(h for windowed, h in heads if not windowed),
+            heads_per_window=sum(line.heads for windowed, line in lines if windowed) / windows,
+            own_heads=sum(line.heads for windowed, line in lines if not windowed),
             screening_heads=sum(m.heads for m in dense if m.split == "screen") / windows,
-            apart_per_window=sum(f for windowed, f in apart if windowed) / windows,
-            own_apart=sum(f for windowed, f in apart if not windowed),
+            apart_per_window=sum(line.apart.layer_forwards for windowed, line in lines if windowed) / windows,
+            own_apart=sum(line.apart.layer_forwards for windowed, line in lines if not windowed),
         )
 
     @property

@@ -26,7 +26,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value", Tensor, ReplacementModule | None)
 
 
-def bounded(limit: int) -> "LRUCache[Key, Value]":
+def _bounded(limit: int) -> "LRUCache[Key, Value]":
     """What was used last, within so many bytes."""
     return LRUCache(limit, getsizeof=_bytes)
 
@@ -58,8 +58,8 @@ class GapFits:
     def __init__(self, calibration: CalibrationSet, candidates: Candidates, limit: int) -> None:
         self._calibration, self._candidates = calibration, candidates
         self._width = int(calibration.replay.model.config.get_text_config(decoder=True).hidden_size)
-        self._corrections: LRUCache[Path, ReplacementModule | None] = bounded(int(limit * MATRICES))
-        self._states: LRUCache[tuple[str, int, Path], Tensor] = bounded(limit - int(limit * MATRICES))
+        self._corrections: LRUCache[Path, ReplacementModule | None] = _bounded(int(limit * MATRICES))
+        self._states: LRUCache[tuple[str, int, Path], Tensor] = _bounded(limit - int(limit * MATRICES))
         self._texts = {"fit": calibration.fit, "held-out": calibration.held_out}
         whole = sum(ids.numel() for ids in self._texts.values()) * self._width * calibration.replay.model.dtype.itemsize
         self._depths = self._states.maxsize // 2 // whole  # so many states of a path can be kept, and of the dense one

@@ -28,17 +28,22 @@ def standard_errors(
         be told (all NaN).
     """
     windows = items.shape[-1]
-    clusters = np.arange(windows) if documents is None else _numbered(documents)
-    count = int(clusters.max(initial=-1)) + 1
-    if count < 2:
+    member = membership(documents, windows)
+    if member.shape[1] < 2:
         return np.full(items.shape[:-1], np.nan), 0.0
     finite = np.asarray(np.isfinite(items).all(axis=-1))
     known = np.where(finite[..., None], items, 0.0)
-    member = (clusters[:, None] == np.arange(count)).astype(np.float64)  # (windows, clusters)
     totals = (known - known.mean(axis=-1, keepdims=True)) @ member / windows
     shares = member.sum(axis=0) / windows
     errors = np.sqrt(np.sum(totals**2 / (1 - shares), axis=-1))
     return np.where(finite, errors, np.nan), _degrees_of_freedom(shares)
+
+
+def membership(documents: Sequence[int] | None, windows: int) -> NDArray[np.float64]:
+    """float64 (windows, clusters): 1 where a window is of a document; without any, each is alone."""
+    clusters = np.arange(windows) if documents is None else _numbered(documents)
+    member: NDArray[np.float64] = np.eye(int(clusters.max(initial=-1)) + 1)[clusters]
+    return member
 
 
 def count_clusters(documents: Sequence[int]) -> int:

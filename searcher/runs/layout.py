@@ -21,7 +21,7 @@ class GroupKind(Enum):
     PLAN = auto()
 
 
-def kind_of(name: str) -> GroupKind:
+def group_kind(name: str) -> GroupKind:
     """The kind of the group of this name, as names are kept in run folders."""
     if name.startswith(WINDOWS_GROUP):
         return GroupKind.WINDOWS
@@ -45,7 +45,7 @@ class GroupLayout:
     @property
     def kind(self) -> "GroupKind":
         """What is in it."""
-        return kind_of(self.name)
+        return group_kind(self.name)
 
 
 Layout = dict[Split, tuple[GroupLayout, ...]]

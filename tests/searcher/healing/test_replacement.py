@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from calibrations import final_states, heal
 from families import FAMILIES, VOCABULARY, tiny_model
 
 from searcher.architecture.replacement_modules import FFN, SwiGLU
@@ -17,7 +18,6 @@ from searcher.healing.contract import DivergedError
 from searcher.healing.replacement import Ffn, Layer, Swiglu, blank, drawn, find_gaps
 from searcher.replay.pruned_model import pruned
 from searcher.replay.repair import Repair
-from searcher.replay.replay import repaired
 from searcher.replay.self_check import open_replay
 
 TOKENS = 24  # longer than any sliding window
@@ -32,18 +32,6 @@ def calibration_of(family, dtype=torch.float32, num_blocks=4, **options):
         replay = open_replay(model, Granularity.BLOCK)
     ids = torch.randint(3, VOCABULARY, (21, TOKENS), generator=torch.Generator().manual_seed(3))
     return CalibrationSet(replay, ids[:16], ids[16:], Prices((1.0, 0.6, 0.4, 0.0), head=2.0), **options)
-
-
-@torch.inference_mode()
-def heal(calibration, plan, healing):
-    return healing.heal(calibration, PrunePlan.parse(plan))
-
-
-@torch.inference_mode()
-def final_states(calibration, plan, repair, ids):
-    with repaired(calibration.replay, repair):
-        ((_, hidden),) = calibration.replay.states(ids, [PrunePlan.parse(plan)])
-    return hidden
 
 
 @pytest.mark.parametrize("name", HEALINGS)
