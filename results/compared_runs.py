@@ -167,7 +167,7 @@ class ComparedRuns:
 
     def _certified(self, reference: tuple[FinishedRun, Evaluation], run: FinishedRun, size: int) -> Optimum | None:
         found = run.outcome["notes"].get("certificates", {}).get(str(size))
-        if not found or not found["complete"] or run.config.goals[0] != self.objective or run.config.weight:
+        if not found or not found["complete"] or run.config.searched[0] != self.objective or run.config.weight:
             return None
         if not same_search(reference[0], run):
             return None

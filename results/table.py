@@ -123,8 +123,8 @@ def number(value: float) -> str:
 
 def _front_lines(run: FinishedRun) -> Iterator[str]:
     front = run.front()
-    if len(run.config.goals) > 1:
-        goals = ", ".join(run.config.goals)
+    if len(run.config.searched) > 1:
+        goals = ", ".join(run.config.searched)
         yield f"{len(front)} measured plans are on the Pareto front of {goals}: no other beats them in all of these."
     elif beaten := [str(e.size) for e in run.chosen if e not in front]:
         yield f"Size {', '.join(beaten)} is not on the Pareto front: removing more scored better."

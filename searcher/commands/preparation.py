@@ -52,6 +52,7 @@ def prepare(
     granularity: Granularity,
     say: Callable[[str], None] = lambda _: None,
     screening: bool = False,
+    fresh: bool = False,
 ) -> Prepared:
     """Load text and model, cut windows, check the replay.
 
@@ -61,6 +62,7 @@ def prepare(
         granularity: what will be removed; the model is checked for it.
         say: told what is going on.
         screening: whether plans will also be measured by the screening loss.
+        fresh: whether there are many search windows by default, see :attr:`searcher.contracts.strategy.Strategy.fresh`.
 
     Raises:
         UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
@@ -74,8 +76,9 @@ def prepare(
     with one_core():  # nothing here is large enough to be worth the waiting of several for each other
         say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
         model = load(config, say)
-        resolved = _resolved(config, model)
-        cut = _cut(text, model, resolved)
+        resolved = _resolved(config, model, fresh)
+        cut = _cut(text, model, resolved, fewer=fresh and config.windows is None)
+        resolved |= {"windows": len(cut["search"].ids)}
         windows = _by_split(cut, screening, healed=healing is not None and healing.scope == "plan")
         with torch.inference_mode():
             say("Checking the replay against the model's own forward")
@@ -193,8 +196,8 @@ def _workers(config: MeasurementConfig) -> int:
     return wanted
 
 
-def _resolved(config: MeasurementConfig, model: LoadedModel) -> dict[str, Any]:
-    defaults = default_amounts(model.device.type)
+def _resolved(config: MeasurementConfig, model: LoadedModel, fresh: bool) -> dict[str, Any]:
+    defaults = default_amounts(model.device.type, fresh)
     fields = config.of_kind("measurement")
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
     if config.heal is None:  # a run without healing is what it was before there was any
@@ -224,7 +227,8 @@ def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, spec: st
     return cut
 
 
-def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split, Windows]:
+def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any], fewer: bool) -> dict[Split, Windows]:
+    """The windows of the search and of the report; of the search as many as there are, if fewer will do."""
     tokens = resolved["window_tokens"]
     limit = getattr(model.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if limit and tokens > limit:
@@ -238,6 +242,7 @@ def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any]) -> dict[Split
         count=resolved["windows"],
         split="search",
         seed=resolved["data_seed"],
+        fewer=fewer,
     )
     report = cut_windows(
         text.report, model.tokenizer, tokens=tokens, count=resolved["report_windows"], split="report", seed=None

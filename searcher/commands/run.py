@@ -67,11 +67,12 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     strategy: Strategy = registry.make("strategy", config.strategy, config.strategy_args)
     check_statistics(strategy.statistics)
     _check_racing(config, strategy)
-    config = _with_start(config, strategy)
+    config = _with_goal(_with_start(config, strategy), strategy)
     objectives = make_objectives(config)
     check_bounds(config, objectives)
     database = None if config.optuna is None else _open_database(config.optuna)
-    prepared = prepare(config, objectives, config.granularity, progress.say, config.screening is not None)
+    screening = config.screening is not None
+    prepared = prepare(config, objectives, config.granularity, progress.say, screening, strategy.fresh)
     _check_room_to_race(config, prepared)
     # what can be refused is refused before anything is written
     space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], prepared.amounts)
@@ -202,6 +203,15 @@ def _with_start(config: RunConfig, strategy: Strategy) -> RunConfig:
             "Leave --start out, or take one that improves a plan, such as local or evolutionary",
         )
     return config.model_copy(update={"start": str(find_start(config.start))})
+
+
+def _with_goal(config: RunConfig, strategy: Strategy) -> RunConfig:
+    """The configuration with what the strategy searches by, where only the loss or the perplexity is asked for."""
+    asked = [config.objective_specs[label] for label in config.goals]
+    default = strategy.searches_by
+    if config.search_by is not None or default is None or asked not in ([("perplexity", {})], [("loss", {})]):
+        return config
+    return config if config.weight else config.model_copy(update={"search_by": default})
 
 
 def _check_room_to_race(config: RunConfig, prepared: Prepared) -> None:

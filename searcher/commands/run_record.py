@@ -46,6 +46,8 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "strategy_source": registry.source_fingerprint("strategy", config.strategy),
     }
     searched = config.of_kind("search")
+    if config.search_by is None:  # a run that searches for what is asked is what it was before there was any other
+        del searched["search_by"]
     if config.heal is None:
         del searched["heal_top"]
     else:

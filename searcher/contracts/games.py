@@ -99,7 +99,7 @@ def make_space(
         sizes=(size,),
         num_windows=num_windows,
         seed=seed,
-        fits=lambda plans, spare=0, then=(): len(plans) + sum(map(len, then)) + spare <= most,
+        fits=lambda plans, spare=0, windows=None, then=(): len(plans) + sum(map(len, then)) + spare <= most,
         statistics={name: np.random.default_rng(0).uniform(0.1, 0.9, shape) for name, shape in shapes.items()},
         racing=racing,
     )

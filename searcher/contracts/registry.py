@@ -31,6 +31,7 @@ CONTRACT: dict[Kind, str] = {
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "strategy": {
+        "bayesian": "strategies.bayesian:Bayesian",
         "portfolio": "strategies.portfolio:Portfolio",
         "influence": "strategies.influence:Influence",
         "contiguous": "strategies.contiguous:Contiguous",
@@ -39,6 +40,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "shapley": "strategies.shapley:Shapley",
         "interactions": "strategies.interactions:Interactions",
         "evolutionary": "strategies.evolutionary:Evolutionary",
+        "evopress": "strategies.evopress:EvoPress",
         "optuna": "strategies.optuna:Optuna",
         "local": "strategies.local:Local",
         "oscillating": "strategies.oscillating:Oscillating",
@@ -50,6 +52,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "perplexity": "objectives.loss:Perplexity",
         "kl": "objectives.divergence:KL",
         "js": "objectives.divergence:JS",
+        "hybrid": "objectives.hybrid:Hybrid",
         "accuracy": "objectives.accuracy:Accuracy",
         "stability": "objectives.stability:Stability",
         "lm-eval": "objectives.lm_eval:LmEval",

@@ -19,11 +19,17 @@ from searcher.contracts.unit_counts import Counts, UnitCounts, with_one_more
 class Fits(Protocol):
     """Whether measuring these plans, and then `spare` more of the costliest kind, stays inside the limits.
 
-    Plans asked for together cost less, for they share their beginnings: `then` are such batches, asked one by one.
+    The plans are measured on these windows, by default on all; the others always on all. Plans asked for together cost
+    less, for they share their beginnings: `then` are such batches, asked one by one.
     """
 
     def __call__(  # noqa: D102
-        self, plans: Sequence[PrunePlan], spare: int = 0, *, then: Sequence[Sequence[PrunePlan]] = ()
+        self,
+        plans: Sequence[PrunePlan],
+        spare: int = 0,
+        windows: Iterable[int] | None = None,
+        *,
+        then: Sequence[Sequence[PrunePlan]] = (),
     ) -> bool: ...
 
 

@@ -117,6 +117,10 @@ class Strategy(ABC):
     """Whether the strategy asks through `searcher.contracts.racing`, so that `space.racing` changes what it does."""
     starts: ClassVar[bool] = False
     """Whether the strategy begins at `space.start` where that is given."""
+    fresh: ClassVar[bool] = False
+    """Whether the strategy sees most plans on a few windows, others each time: by default it then has many windows."""
+    searches_by: ClassVar[str | None] = None
+    """The objective by which the strategy searches where the loss or the perplexity of the text is asked for."""
 
     @property
     def statistics(self) -> tuple[str, ...]:

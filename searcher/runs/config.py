@@ -44,7 +44,12 @@ class MeasurementConfig(BaseModel):
         "Text: a .txt, .jsonl or .parquet file, a folder of datasets' save_to_disk, or a datasets id "
         "(wikitext2 and c4 for short). Default: the topics of Python's own help.",
     )
-    windows: int | None = _measurement(None, "Search windows. Default: 8 on a CPU, 64 on a GPU.", ge=1)
+    windows: int | None = _measurement(
+        None,
+        "Search windows. Default: 8 on a CPU, 64 on a GPU; up to 64 and 256 for strategies that see most plans on a "
+        "few of them.",
+        ge=1,
+    )
     window_tokens: int | None = _measurement(None, "Tokens of a window. Default: 128, on a GPU 512.", ge=2)
     report_windows: int | None = _measurement(
         None, "Windows of the report split, at least 32. Default: 32, on a GPU 128.", ge=32
@@ -135,8 +140,8 @@ class RunConfig(MeasurementConfig):
     """What to search, on what, by which measure, and how far. Make one with :func:`make_config`."""
 
     strategy: str = _search(
-        "portfolio",
-        "How to search: a name of `searcher list strategies`, or path/to/file.py:Class. Default: portfolio.",
+        "bayesian",
+        "How to search: a name of `searcher list strategies`, or path/to/file.py:Class. Default: bayesian.",
     )
     budget: str = _search(..., "How much to remove: 8 units, 25% of them, or 1-8 for every size between.")
     granularity: Granularity = _search(Granularity.BLOCK, "What the units are. Default: block.")
@@ -150,6 +155,11 @@ class RunConfig(MeasurementConfig):
         None,
         "Plan to start from, such as 4,13-18,26, or the folder of a run whose best plan it is; for strategies that "
         "improve a plan.",
+    )
+    search_by: str | None = _search(
+        None,
+        "Search for this objective in place of the first, which is then only reported. Default: hybrid, where the "
+        "strategy is bayesian and perplexity or loss is asked for; else the first objective.",
     )
     weight: dict[str, float] = _search(
         {},
@@ -253,6 +263,14 @@ class RunConfig(MeasurementConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_search_by(self) -> "RunConfig":
+        if self.search_by is not None and self.weight:
+            raise UsageError(
+                f"--search-by {self.search_by} and --weight both say what is searched for", "Leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_healing(self) -> "RunConfig":
         top = RunConfig.model_fields["heal_top"].default
         if self.heal is None and (self.heal_windows is not None or self.heal_top != top):
@@ -262,11 +280,16 @@ class RunConfig(MeasurementConfig):
 
     @property
     def objective_specs(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Those asked for, then those that are limited."""
-        limited = {**self.at_most, **self.at_least}
+        """Those asked for, then those that are limited, then the one searched by."""
+        others = [*self.at_most, *self.at_least, *filter(None, [self.search_by])]
         return super().objective_specs | {
-            label: (label, self.objective_args.get(label, {})) for label in limited if label not in self.goals
+            label: (label, self.objective_args.get(label, {})) for label in others if label not in self.goals
         }
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """Labels of the objectives that are searched for."""
+        return self.goals if self.search_by is None else (self.search_by,)
 
     @model_validator(mode="after")
     def _check_mix(self) -> "RunConfig":

@@ -218,7 +218,7 @@ def make_goals(
         for texts, upper in ((config.at_most, True), (config.at_least, False))
         for label, text in texts.items()
     ]
-    return Goals(objectives, config.goals, config.weight, scores, tuple(bounds))
+    return Goals(objectives, config.searched, config.weight, scores, tuple(bounds))
 
 
 def _bound(label: str, text: str, dense: float, upper: bool) -> Bound:

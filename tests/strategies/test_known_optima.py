@@ -8,6 +8,7 @@ from trained import enumerated
 
 from searcher.contracts.games import interacting_game, make_space, play
 from searcher.contracts.plan import Granularity
+from strategies.bayesian import Bayesian
 from strategies.beam import Beam
 from strategies.evolutionary import Evolutionary
 from strategies.exhaustive import Exhaustive
@@ -37,6 +38,7 @@ def most(space):
 def strategies(units):
     """Each with the options that use up what is allowed."""
     return {
+        "bayesian": Bayesian(batch=12),
         "interactions": Interactions(),
         "evolutionary": Evolutionary(generations=1000),
         "local": Local(repeats=40),

@@ -26,9 +26,11 @@ from searcher.testing import check_search
 
 WINDOWS = 8
 STRATEGIES = [
+    ("bayesian", {"effort": 0.5, "batch": 3, "finalists": 4}),
     ("beam", {}),
     ("contiguous", {}),
     ("contiguous", {"metric": "loss"}),
+    ("evopress", {"generations": 3, "offspring": 4, "beginnings": 4, "last": 3}),
     ("evolutionary", {"generations": 3, "offspring": 6, "survivors": 3}),
     ("evolutionary", {"begin": "random", "generations": 3, "offspring": 4, "survivors": 2}),
     ("exhaustive", {}),
