@@ -12,7 +12,7 @@ COLDEST = 0.01
 """The last temperature, relative to the first."""
 DAMPING = 0.5
 """The share of a step's probabilities in the next ones; with all of it, units that compete take turns for ever."""
-HALVINGS = 60
+HALVINGS = 40
 """Of the interval in which the multiplier of the size is searched for."""
 REACH = 40.0
 """How many temperatures that interval goes beyond the lowest and the highest cost."""

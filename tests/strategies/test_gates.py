@@ -135,7 +135,9 @@ def test_notes_tell_slopes_gates_and_how_the_models_ranked():
         assert race["rank_correlation"]["1"] == pytest.approx(expected)
         gates = notes["gates"][str(race["size"])]["1"]
         assert sum(gates.values()) == pytest.approx(10 - race["size"], abs=1e-6)
-    assert "1.00 with curvature times 4" in notes["summary"][0]
+    (line,) = notes["summary"]
+    assert "of size 4: " in line
+    assert "1.00 with curvature times 4" in line
 
 
 def test_a_limit_leaves_the_best_prediction_of_each_size():
