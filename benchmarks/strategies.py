@@ -29,6 +29,7 @@ UNTIL_THE_LIMIT: dict[str, dict[str, Any]] = {
     "oscillating": {"swing": 30},
     "local": {"repeats": 2000},
     "beam": {"width": 2},
+    "gates": {"plans": 2000},
     "optuna": {"trials": 100_000},
     "random": {"samples": 100_000},
 }

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import spearmanr
 
 from searcher.contracts.plan import PrunePlan
 from searcher.contracts.scoreboard import Scoreboard, removal_matrix
@@ -16,7 +15,7 @@ from searcher.contracts.space import Space
 from searcher.contracts.strategy import Ask, Scores, Search, SearchStopped, Strategy
 from strategies.beginnings import Beginning, measure_beginning, measure_missing
 from strategies.local import Local
-from strategies.quadratic import Quadratic, fit, lowest
+from strategies.quadratic import Quadratic, fit, lowest, rank_correlation
 
 STARTS = 4
 """Plans, the best known, from which the surrogate is searched; and one by chance."""
@@ -106,7 +105,7 @@ class Interactions(Strategy):
             return
         yield from board.measure(plan for plan, _ in proposed)
         measured = [board.scores[plan] for plan, _ in proposed]
-        correlation = _rank_correlation([value for _, value in proposed], measured)
+        correlation = rank_correlation([value for _, value in proposed], measured)
         learnt.rounds.append({"size": size, "plans": len(proposed), "rank_correlation": correlation})
 
 
@@ -126,13 +125,6 @@ def _softened(scores: NDArray[np.float64], best: float) -> NDArray[np.float64]:
     """
     bend = best + (best - scores.min())
     return np.where(scores > bend, bend + np.log1p(np.maximum(scores - bend, 0.0)), scores)
-
-
-def _rank_correlation(predicted: list[float], measured: list[float]) -> float | None:
-    """Spearman's, None where one of them does not vary."""
-    if len(set(predicted)) < 2 or len(set(measured)) < 2:
-        return None
-    return float(spearmanr(predicted, measured).statistic)
 
 
 def _notes(space: Space, learnt: Learnt) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from itertools import islice, product
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.stats import spearmanr
 
 from searcher.contracts.plan import PrunePlan
 from searcher.contracts.scoreboard import removal_matrix
@@ -122,6 +123,13 @@ def lowest(
         found = {chosen: value for start in starts for chosen, value in _tabu(model, space, start).items()}
     best = sorted((value, chosen) for chosen, value in found.items())[:count]
     return [(value, PrunePlan.of(space.units[i] for i in chosen)) for value, chosen in best]
+
+
+def rank_correlation(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
+    """Spearman's, None where one of them does not vary."""
+    if len(set(predicted)) < 2 or len(set(measured)) < 2:
+        return None
+    return float(spearmanr(predicted, measured).statistic)
 
 
 def _enumerated(model: Quadratic, space: Space, size: int, count: int) -> dict[tuple[int, ...], float]:

@@ -20,7 +20,7 @@ def measure_means(
     Args:
         replay: the model, checked for the granularity of the units.
         ids: int64 (windows, tokens).
-        names: of statistics that are such means: all of `searcher.contracts.statistics` but `taylor` and `magnitude`.
+        names: of statistics that are such means: all of `searcher.contracts.statistics` that share a dense pass.
         units: whose.
         done: told how far it is.
     """

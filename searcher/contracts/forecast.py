@@ -49,7 +49,7 @@ def forecast(strategy: Strategy, space: Space, ledger: Ledger, seconds: float = 
     """
     give_up = time.monotonic() + seconds
     rng, ledger = np.random.default_rng(0), ledger.copy()
-    shapes = {name: shape_of(name, space.units, space.num_blocks) for name in strategy.statistics}
+    shapes = {name: shape_of(name, space.units, space.num_blocks, space.num_windows) for name in strategy.statistics}
     made_up = {name: rng.uniform(0.1, 0.9, shape) for name, shape in shapes.items()}
     search = strategy.search(dataclasses.replace(space, fits=ledger.fits, statistics=made_up))
     costs = rng.uniform(0.1, 1.0, len(space.units))

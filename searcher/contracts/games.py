@@ -91,7 +91,7 @@ def make_space(
     Its statistics are made up.
     """
     units = legal_units(num_blocks, granularity, PrunePlan.parse(keep))
-    shapes = {name: shape_of(name, units, num_blocks) for name in statistics}
+    shapes = {name: shape_of(name, units, num_blocks, num_windows) for name in statistics}
     return Space(
         num_blocks=num_blocks,
         granularity=granularity,

@@ -39,6 +39,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "beam": "strategies.beam:Beam",
         "shapley": "strategies.shapley:Shapley",
         "interactions": "strategies.interactions:Interactions",
+        "gates": "strategies.gates:Gates",
         "evolutionary": "strategies.evolutionary:Evolutionary",
         "evopress": "strategies.evopress:EvoPress",
         "optuna": "strategies.optuna:Optuna",

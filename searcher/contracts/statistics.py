@@ -34,8 +34,20 @@ EFFECTS = {
 }
 """What each unit's weights or its removal mean for the output: (units,), in the order of `Space.units`."""
 
-STATISTICS = CHANGES | MAPS | EFFECTS
+BY_WINDOW = {
+    "gate-gradients": "dL_w/dg_i at g = 1, L_w the mean loss of window w, g_i what the unit's share of the states is "
+    "multiplied by (masks of Kwon et al. 2022, arXiv:2204.09656, here on whole units)",
+}
+"""What is wanted of every search window by itself: (windows, units), units in the order of `Space.units`.
+
+A unit's share is what it adds to the hidden states h: a gated block gives h + g (block(h) - h). Nats per token.
+"""
+
+STATISTICS = CHANGES | MAPS | EFFECTS | BY_WINDOW
 """Every statistic and what it is."""
+
+OWN_PASS = {"taylor", "magnitude", "gate-gradients"}
+"""Those that are not measured on the states of one common dense pass."""
 
 
 def check_statistics(names: Sequence[str]) -> None:
@@ -48,8 +60,10 @@ def check_statistics(names: Sequence[str]) -> None:
             )
 
 
-def shape_of(name: str, units: Sequence[Unit], num_blocks: int) -> tuple[int, ...]:
-    """The shape of a statistic of these units; see `CHANGES`, `MAPS` and `EFFECTS`."""
+def shape_of(name: str, units: Sequence[Unit], num_blocks: int, num_windows: int) -> tuple[int, ...]:
+    """The shape of a statistic of these units on so many windows; see `CHANGES`, `MAPS`, `EFFECTS` and `BY_WINDOW`."""
+    if name in BY_WINDOW:
+        return (num_windows, len(units))
     if name not in MAPS:
         return (len(units),)
     boundaries = num_blocks + 1 if _whole(units) else 2 * num_blocks + 1
@@ -77,13 +91,14 @@ def cost_of(
         weight: what each `Action` leaves of a block; see `searcher.contracts.cost.Prices`.
 
     Returns:
-        Layer-forwards and output heads: one dense pass for all statistics but the last two, an attention for each block
-        that is opened, a replay of every unit's removal for `logits`; for `taylor` a dense pass of its own, then each
-        block (and once the head) forwards and backwards. `magnitude` is free.
+        Layer-forwards and output heads: one dense pass for all statistics of `CHANGES` and `MAPS` and for `logits`, an
+        attention for each block that is opened, a replay of every unit's removal for `logits`; for `taylor` and for
+        `gate-gradients` a dense pass of its own, then blocks (and once the head) forwards and backwards. `magnitude` is
+        free.
     """
     forwards = len(blocks_to_open(names, units, num_blocks)) * weight[Action.NO_FFN]
     heads = 0.0
-    if set(names) - {"taylor", "magnitude"}:
+    if set(names) - OWN_PASS:
         forwards += num_blocks
     if "logits" in names:
         plans = [PrunePlan(), *(PrunePlan.of([unit]) for unit in units)]
@@ -92,7 +107,22 @@ def cost_of(
     if "taylor" in names:
         forwards += 4 * num_blocks  # a backward with gradients of weights takes two forwards
         heads += 2  # there it takes one: only the states need a gradient
+    if "gate-gradients" in names:
+        forwards += num_blocks + _there_and_back(units, num_blocks, weight)
+        heads += 2
     return forwards, heads
+
+
+def _there_and_back(units: Sequence[Unit], num_blocks: int, weight: Sequence[float]) -> float:
+    """Layer-forwards that it takes to run blocks again with a graph, and back, from the last down to the lowest unit's.
+
+    A backward by the states alone takes what the forward took: one product for each product with a weight. (Products of
+    two states, those of attention scores, take two; at the lengths of search windows that is a few percent.)
+    """
+    apart = {unit.block for unit in units if unit.part is not Part.BLOCK}
+    lowest = min(unit.block for unit in units)
+    halves = weight[Action.NO_FFN] + weight[Action.NO_ATTENTION]
+    return 2 * sum(halves if block in apart else weight[Action.KEEP] for block in range(lowest, num_blocks))
 
 
 def _whole(units: Sequence[Unit]) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from searcher.contracts.plan import Action, Part, PrunePlan, Unit
 from searcher.contracts.statistics import MAPS, blocks_to_open, shape_of
 from searcher.replay.dense_cache import DenseCache
+from searcher.replay.gate_gradients import measure_gate_gradients
 from searcher.replay.gradients import measure_taylor, weights_of
 from searcher.replay.replay import Replay
 
@@ -59,7 +60,8 @@ def measure_statistics(
     """Measure statistics of the dense model.
 
     Args:
-        replay: the model, checked for the granularity of the units; its weights no inference tensors for `taylor`.
+        replay: the model, checked for the granularity of the units; its weights no inference tensors for `taylor` and
+            `gate-gradients`.
         ids: int64 (windows, tokens); run one by one, so that one window's states are held at a time (for `taylor`,
             those of all windows).
         names: see `searcher.contracts.statistics`.
@@ -67,10 +69,15 @@ def measure_statistics(
 
     Returns:
         By name, float64 of the shapes that `searcher.contracts.statistics.shape_of` gives.
+
+    Raises:
+        UsageError: the model gives no gradients by gates.
     """
     found = _measure_passes(replay, ids, [name for name in names if name in OF_UNITS or name in OF_STATES], units)
     if "taylor" in names:
         found["taylor"] = np.array(measure_taylor(replay, ids, units))
+    if "gate-gradients" in names:
+        found["gate-gradients"] = measure_gate_gradients(replay, ids, units)
     if "magnitude" in names:
         found["magnitude"] = np.array([_magnitude(replay, unit) for unit in units])
     return {name: found[name] for name in names}
@@ -95,7 +102,7 @@ def _measure_passes(
     replay: Replay, ids: Tensor, names: Sequence[str], units: Sequence[Unit]
 ) -> dict[str, NDArray[np.float64]]:
     """The statistics that are means over windows."""
-    sums = {name: np.zeros(shape_of(name, units, replay.num_blocks)) for name in names}
+    sums = {name: np.zeros(shape_of(name, units, replay.num_blocks, len(ids))) for name in names}
     opened = blocks_to_open(names, units, replay.num_blocks)
     for row in ids if names else ():
         states = run_dense(replay, row[None], opened)

@@ -25,7 +25,7 @@ def measure_taylor(replay: Replay, ids: Tensor, units: Sequence[Unit]) -> list[f
     with torch.inference_mode(False), torch.enable_grad():
         replay, ids = replay.sharing_weights(), ids.clone()  # made here: what inference mode made knows no gradients
         states = _states(replay, ids)
-        slopes = [_slope_of_loss(replay, row[None], state) for row, state in zip(ids, states.pop(), strict=True)]
+        slopes = [slope_of_loss(replay, row[None], state) for row, state in zip(ids, states.pop(), strict=True)]
         found: dict[Unit, float] = {}
         lowest = min(unit.block for unit in units)
         for block in reversed(range(lowest, replay.num_blocks)):
@@ -71,7 +71,7 @@ def _states(replay: Replay, ids: Tensor) -> list[list[Tensor]]:
     return states
 
 
-def _slope_of_loss(replay: Replay, ids: Tensor, state: Tensor) -> Tensor:
+def slope_of_loss(replay: Replay, ids: Tensor, state: Tensor) -> Tensor:
     """(1, tokens, hidden size): the gradient of the summed loss of one window by the states after the last block.
 
     The sum, since gradients of a mean would be too small for float16.

@@ -140,15 +140,15 @@ def _tensors(value: Any) -> list[Tensor]:
 
 def _check_dense(replay: Replay, probe: Tensor) -> None:
     ((_, hidden),) = replay.states(probe, [PrunePlan()])
-    if not (_close(_logits(replay, hidden, probe), replay.probe_logits) and _losses_agree(replay, hidden, probe)):
+    if not (close(_logits(replay, hidden, probe), replay.probe_logits) and _losses_agree(replay, hidden, probe)):
         replay.use_own_head()  # a family that scales or caps its logits in a way the fused head does not know
-    if not _close(_logits(replay, hidden, probe), replay.probe_logits):
+    if not close(_logits(replay, hidden, probe), replay.probe_logits):
         raise _refused(replay.model, "replaying it does not give the logits of its own forward")
 
 
 def _losses_agree(replay: Replay, hidden: Tensor, probe: Tensor) -> bool:
     plain = OwnHead(replay.model, replay.architecture, replay.outputs).losses(hidden, probe)
-    return _close(replay.head.losses(hidden, probe), plain)
+    return close(replay.head.losses(hidden, probe), plain)
 
 
 def _check_blocks_gone(replay: Replay, probe: Tensor) -> None:
@@ -163,7 +163,7 @@ def _check_blocks_gone(replay: Replay, probe: Tensor) -> None:
     with forwards_replaced(passed):
         logits = replay.model(input_ids=probe, use_cache=False).logits
     ((_, hidden),) = replay.states(probe, [gone])
-    if not _close(_logits(replay, hidden, probe), logits):
+    if not close(_logits(replay, hidden, probe), logits):
         raise _refused(replay.model, "its blocks exchange more than hidden states, so none can be removed alone")
 
 
@@ -180,13 +180,13 @@ def _check_sublayer(replay: Replay, hidden: Tensor, block: int, action: Action, 
     zeroed = {f"{inside}.{n}": torch.zeros_like(p) for n, p in sublayer.named_parameters()}
     skipped = replay.run_block(hidden, block, action)
     plain = replay.run_block_with(hidden, block, zeroed)
-    if not _close(skipped, plain):
+    if not close(skipped, plain):
         raise _refused(replay.model, f"block {block} does not simply add what its {name} returns", granularity)
 
 
 def _check_both(replay: Replay, hidden: Tensor, block: int) -> None:
     removed = [m for a in _NAMES for m in replay.architecture.removed_by(block, a)]
-    if not _close(replay.run_block_without(hidden, block, removed), hidden):
+    if not close(replay.run_block_without(hidden, block, removed), hidden):
         reason = f"block {block} changes the hidden states even without its attention and FFN"
         raise _refused(replay.model, reason, Granularity.SUBLAYER)
 
@@ -195,7 +195,8 @@ def _logits(replay: Replay, hidden: Tensor, ids: Tensor) -> Tensor:
     return torch.stack(list(replay.head.logits(hidden, ids)))
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for sums in another order, by the dtype of the second."""
     tolerance = _TOLERANCE.get(other.dtype, _HALF_PRECISION)
     scale = float(other.abs().max()) or 1.0
     return bool(((one - other).abs().max() <= tolerance * scale).item())

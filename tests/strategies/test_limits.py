@@ -36,6 +36,7 @@ STRATEGIES = [
     ("exhaustive", {}),
     ("exhaustive", {"spans": True}),
     ("exhaustive", {"every": 2}),
+    ("gates", {"plans": 12, "samples": 3, "steps": 5}),
     ("greedy", {}),
     ("influence", {}),
     ("influence", {"metric": "loss"}),
@@ -163,7 +164,7 @@ def case_of(seed):
         config, blocks, amounts = configuration(rng)
         space = opened(config, blocks, amounts)
     made_up = np.random.default_rng(seed)
-    shapes = {one: shape_of(one, space.units, blocks) for one in strategy.statistics}
+    shapes = {one: shape_of(one, space.units, blocks, WINDOWS) for one in strategy.statistics}
     space = dataclasses.replace(space, statistics={one: made_up.uniform(0.1, 0.9, shapes[one]) for one in shapes})
     if strategy.starts and rng.random() < 0.4:
         space = dataclasses.replace(space, start=space.sample(made_up, rng.choice(space.sizes)))

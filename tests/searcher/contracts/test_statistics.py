@@ -172,7 +172,7 @@ def test_the_model_stays_as_it_was_and_shapes_are_as_announced(granularity):
     replay = opened(model, granularity)
     before = copy.deepcopy(model.state_dict())
     found = measure_statistics(replay, IDS, list(STATISTICS), units)
-    assert {name: values.shape for name, values in found.items()} == {n: shape_of(n, units, 4) for n in STATISTICS}
+    assert {name: values.shape for name, values in found.items()} == {n: shape_of(n, units, 4, 3) for n in STATISTICS}
     assert {values.dtype for values in found.values()} == {np.dtype(np.float64)}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["lm_head.weight"]
@@ -211,6 +211,10 @@ def test_cost():
     assert cost_of(["logits"], sublayers, 4, WEIGHT) == (4 + 2 * (3 + 2 + 1) + 4 * (0.75 + 0.25), 9)
     assert cost_of(["taylor"], blocks, 4, WEIGHT) == (16, 2)
     assert cost_of(["taylor", "cosine"], blocks, 4, WEIGHT) == (20, 2)
+    assert (
+        cost_of(["gate-gradients"], blocks, 4, WEIGHT) == cost_of(["gate-gradients"], sublayers, 4, WEIGHT) == (12, 2)
+    )
+    assert cost_of(["gate-gradients", "cosine"], blocks[2:], 4, WEIGHT) == (4 + 4 + 2 * 2, 2)
 
 
 def test_an_unknown_one_is_refused():
