@@ -170,14 +170,23 @@ def _front(comparison: ComparedRuns, front: JointFront, roomy: bool) -> Iterator
         names = ", ".join(_label(comparison, run) for run in point.runs)
         table.add_row(*map(number, point.values), names, _spaced(point.plan))
     yield table
+    yield _hypervolumes(comparison, front)
+
+
+def _hypervolumes(comparison: ComparedRuns, front: JointFront) -> str:
+    """How good each run's plans are together, and between which ends that is measured."""
+    named = list(zip(map(escape, front.axes), front.bounds, strict=True))
+    if unbound := [name for name, bound in named if bound is None]:
+        return f"No hypervolume: the dense model does not bound {' and '.join(unbound)}."
     shares = ", ".join(f"{_label(comparison, run)} {share:.3f}" for run, share in front.hypervolumes)
-    worst = ", ".join(f"{escape(name)} {number(value)}" for name, value in zip(front.axes, front.worst, strict=True))
+    ends = "; ".join(f"{name} {number(bound.worst)}, {bound.told}" for name, bound in named if bound)
+    best = "; ".join(f"{name} {number(bound.best)}" for name, bound in named if bound)
     logs = f" Of {escape(' and '.join(front.logarithmic))} the logarithm is taken." if front.logarithmic else ""
     sizes = {tuple(e.size for e in run.chosen) for run in comparison.runs}
     fewer = " A run that asked for fewer sizes has less of it." if len(sizes) > 1 else ""
-    yield (
-        f"Hypervolume on the search windows, as a share of that of all runs together: {shares}. It ends at the worst "
-        f"value of each axis: {worst}.{logs}{fewer}"
+    return (
+        f"Hypervolume on the search windows: {shares}. It ends at {ends}: a plan beyond adds nothing. 1 would be a plan "
+        f"at {best}. No other run changes it.{logs}{fewer}"
     )
 
 

@@ -55,7 +55,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "same": entry.same,
         **entry.evaluation.to_json(),
         "search_gap": entry.search_gap and entry.search_gap.value,
-        "report_gap": {"value": report.value, "low": report.low, "high": report.high},
+        "report_gap": {"value": report.value, "low": report.low, "high": report.high, "p": report.p},
         "relative": report.relative,
         "kept": list(map(str, entry.kept)),
         "removed": list(map(str, entry.removed)),
@@ -93,5 +93,6 @@ def _front_json(front: JointFront) -> dict[str, Any]:
         for point in front.points
     ]
     shares = {str(run.folder): share for run, share in front.hypervolumes}
-    hypervolume = {"worst": list(front.worst), "logarithmic": list(front.logarithmic), "shares": shares}
+    bounds = [bound and {"worst": bound.worst, "best": bound.best, "told": bound.told} for bound in front.bounds]
+    hypervolume = {"bounds": bounds, "logarithmic": list(front.logarithmic), "shares": shares}
     return {"axes": list(front.axes), "points": points, "hypervolume": hypervolume}

@@ -102,7 +102,10 @@ def alike(section: Section, say: Callable[[SizeComparison], str]) -> Iterator[tu
 
 
 def show_gap(found: Gap | None) -> str:
-    """Such as `-13.4% (-20.1% to -5.8%)`, or `+0.021 (+0.003 to +0.039)`; of plans chosen on other windows: nothing."""
+    """Such as `-13.4% (-20.1% to -5.8%)`, or `+0.03 (-0.01 to +0.07; p 0.21)`; of plans chosen on other windows: nothing.
+
+    p is that of McNemar's exact test, where there is one.
+    """
     if found is None:
         return "other windows"
 
@@ -113,4 +116,5 @@ def show_gap(found: Gap | None) -> str:
 
     if found.low is None or found.high is None:
         return number(found.value)
-    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
+    tested = "" if found.p is None else f"; p {found.p:.2g}"
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)}{tested})"

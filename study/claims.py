@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from objectives.accuracy import Accuracy
 from objectives.loss import Loss, Perplexity
 from results.intervals import Gap, gap
 from searcher.runs.clusters import standard_errors
@@ -30,7 +31,7 @@ class Beside:
         kl: divergence from the dense model, greedy's and the other's, nats per token.
         kl_gap: their difference.
         accuracy: share of right items, greedy's and the other's.
-        accuracy_gap: their difference.
+        accuracy_gap: their difference, the other's less greedy's, by McNemar's exact test.
     """
 
     greedy: Found
@@ -117,7 +118,7 @@ def _beside(tables: Tables, greedy: Found, other: Found) -> Beside:
         (float(divergences[1].mean()), float(divergences[0].mean())),
         gap(Loss(), divergences[0], divergences[1], tables.documents["prose"]),
         (float(items[1].mean()), float(items[0].mean())),
-        gap(Loss(), items[0], items[1]),
+        gap(Accuracy("choices"), items[0], items[1]),
     )
 
 
