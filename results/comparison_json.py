@@ -43,6 +43,7 @@ def _size_json(size: SizeComparison) -> dict[str, Any]:
             "plans": size.optimum.plans,
             "whole": size.optimum.whole,
             "search_gap": size.optimum.gap.value,
+            "within_rounding": size.optimum.rounded,
         },
         "entries": list(map(_entry_json, size.entries)),
     }
@@ -55,6 +56,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "same": entry.same,
         **entry.evaluation.to_json(),
         "search_gap": entry.search_gap and entry.search_gap.value,
+        "within_rounding": entry.rounded,
         "report_gap": {"value": report.value, "low": report.low, "high": report.high, "p": report.p},
         "relative": report.relative,
         "kept": list(map(str, entry.kept)),

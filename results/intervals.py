@@ -84,10 +84,10 @@ def gap(
     that were chosen without a look at these items.
 
     Independent items that are each right or wrong are tested by McNemar's exact test, see
-    :func:`results.shares.mcnemar`. Their interval is that of Bonett & Price (2012, see :func:`results.shares.with_doubt`)
-    with Student's quantile: it keeps its level in small samples, also where the plans differ on no item. Where the test
-    cannot tell the plans apart the interval is moved out to 0. So both agree: 0 is outside the interval where p is at
-    most 5%, and only there, see `tests/results/test_mcnemar.py`.
+    :func:`results.shares.mcnemar`. Their interval is that of Bonett & Price (2012), see
+    :func:`results.shares.with_doubt`, with Student's quantile: it keeps its level in small samples, also where the
+    plans differ on no item. Where the test cannot tell the plans apart the interval is moved out to 0. So both agree: 0
+    is outside the interval where p is at most 5%, and only there, see `tests/results/test_mcnemar.py`.
 
     Args:
         objective: whose values they are.
