@@ -183,7 +183,8 @@ class ComparedRuns:
         best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))
         units = run.record["num_blocks"] * (2 if run.config.granularity is Granularity.SUBLAYER else 1)
         whole = found["plans"] == math.comb(units, size)
-        searched, rounded = (of(reference, (run, best)) for of in (self._search_gap, self._is_rounding))
+        one = (run, best)
+        searched, rounded = self._search_gap(reference, one), self._is_rounding(reference, one)
         return Optimum(best.plan, found["plans"], whole, searched, rounded)
 
     @property

@@ -41,7 +41,7 @@ def _on_search(entries: tuple[Entry, ...], best: Entry | None, objective: str, s
     if not math.isfinite(entries[0].evaluation.search[objective]):
         return f"{name}'s plan breaks the model on the search windows, that of {best.label} does not."
     found = best.report_gap
-    start = f"{name} is beaten on the search windows by {best.label}, {show_gap(best.search_gap)} (exact)"
+    start = f"{name} is beaten on the search windows by {best.label}, {show_gap(best.search_gap)} (beyond rounding)"
     if found.low is None or found.high is None:
         return f"{start}; on the report windows {show_gap(found)}, of which no interval can be told."
     ends = sorted((found.low * sign, found.high * sign))

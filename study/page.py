@@ -151,7 +151,8 @@ def _allowed(tables: Tables, windows: int) -> str:
 
 def _is_rounded(tables: Tables, one: Certificate) -> bool:
     """Whether rounding explains how far the optimum is from greedy's plan."""
-    return abs(np.log(one.optimum_perplexity / one.greedy_perplexity)) <= rounding_bound(tables.dtype, one.windows)
+    gap = abs(float(np.log(one.optimum_perplexity / one.greedy_perplexity)))
+    return gap <= rounding_bound(tables.dtype, one.windows)
 
 
 def _percent(value: float) -> str:

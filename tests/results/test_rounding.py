@@ -25,12 +25,12 @@ class Points(Objective):
 
 
 def test_the_bound_follows_the_unit_roundoff_and_falls_with_the_windows_to_what_they_share():
-    assert rounding_bound("bfloat16", 8) == pytest.approx(2**16 * rounding_bound("float32", 8))
+    assert 0 < rounding_bound("float32", 8) < rounding_bound("bfloat16", 8) / 2**12
     assert rounding_bound("float16", 8) == pytest.approx(rounding_bound("bfloat16", 8) / 8)
     falling = [rounding_bound("bfloat16", windows) for windows in (1, 4, 8, 32, 10**9)]
     assert falling == sorted(falling, reverse=True)
     assert falling[-1] > ROUNDOFF["bfloat16"]
-    assert 0.005 < rounding_bound("bfloat16", 8) < 0.02  # three times what was measured, 0.4% of perplexity
+    assert 0.005 < rounding_bound("bfloat16", 8) < 0.02  # three times what was measured, 0.4 to 0.5% of perplexity
 
 
 @pytest.mark.parametrize("objective", [Perplexity(), Loss(), KL()], ids=["perplexity", "loss", "kl"])
