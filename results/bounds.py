@@ -55,7 +55,7 @@ def _of_quality(objective: Objective, dense: float) -> Bound | None:
     least, largest = range_of(objective)
     if not objective.lower_is_better:
         end = 0.0 if dense > 0 else least
-        return Bound(end, dense, f"{end:g}")
+        return Bound(end, dense, "the worst there can be")
     if is_exponential(objective):
         return Bound(TIMES * dense, dense, f"{TIMES} times the dense model's")
     if objective.unit.startswith("nats"):
@@ -64,4 +64,4 @@ def _of_quality(objective: Objective, dense: float) -> Bound | None:
         far, told = TIMES * dense, f"{TIMES} times the dense model's"
     else:
         far, told = math.inf, ""
-    return Bound(far, dense, told) if far < largest else Bound(largest, dense, "the most there can be")
+    return Bound(far, dense, told) if far < largest else Bound(largest, dense, "the worst there can be")
