@@ -11,13 +11,15 @@ from results.finished_run import FinishedRun
 from results.joint_front import JointFront
 from results.labels import setting, windows
 from results.methods import MethodGap
-from results.side_by_side import Entry, Section, SizeComparison, alike, show_gap
+from results.side_by_side import Entry, Section, SizeComparison, alike, show_gap, show_search_gap
 from results.table import number
 from searcher.contracts.plan import PrunePlan
 from searcher.runs.clusters import count_clusters
 
 ROOMY = 120
 """Columns from which on a gap stands beside its value; below, it goes under it."""
+
+TESTED = " p is that of McNemar's exact test."
 
 
 def comparison_lines(comparison: ComparedRuns, width: int) -> Iterator[Table | str]:
@@ -43,8 +45,10 @@ def comparison_lines(comparison: ComparedRuns, width: int) -> Iterator[Table | s
         yield from map(escape, _conclusions(section))
     if comparison.sections:
         yield (
-            "Gaps are to the plan of the reference: exact on the search windows; in pairs on the report windows, with "
-            "intervals that each hold with 95% by themselves, not all together."
+            "Gaps are to the plan of the reference: exact on the search windows, but for rounding in "
+            f"{first.record['identity']['dtype']}, which explains those marked so; in pairs on the report windows, "
+            "with intervals that each hold with 95% by themselves, not all together."
+            f"{TESTED if _tested(comparison) else ''}"
         )
     if comparison.methods:
         yield from _methods(comparison.methods)
@@ -52,6 +56,12 @@ def comparison_lines(comparison: ComparedRuns, width: int) -> Iterator[Table | s
     front = comparison.front()
     if front is not None:
         yield from _front(comparison, front, width >= ROOMY)
+
+
+def _tested(comparison: ComparedRuns) -> bool:
+    """Whether items are each right or wrong, so that gaps have a p."""
+    entries = (entry for section in comparison.sections for size in section.sizes for entry in size.entries)
+    return any(entry.report_gap.p is not None for entry in entries)
 
 
 def _gaps(comparison: ComparedRuns, section: Section, roomy: bool) -> Table:
@@ -91,7 +101,7 @@ def _by_plan(size: SizeComparison, name: str) -> list[list[Entry]]:
 
 def _numbers(name: str, entry: Entry) -> list[str]:
     """Value and gap on the search split, and on the report split."""
-    gaps = show_gap(entry.search_gap), show_gap(entry.report_gap)
+    gaps = show_search_gap(entry), show_gap(entry.report_gap)
     if entry.same:
         gaps = ("reference", "") if entry.search_gap is not None else (gaps[0], "same plan")
     return [number(entry.evaluation.search[name]), gaps[0], number(entry.evaluation.report[name].value), gaps[1]]
@@ -127,7 +137,8 @@ def _optimum(section: Section, size: SizeComparison) -> str:
     found = f" {size.optimum.plan} is the optimum of all {size.optimum.plans:,} {space} (certified)"
     if abs(size.optimum.gap.value) < 1e-12:
         return f"{found}, and {section.label} found it or its equal."
-    return f"{found}, {show_gap(size.optimum.gap)} against {section.label}."
+    explained = ": within rounding" if size.optimum.rounded else ""
+    return f"{found}, {show_gap(size.optimum.gap)} against {section.label}{explained}."
 
 
 def _methods(methods: Sequence[MethodGap]) -> Iterator[Table | str]:
@@ -170,14 +181,23 @@ def _front(comparison: ComparedRuns, front: JointFront, roomy: bool) -> Iterator
         names = ", ".join(_label(comparison, run) for run in point.runs)
         table.add_row(*map(number, point.values), names, _spaced(point.plan))
     yield table
+    yield _hypervolumes(comparison, front)
+
+
+def _hypervolumes(comparison: ComparedRuns, front: JointFront) -> str:
+    """How good each run's plans are together, and between which ends that is measured."""
+    named = list(zip(map(escape, front.axes), front.bounds, strict=True))
+    if unbound := [name for name, bound in named if bound is None]:
+        return f"No hypervolume: the dense model does not bound {' and '.join(unbound)}."
     shares = ", ".join(f"{_label(comparison, run)} {share:.3f}" for run, share in front.hypervolumes)
-    worst = ", ".join(f"{escape(name)} {number(value)}" for name, value in zip(front.axes, front.worst, strict=True))
+    ends = "; ".join(f"{name} {number(bound.worst)}, {bound.told}" for name, bound in named if bound)
+    best = "; ".join(f"{name} {number(bound.best)}" for name, bound in named if bound)
     logs = f" Of {escape(' and '.join(front.logarithmic))} the logarithm is taken." if front.logarithmic else ""
     sizes = {tuple(e.size for e in run.chosen) for run in comparison.runs}
     fewer = " A run that asked for fewer sizes has less of it." if len(sizes) > 1 else ""
-    yield (
-        f"Hypervolume on the search windows, as a share of that of all runs together: {shares}. It ends at the worst "
-        f"value of each axis: {worst}.{logs}{fewer}"
+    return (
+        f"Hypervolume on the search windows: {shares}. It ends at {ends}: a plan beyond adds nothing. 1 would be a "
+        f"plan at {best}. No other run changes it.{logs}{fewer}"
     )
 
 

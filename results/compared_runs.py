@@ -1,8 +1,8 @@
 """Runs side by side: for each size, which plan each run chose, and how far it is from the reference's.
 
-The reference is greedy where there is a greedy run. The *search gap* is exact: one better plan on the fixed search
-windows proves that the reference's is not the best there. The *report gap* is measured on text that no plan was chosen
-by, in pairs, and has an interval.
+The reference is greedy where there is a greedy run. The *search gap* is exact but for rounding: one plan that is better
+by more on the fixed search windows proves that the reference's is not the best there. The *report gap* is measured on
+text that no plan was chosen by, in pairs, and has an interval.
 """
 
 import math
@@ -18,6 +18,7 @@ from results.intervals import Gap, gap
 from results.joint_front import JointFront, joint_front
 from results.labels import run_labels, windows
 from results.methods import MethodGap, method_gaps
+from results.rounding import is_rounding
 from results.side_by_side import Entry, Optimum, Section, SizeComparison
 from results.verdicts import verdict
 from searcher.contracts.plan import Granularity, PrunePlan
@@ -136,6 +137,7 @@ class ComparedRuns:
         run, evaluation = one
         here, there = (set(e.plan.units(run.config.granularity)) for e in (evaluation, reference[1]))
         searched = self._search_gap(reference, one) if same_search(reference[0], run) else None
+        rounded = searched is not None and here != there and self._is_rounding(reference, one)
         return Entry(
             run,
             self.labels[run.folder],
@@ -144,12 +146,19 @@ class ComparedRuns:
             self._gap("report", reference, one),
             tuple(sorted(there - here)),
             tuple(sorted(here - there)),
-            searched is not None and self._is_better(searched.value),
+            searched is not None and not rounded and self._is_better(searched.value),
+            rounded,
         )
 
     def _search_gap(self, reference: tuple[FinishedRun, Evaluation], one: tuple[FinishedRun, Evaluation]) -> Gap:
         """Without an interval: the search windows are all there are."""
         return replace(self._gap("search", reference, one), low=None, high=None)
+
+    def _is_rounding(self, reference: tuple[FinishedRun, Evaluation], one: tuple[FinishedRun, Evaluation]) -> bool:
+        """Whether rounding explains the gap on the search windows."""
+        values = [run.measurements.rows("search", e.plan, self.objective) for run, e in (one, reference)]
+        objective, dtype = reference[0].objectives[self.objective], reference[0].record["identity"]["dtype"]
+        return is_rounding(objective, dtype, values[0], values[1])
 
     def _gap(self, split: Any, reference: tuple[FinishedRun, Evaluation], one: tuple[FinishedRun, Evaluation]) -> Gap:
         rows = [run.measurements.rows(split, e.plan, self.objective) for run, e in (one, reference)]
@@ -174,7 +183,9 @@ class ComparedRuns:
         best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))
         units = run.record["num_blocks"] * (2 if run.config.granularity is Granularity.SUBLAYER else 1)
         whole = found["plans"] == math.comb(units, size)
-        return Optimum(best.plan, found["plans"], whole, self._search_gap(reference, (run, best)))
+        one = (run, best)
+        searched, rounded = self._search_gap(reference, one), self._is_rounding(reference, one)
+        return Optimum(best.plan, found["plans"], whole, searched, rounded)
 
     @property
     def _sign(self) -> int:

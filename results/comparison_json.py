@@ -43,6 +43,7 @@ def _size_json(size: SizeComparison) -> dict[str, Any]:
             "plans": size.optimum.plans,
             "whole": size.optimum.whole,
             "search_gap": size.optimum.gap.value,
+            "within_rounding": size.optimum.rounded,
         },
         "entries": list(map(_entry_json, size.entries)),
     }
@@ -55,7 +56,8 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "same": entry.same,
         **entry.evaluation.to_json(),
         "search_gap": entry.search_gap and entry.search_gap.value,
-        "report_gap": {"value": report.value, "low": report.low, "high": report.high},
+        "within_rounding": entry.rounded,
+        "report_gap": {"value": report.value, "low": report.low, "high": report.high, "p": report.p},
         "relative": report.relative,
         "kept": list(map(str, entry.kept)),
         "removed": list(map(str, entry.removed)),
@@ -93,5 +95,6 @@ def _front_json(front: JointFront) -> dict[str, Any]:
         for point in front.points
     ]
     shares = {str(run.folder): share for run, share in front.hypervolumes}
-    hypervolume = {"worst": list(front.worst), "logarithmic": list(front.logarithmic), "shares": shares}
+    bounds = [bound and {"worst": bound.worst, "best": bound.best, "told": bound.told} for bound in front.bounds]
+    hypervolume = {"bounds": bounds, "logarithmic": list(front.logarithmic), "shares": shares}
     return {"axes": list(front.axes), "points": points, "hypervolume": hypervolume}

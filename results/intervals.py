@@ -1,13 +1,13 @@
 """Confidence intervals of objectives, and of the difference between two plans, from their items."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from results.shares import are_verdicts, share_interval, with_doubt
+from results.shares import are_verdicts, mcnemar, share_interval, with_doubt
 from searcher.contracts.objective import Objective
 from searcher.runs.clusters import standard_errors
 
@@ -26,12 +26,14 @@ class Gap:
         low: lower end of the 95% interval, None where it cannot be told.
         high: upper end.
         relative: whether it is a relative difference: so for objectives that are the exp of a mean, as perplexity is.
+        p: of McNemar's exact test, for items that are each right or wrong; None for others.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     relative: bool = False
+    p: float | None = None
 
 
 def interval(objective: Objective, rows: NDArray[np.float64], documents: Sequence[int] | None = None) -> Ends:
@@ -64,7 +66,7 @@ def interval(objective: Objective, rows: NDArray[np.float64], documents: Sequenc
     half = _half_width(items, documents)
     if half is None:
         return None, None
-    least, largest = _range(objective)
+    least, largest = range_of(objective)
     with np.errstate(over="ignore"):
         low, high = (float(objective.finish(float(end))) for end in (items.mean() - half, items.mean() + half))
     return max(low, least), min(high, largest)
@@ -81,6 +83,12 @@ def gap(
     Plans differ less than items do, so pairing makes the interval several times narrower. It is valid for two plans
     that were chosen without a look at these items.
 
+    Independent items that are each right or wrong are tested by McNemar's exact test, see
+    :func:`results.shares.mcnemar`. Their interval is that of Bonett & Price (2012), see
+    :func:`results.shares.with_doubt`, with Student's quantile: it keeps its level in small samples, also where the
+    plans differ on no item. Where the test cannot tell the plans apart the interval is moved out to 0. So both agree: 0
+    is outside the interval where p is at most 5%, and only there, see `tests/results/test_mcnemar.py`.
+
     Args:
         objective: whose values they are.
         plan: float64 (rows,), its numbers for the plan.
@@ -89,9 +97,19 @@ def gap(
     """
     differences = paired_differences(objective, plan, other)
     mean = float(differences.mean())
-    if are_verdicts(objective, plan) and are_verdicts(objective, other):
-        differences, documents = with_doubt(differences, documents)
-    return make_gap(objective, mean, float(differences.mean()), _half_width(differences, documents))
+    if not (are_verdicts(objective, plan) and are_verdicts(objective, other)):
+        return make_gap(objective, mean, mean, _half_width(differences, documents))
+    p = mcnemar(differences) if documents is None and objective.weights(plan) is None else None
+    doubted, documents = with_doubt(differences, documents)
+    found = make_gap(objective, mean, float(doubted.mean()), _half_width(doubted, documents))
+    return found if p is None else _in_agreement(replace(found, p=p))
+
+
+def _in_agreement(found: Gap) -> Gap:
+    """Its interval holds 0 where the test cannot tell the two plans apart."""
+    if found.p is None or found.p <= 1 - LEVEL or found.low is None or found.high is None:
+        return found
+    return replace(found, low=min(found.low, 0.0), high=max(found.high, 0.0))
 
 
 def paired_differences(
@@ -112,7 +130,7 @@ def make_gap(objective: Objective, mean: float, middle: float, half: float | Non
         half: its half width; None where it cannot be told.
     """
     relative = is_exponential(objective)
-    least, largest = _range(objective)
+    least, largest = range_of(objective)
 
     def shown(difference: float) -> float:
         with np.errstate(over="ignore"):
@@ -131,7 +149,8 @@ def describe_interval(objective: Objective, rows: NDArray[np.float64]) -> str:
     return f"{LEVEL:.0%} {kind} interval over the {'windows' if objective.reads == 'windows' else 'items'}"
 
 
-def _range(objective: Objective) -> tuple[float, float]:
+def range_of(objective: Objective) -> tuple[float, float]:
+    """The least and the largest value there can be."""
     return (0.0, 1.0) if objective.unit == "share" else objective.within
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.axes import SIZE, Quantity, find_quantity, known_quantities
+from results.bounds import Bound, bound_of
 from results.finished_run import FinishedRun
 from results.front import hypervolume, nondominated
 from results.intervals import is_exponential
@@ -33,14 +34,16 @@ class JointFront:
     Attributes:
         axes: names, the objective last.
         points: on the front, by the first axis, the least first.
-        worst: of each axis, the worst finite value of the chosen plans of all runs: where hypervolumes end.
-        hypervolumes: of each run's own plans, as a share of that of all together.
+        bounds: of each axis, where hypervolumes end: they follow from the dense model, and not from what is compared;
+            None of an axis that it does not bound.
+        hypervolumes: of each run's own plans, as a share of the volume between both ends of every axis; none where an
+            axis has no bound.
         logarithmic: axes whose logarithm hypervolumes are of: perplexities, which differ by factors.
     """
 
     axes: tuple[str, ...]
     points: tuple[Point, ...]
-    worst: tuple[float, ...]
+    bounds: tuple[Bound | None, ...]
     hypervolumes: tuple[tuple[FinishedRun, float], ...]
     logarithmic: tuple[str, ...]
 
@@ -74,16 +77,25 @@ def joint_front(runs: Sequence[FinishedRun], objective: str, *others: str) -> Jo
         for plan, kept in zip(points, nondominated(list(points.values())), strict=True)
         if kept
     ]
-    worst = [max((x for x in axis if math.isfinite(x)), default=0.0) for axis in zip(*points.values(), strict=True)]
-    whole = hypervolume(list(points.values()), worst) or 1.0
-    shares = [(run, hypervolume([points[p] for p in of_run[run.folder]], worst) / whole) for run in runs]
+    shares = [(run, _share(run, axes, [points[plan] for plan in of_run[run.folder]])) for run in runs]
     return JointFront(
         axes=tuple(axis.quantity.name for axis in axes),
         points=tuple(sorted(found, key=lambda point: (point.values, point.plan))),
-        worst=tuple(axis.unscaled(x) for axis, x in zip(axes, worst, strict=True)),
-        hypervolumes=tuple(shares),
+        bounds=tuple(bound_of(runs[0], axis.quantity) for axis in axes),
+        hypervolumes=tuple((run, share) for run, share in shares if share is not None),
         logarithmic=tuple(axis.quantity.name for axis in axes if axis.logarithmic),
     )
+
+
+def _share(run: FinishedRun, axes: "Sequence[_Axis]", points: Sequence[tuple[float, ...]]) -> float | None:
+    """The hypervolume of a run's plans between the ends that its own dense model sets, so that no other run matters."""
+    bounds = [bound_of(run, axis.quantity) for axis in axes]
+    ends = [(axis.scaled(b.best), axis.scaled(b.worst)) for axis, b in zip(axes, bounds, strict=True) if b]
+    if len(ends) < len(axes):
+        return None
+    # a point may lie before the best end, where a plan is better than the dense model: so much more counts
+    placed = [[(x - best) / (worst - best) for x, (best, worst) in zip(p, ends, strict=True)] for p in points]
+    return hypervolume(placed, [1.0] * len(axes))
 
 
 @dataclass(frozen=True)
@@ -101,9 +113,6 @@ class _Axis:
         if self.logarithmic:
             value = math.log(value) if value else -math.inf
         return self.sign * value
-
-    def unscaled(self, value: float) -> float:
-        return math.exp(self.sign * value) if self.logarithmic else self.sign * value
 
 
 def _axis(runs: Sequence[FinishedRun], name: str) -> _Axis:

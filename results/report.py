@@ -16,7 +16,7 @@ from results.compared_runs import ComparedRuns
 from results.finished_run import Evaluation, FinishedRun
 from results.labels import run_labels, setting, windows
 from results.pictures.collection import check_objective, describe, make_pictures, to_svg, write_pictures
-from results.side_by_side import Entry, alike, show_gap
+from results.side_by_side import Entry, alike, show_gap, show_search_gap
 from results.side_by_side import Section as ComparedSection
 from results.table import Column, footnotes, plan_cells, plan_columns, shown_plans
 from searcher.contracts.plan import PrunePlan
@@ -159,6 +159,7 @@ def render_report(runs: Sequence[FinishedRun], figures: dict[str, Figure], objec
         search_windows=windows(runs[0], "search"),
         report_windows=windows(runs[0], "report"),
         objective=name,
+        dtype=runs[0].record["identity"]["dtype"],
         interval=runs[0].interval_in_words(name),
         sections=[_section(run, label, name) for run, label in zip(runs, run_labels(runs), strict=True)],
         verdicts=[] if compared is None else list(map(_verdicts, compared.sections)),
@@ -192,7 +193,7 @@ def _gap_row(size: int, entry: Entry) -> tuple[str, ...]:
     if entry.same:
         return str(size), entry.label, "same plan", "", "", ""
     kept, removed = (str(PrunePlan.of(units)) if units else "" for units in (entry.kept, entry.removed))
-    return str(size), entry.label, show_gap(entry.search_gap), show_gap(entry.report_gap), kept, removed
+    return str(size), entry.label, show_search_gap(entry), show_gap(entry.report_gap), kept, removed
 
 
 def _picture(name: str, figure: Figure) -> Picture:

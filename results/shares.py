@@ -1,4 +1,4 @@
-"""Intervals of shares of verdicts, right or wrong, which neither leave the range from 0 to 1 nor shrink to a point."""
+"""Shares of verdicts, right or wrong: intervals from 0 to 1 that never shrink to a point, and a test of two plans."""
 
 from collections.abc import Sequence
 
@@ -80,3 +80,16 @@ def with_doubt(
     """
     more = None if documents is None else [*documents, PACKED, PACKED]
     return np.append(differences, [1.0, -1.0]), more
+
+
+def mcnemar(differences: NDArray[np.float64]) -> float:
+    """Two-sided p of the hypothesis that two plans have equally many items right, from the items they differ on.
+
+    If it holds, each of these is as likely to be won by either plan: an exact binomial test (McNemar 1947,
+    Psychometrika 12). Where the plans differ on none, p is 1.
+
+    Args:
+        differences: float64 (items,), 1, 0 or -1: the items of one plan less those of the other.
+    """
+    won, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0

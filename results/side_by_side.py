@@ -18,12 +18,13 @@ class Entry:
         run: the run.
         label: what it is called here.
         evaluation: the plan it chose on the search split.
-        search_gap: to the reference's plan on the search split; exact, so without an interval. None where the run chose
-            on other search windows than the reference.
+        search_gap: to the reference's plan on the search split; exact but for rounding, so without an interval. None
+            where the run chose on other search windows than the reference.
         report_gap: the same on the report split, in pairs.
         kept: units that its plan keeps and the reference's removes.
         removed: the other way round.
-        better: whether it is better on the search split.
+        better: whether it is better on the search split by more than rounding explains.
+        rounded: whether rounding explains the search gap to another plan, see :mod:`results.rounding`.
     """
 
     run: FinishedRun
@@ -34,6 +35,7 @@ class Entry:
     kept: tuple[Unit, ...]
     removed: tuple[Unit, ...]
     better: bool
+    rounded: bool
 
     @property
     def same(self) -> bool:
@@ -50,12 +52,14 @@ class Optimum:
         plans: how many there are in the space of that run.
         whole: whether these are all plans of this size that the model has; false where that run had to keep some units.
         gap: from the reference's plan to it, on the search split.
+        rounded: whether rounding explains that gap.
     """
 
     plan: PrunePlan
     plans: int
     whole: bool
     gap: Gap
+    rounded: bool
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,10 @@ def alike(section: Section, say: Callable[[SizeComparison], str]) -> Iterator[tu
 
 
 def show_gap(found: Gap | None) -> str:
-    """Such as `-13.4% (-20.1% to -5.8%)`, or `+0.021 (+0.003 to +0.039)`; of plans chosen on other windows: nothing."""
+    """Such as `-13.4% (-20.1% to -5.8%)`, or `+0.03 (-0.01 to +0.07; p 0.21)` where McNemar's exact test was made.
+
+    Of plans chosen on other windows: nothing.
+    """
     if found is None:
         return "other windows"
 
@@ -113,4 +120,10 @@ def show_gap(found: Gap | None) -> str:
 
     if found.low is None or found.high is None:
         return number(found.value)
-    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
+    tested = "" if found.p is None else f"; p {found.p:.2g}"
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)}{tested})"
+
+
+def show_search_gap(entry: Entry) -> str:
+    """As :func:`show_gap`, with a remark where rounding explains it."""
+    return f"{show_gap(entry.search_gap)}{' (rounding)' if entry.rounded else ''}"

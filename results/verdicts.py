@@ -10,7 +10,7 @@ def verdict(entries: tuple[Entry, ...], best: Entry | None, objective: str, sign
 
     Args:
         entries: of one size, the reference first.
-        best: of those better than the reference on the search split.
+        best: of those better than the reference on the search split by more than rounding explains.
         objective: the runs are compared by.
         sign: 1 if lower is better, else -1.
     """
@@ -37,11 +37,11 @@ def _on_report(reference: Entry, entry: Entry, sign: int) -> str:
 def _on_search(entries: tuple[Entry, ...], best: Entry | None, objective: str, sign: int) -> str:
     name = entries[0].label
     if best is None or best.search_gap is None:
-        return f"{name} holds: no run found a better plan for the search windows."
+        return f"{name} holds: no run found a better plan for the search windows{_beyond_rounding(entries, sign)}."
     if not math.isfinite(entries[0].evaluation.search[objective]):
         return f"{name}'s plan breaks the model on the search windows, that of {best.label} does not."
     found = best.report_gap
-    start = f"{name} is beaten on the search windows by {best.label}, {show_gap(best.search_gap)} (exact)"
+    start = f"{name} is beaten on the search windows by {best.label}, {show_gap(best.search_gap)} (beyond rounding)"
     if found.low is None or found.high is None:
         return f"{start}; on the report windows {show_gap(found)}, of which no interval can be told."
     ends = sorted((found.low * sign, found.high * sign))
@@ -50,3 +50,13 @@ def _on_search(entries: tuple[Entry, ...], best: Entry | None, objective: str, s
     if ends[0] > 0:
         return f"{start}, but on the report windows its plan is worse, {show_gap(found)}."
     return f"{start}, but on the report windows that may be chance, {show_gap(found)}."
+
+
+def _beyond_rounding(entries: tuple[Entry, ...], sign: int) -> str:
+    """That nothing was called better which rounding may have made so, if there is such a plan."""
+    gaps = [(e.search_gap.value * sign, e) for e in entries if e.rounded and e.search_gap]
+    ahead, entry = min(gaps, key=lambda pair: pair[0], default=(0.0, None))
+    if entry is None or ahead >= 0:
+        return ""
+    dtype = entry.run.record["identity"]["dtype"]
+    return f" by more than rounding in {dtype} explains ({entry.label} {show_gap(entry.search_gap)})"

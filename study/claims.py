@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from objectives.accuracy import Accuracy
 from objectives.loss import Loss, Perplexity
 from results.intervals import Gap, gap
+from results.rounding import rounding_bound
 from searcher.runs.clusters import standard_errors
 from study.read import Tables
 from study.records import Found
@@ -25,17 +27,19 @@ class Beside:
     Attributes:
         greedy: greedy's search.
         other: the other search.
-        search_gap: relative difference of the perplexities on the search windows, exact; NaN if these differ.
+        search_gap: relative difference of the perplexities on the search windows; NaN if these differ.
+        better: whether the other is better there by more than rounding explains, see :mod:`results.rounding`.
         report_gap: the same on the report windows, with its 95% interval.
         kl: divergence from the dense model, greedy's and the other's, nats per token.
         kl_gap: their difference.
         accuracy: share of right items, greedy's and the other's.
-        accuracy_gap: their difference.
+        accuracy_gap: their difference, the other's less greedy's, by McNemar's exact test.
     """
 
     greedy: Found
     other: Found
     search_gap: float
+    better: bool
     report_gap: Gap
     kl: tuple[float, float]
     kl_gap: Gap
@@ -89,8 +93,8 @@ class Pooled:
 
     @property
     def better(self) -> int:
-        """Data seeds for which the plan is better than greedy's on the search windows."""
-        return sum(beside.search_gap < 0 for beside in self.besides)
+        """Data seeds for which the plan is better than greedy's on the search windows, beyond rounding."""
+        return sum(beside.better for beside in self.besides)
 
 
 def besides(tables: Tables, reference: str = "greedy") -> list[Beside]:
@@ -109,15 +113,17 @@ def _beside(tables: Tables, greedy: Found, other: Found) -> Beside:
         [tables.values(text, measure, found.plan) for found in (other, greedy)]
         for text, measure in (("prose", "loss"), ("prose", "kl"), ("choices", "accuracy"))
     )
+    searched = other.search_value / greedy.search_value - 1 if other.windows == greedy.windows else np.nan
     return Beside(
         greedy,
         other,
-        other.search_value / greedy.search_value - 1 if other.windows == greedy.windows else np.nan,
+        searched,
+        bool(np.log1p(searched) < -rounding_bound(tables.dtype, other.windows)),
         gap(Perplexity(), losses[0], losses[1], tables.documents["prose"]),
         (float(divergences[1].mean()), float(divergences[0].mean())),
         gap(Loss(), divergences[0], divergences[1], tables.documents["prose"]),
         (float(items[1].mean()), float(items[0].mean())),
-        gap(Loss(), items[0], items[1]),
+        gap(Accuracy("choices"), items[0], items[1]),
     )
 
 

@@ -175,4 +175,4 @@ def disagreement(tables: Tables) -> float | None:
 
 def turned(found: Sequence[Beside]) -> list[Beside]:
     """Plans better than greedy's on the search windows, and worse on unseen ones beyond their interval's reach."""
-    return [one for one in found if one.search_gap < 0 and one.report_gap.low is not None and one.report_gap.low > 0]
+    return [one for one in found if one.better and one.report_gap.low is not None and one.report_gap.low > 0]

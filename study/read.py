@@ -1,6 +1,7 @@
 """The CSV files of the study, read again; nothing else is known to the pages that are made of them."""
 
 import csv
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.errors import UsageError
-from study.records import CERTIFICATES, ROWS, SEARCHES, WINDOWS, Certificate, Found
+from study.records import CERTIFICATES, ROWS, SEARCHES, SETTING, WINDOWS, Certificate, Found
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,15 @@ class Tables:
         for row in _lines(self.folder / WINDOWS):
             found.setdefault(row["text"], []).append(int(row["document"]))
         return {text: tuple(documents) for text, documents in found.items()}
+
+    @cached_property
+    def dtype(self) -> str:
+        """What the model ran in."""
+        path = self.folder / SETTING
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["dtype"])
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"{path} does not tell the dtype of the model", "Run `make study`") from error
 
     def of(self, **fields: Any) -> list[Found]:
         """The searches whose fields have these values."""

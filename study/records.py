@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 SEARCHES, ROWS, WINDOWS, CERTIFICATES = "searches.csv", "rows.csv", "windows.csv", "certificates.csv"
+SETTING = "setting.json"
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ def compare(
 ) -> None:
     """Set runs side by side: for each size, is greedy beaten, by how much, and how sure is that?
 
-    The gap on the search windows is exact: one better plan shows that greedy's is not the best. The gap on the report
-    windows, which no plan was chosen by, comes with an interval. Runs that chose on other search windows (--windows,
-    --data-seed) are compared on the report windows alone.
+    The gap on the search windows is exact but for rounding: one plan that is better by more shows that greedy's is not
+    the best. The gap on the report windows, which no plan was chosen by, comes with an interval. Runs that chose on
+    other search windows (--windows, --data-seed) are compared on the report windows alone.
 
     Example: searcher compare runs/greedy runs/portfolio runs/shapley
     """

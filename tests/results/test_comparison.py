@@ -17,6 +17,7 @@ from results.front import additive_epsilon, hypervolume, igd_plus
 from results.intervals import Gap, gap
 from results.joint_front import joint_front
 from results.side_by_side import show_gap
+from results.table import number
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 
@@ -170,17 +171,48 @@ def test_sizes_are_compared_within_a_granularity_only(runs):
     assert joint_front(found.runs, "perplexity", "kv-cache").axes[0] == "kv-cache"
 
 
-def test_hypervolumes_are_of_logarithms_where_values_differ_by_factors(runs):
+def test_hypervolumes_are_of_logarithms_where_values_differ_by_factors_and_end_where_the_dense_model_says(runs):
     pair = [runs["greedy"], runs["another"]]
     front = Comparison(pair).front("size")
     assert (front.axes, front.logarithmic) == (("size", "perplexity"), ("perplexity",))
-    sets = [{(-e.size, math.log(e.search["perplexity"])) for e in run.chosen} for run in pair]
-    together = sets[0] | sets[1]
-    worst = max(x for x, _ in together), max(y for _, y in together)
-    assert front.worst == pytest.approx((-worst[0], math.exp(worst[1])))
-    for (run, share), of_run, expected in zip(front.hypervolumes, sets, pair, strict=True):
+    dense = runs["greedy"].dense.search["perplexity"]
+    size, quality = front.bounds
+    assert (size.worst, size.best, quality.best) == (0, 6, dense)
+    assert quality.worst == pytest.approx(10 * dense)
+    for (run, share), expected in zip(front.hypervolumes, pair, strict=True):
         assert run is expected
-        assert share == pytest.approx(area(of_run, worst) / area(together, worst))
+        points = {(-e.size / 6, math.log10(e.search["perplexity"] / dense)) for e in run.chosen}
+        assert share == pytest.approx(area(points, (0, 1)))
+
+
+@pytest.mark.parametrize("axes", [("size",), ("parameters",), ("kv-cache", "parameters")])
+def test_no_other_run_changes_a_hypervolume_or_its_bounds(runs, axes):
+    pair = [runs["greedy"], runs["another"]]
+    alone = Comparison(pair).front(*axes)
+    more = [runs["exhaustive"], *pair, *([] if "size" in axes else [runs["attention"], runs["ffn"]])]
+    together = Comparison(more).front(*axes)
+    assert together.bounds == alone.bounds
+    shares = {run.folder: share for run, share in together.hypervolumes}
+    assert [(run, shares[run.folder]) for run, _ in alone.hypervolumes] == list(alone.hypervolumes)
+    assert all(share > 0 for _, share in alone.hypervolumes)
+
+
+def test_a_plan_beyond_the_bound_adds_nothing_and_the_bound_is_printed(runs, tmp_path):
+    best, dense = str(runs["greedy"].best.plan), runs["greedy"].dense.search["perplexity"]
+
+    def worse(times):
+        def change(line):
+            if (line["plan"], line["split"]) == (best, "search"):
+                line["values"]["perplexity"] = [math.log(times * dense) for _ in line["rows"]]
+
+        return changed(runs["greedy"], tmp_path / f"{times}", line=change)
+
+    def volumes(run):
+        return Comparison([run, runs["another"]]).front("size").hypervolumes[0][1]
+
+    assert volumes(worse(9.99)) > volumes(worse(10.01)) == volumes(worse(20)) > 0
+    text = shown([runs["greedy"], runs["another"]])
+    assert f"perplexity {number(10 * dense)}, 10 times the dense model's: a plan beyond adds nothing." in text
 
 
 def area(points, worst):

@@ -1,6 +1,7 @@
 """What is claimed of plans whose losses are known."""
 
 import csv
+import json
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from searcher.errors import UsageError
 from study.claims import LEVEL, besides, pooled
 from study.facts import Transferred, disagreement, misuses, turned
 from study.read import Tables
-from study.records import ROWS, SEARCHES, WINDOWS, Found
+from study.records import ROWS, SEARCHES, SETTING, WINDOWS, Found
 
 WINDOW_COUNT = 60
 RNG = np.random.default_rng(0)
@@ -58,6 +59,7 @@ def tables(tmp_path):
     write(tmp_path / ROWS, ["text", "measure", "plan", "values"], values)
     documents = [{"text": "prose", "window": i, "document": i // 2} for i in range(WINDOW_COUNT)]
     write(tmp_path / WINDOWS, ["text", "window", "document"], documents)
+    (tmp_path / SETTING).write_text(json.dumps({"dtype": "float32"}))
     return Tables(tmp_path)
 
 
