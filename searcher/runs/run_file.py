@@ -73,6 +73,17 @@ class _Identity(_Part):
     report_windows: int
 
 
+class _Texts(_Part):
+    names: list[str]
+    windows: dict[str, list[int]]
+
+    @model_validator(mode="after")
+    def _has_names(self) -> "_Texts":
+        if not all(0 <= text < len(self.names) for texts in self.windows.values() for text in texts):
+            raise ValueError("a window is of a text that has no name")
+        return self
+
+
 class _Hardware(_Part):
     name: str
 
@@ -90,6 +101,7 @@ class _RunFile(_Part):
     hardware: _Hardware
     sizes: dict[str, dict[str, Any]] = {}
     documents: dict[str, list[int]] = {}
+    texts: _Texts | None = None
     outcome: _Outcome | None = None
 
 
