@@ -31,10 +31,12 @@ def check_shares(count: int, texts: Texts, split: str, option: str, least: int =
     Raises:
         UsageError: some text would give fewer.
     """
-    if count < least * len(texts.members):
+    needed = least * len(texts.members)
+    if count < needed:
         raise UsageError(
-            f"{count} windows of the {split} split are too few for {len(texts.members)} texts",
-            f"Set {option} to {least * len(texts.members)} or more, {least} for each text, or give fewer with --data",
+            f"{len(texts.members)} texts need {needed} {split} windows or more, {least} for each, "
+            f"but {option} is {count}",
+            f"Set {option} to {needed} or more, or give fewer texts with --data",
         )
 
 
