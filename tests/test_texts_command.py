@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import finish
+from finished import changed, finish
 from tiny_checkpoint import OPTIONS
 
 import searcher
@@ -115,6 +115,19 @@ def test_the_record_knows_the_text_of_every_window_and_resumes(call, texts):
     other = call("run", *arguments[:-4], "--windows", 5, "--name", "one")
     assert other.code == 2
     assert "robust was" in other.err
+
+
+@pytest.mark.parametrize(
+    "windows", [{}, {"search": [0, 1], "report": [0] * 32}, {"search": [0] * 4, "report": [2] * 32}]
+)
+def test_a_damaged_list_of_texts_is_refused(tiny, tmp_path, windows):
+    run = finish(tiny, tmp_path, "one", strategy="random", budget=1)
+
+    def spoil(record):
+        record["texts"] = {"names": ["a", "b"], "windows": windows}
+
+    with pytest.raises(searcher.UsageError, match="is damaged"):
+        changed(run, tmp_path / "two", spoil)
 
 
 def test_what_follows_from_a_run_reads_its_texts_again(call, searcher_command):
