@@ -65,7 +65,8 @@ def card_of(
 
 def _values(run: FinishedRun, found: Values) -> tuple[Value, ...]:
     """Those that say how good the model is, and not how large or fast."""
-    text = next(iter(_datasets(run.config)), run.record["text"])
+    found_on = _datasets(run.config)
+    text = found_on[0] if len(found_on) == len(run.text_names) == 1 else run.record["text"]
     values = []
     for label, objective in run.objectives.items():
         name, options = run.config.objective_specs[label]
@@ -77,10 +78,13 @@ def _values(run: FinishedRun, found: Values) -> tuple[Value, ...]:
 
 
 def _datasets(config: MeasurementConfig) -> tuple[str, ...]:
-    """Hub id of the text, if it is from there."""
-    name = SHORT_NAMES.get(config.data or "", config.data or "").split(":")[0]
-    here = name.startswith((".", "/", "~")) or Path(name).suffix or Path(name).exists()
-    return (name,) if "/" in name and not here else ()
+    """Hub ids of the texts that are from there."""
+    names = (SHORT_NAMES.get(text, text).split(":")[0] for text in config.data or ())
+    return tuple(name for name in names if "/" in name and not _is_here(name))
+
+
+def _is_here(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or bool(Path(name).suffix) or Path(name).exists()
 
 
 def _command(
@@ -99,5 +103,6 @@ def _command(
     given = ["searcher", "export", *source]
     for name, value in ({**options, **more} | ({"heal": healing} if healing else {})).items():
         if value is not None and value is not False:
-            given += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            several = value if isinstance(value, tuple) else (value,)
+            given += [f"--{name}"] if value is True else [text for one in several for text in (f"--{name}", str(one))]
     return shlex.join(given)

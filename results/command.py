@@ -43,7 +43,7 @@ def _flags(name: str, value: Any) -> Iterator[list[str]]:
     elif isinstance(value, Mapping):
         yield from _pairs(flag.removesuffix("s"), value)
     else:
-        for text in map(str, value if isinstance(value, tuple) else (value,)):
+        for text in map(str, value if isinstance(value, tuple | list) else (value,)):
             yield [f"{flag}={text}"] if text.startswith("-") else [flag, text]  # else it is read as another flag
 
 

@@ -95,6 +95,8 @@ def other_goals(runs: Sequence[FinishedRun], labels: Sequence[str], objective: s
             yield f"{label} searched for a weighted sum, {weights}, and chose its plans by that."
         elif config.searched[0] != objective:
             yield f"{label} searched for {config.searched[0]}, and chose its plans by that, not by {objective}."
+        if config.robust != "mean":
+            yield f"{label} chose its plans by their {config.robust} text, not by the mean over all windows."
         if "shortlists" in run.outcome:
             yield f"{label} chose among its best plans by what {config.heal} made of them; the values here are without."
         bounds = [f"--at-most {name}={bound}" for name, bound in config.at_most.items()]

@@ -178,6 +178,8 @@ class ComparedRuns:
         found = run.outcome["notes"].get("certificates", {}).get(str(size))
         if not found or not found["complete"] or run.config.searched[0] != self.objective or run.config.weight:
             return None
+        if run.config.robust != "mean":  # the least of something else
+            return None
         if not same_search(reference[0], run):
             return None
         best = run.evaluation(PrunePlan.parse(found["best"][0]["plan"]))

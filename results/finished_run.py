@@ -127,6 +127,17 @@ class FinishedRun:
         known: list[int] | None = self.record.get("documents", {}).get(split)
         return known if self.objectives[name].reads == "windows" else None
 
+    @property
+    def text_names(self) -> tuple[str, ...]:
+        """What each text is called, if there are several; else the name of the only one."""
+        texts = self.record.get("texts")
+        return tuple(texts["names"]) if texts else (self.record["text"],)
+
+    def texts(self, split: str) -> tuple[int, ...]:
+        """The number of the text that each window of a split is of, if there are several; else nothing."""
+        texts = self.record.get("texts")
+        return tuple(texts["windows"][split]) if texts else ()
+
     def interval_in_words(self, name: str) -> str:
         """What kind of interval the values of an objective on the report split have."""
         return describe_interval(self.objectives[name], self.measurements.rows("report", PrunePlan(), name))

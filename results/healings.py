@@ -58,8 +58,8 @@ def healings_lines(found: "Healings") -> Iterator[Table | str]:
         "rest is that the model gets used to the text."
     )
     yield (
-        f"Fitted on {found.windows} windows of {found.window_tokens} tokens of the heal split, of which the last fifth "
-        "was held out; all read the same ones."
+        f"Fitted on {found.windows} windows of {found.window_tokens} tokens of the heal split, of which a fifth was "
+        "held out; all read the same ones."
     )
     for one in found.healed:
         if one.plan.failure:

@@ -22,6 +22,6 @@ def mirror(run: FinishedRun, url: str, say: Say) -> int:
         UsageError: the database cannot be reached or written, or its study of that name is of another run.
     """
     dense = {label: run.measurements.rows("search", PrunePlan(), label) for label in run.objectives}
-    goals = make_goals(run.config, run.objectives, dense)
+    goals = make_goals(run.config, run.objectives, dense, run.texts("search"))
     name = run.folder.resolve().name
     return mirror_finished(url, Mirrored(name, run.record, run.config, goals, run.measurements), run.outcome, say)

@@ -1,13 +1,14 @@
 """Tables for the terminal."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from results.by_text import OneText, by_text
 from results.finished_run import Estimate, Evaluation, FinishedRun
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def run_lines(run: FinishedRun) -> Iterator[Table | str]:
     strategy = identity.get("strategy", config.strategy)  # a plug-in by the name of its file, wherever that is
     yield escape(f"strategy {strategy}, granularity {config.granularity}, budget {config.budget}")
     yield _sizes_table(run)
+    if (texts := by_text(run)) and texts[0].dense:
+        yield _texts_table(run, texts)
     yield from map(escape, footnotes(run))
 
 
@@ -53,6 +56,26 @@ def _sizes_table(run: FinishedRun) -> Table:
             table.add_column(column.heading, justify="right")
     for evaluation in (run.dense, *shown_plans(run)):
         table.add_row(*plan_cells(run, evaluation), style="bold" if evaluation.plan == run.best.plan else None)
+    return table
+
+
+def _texts_table(run: FinishedRun, texts: Sequence[OneText]) -> Table:
+    """The chosen plan of the full size and the dense model on the report windows of each text."""
+    table = Table(title=f"Plan {run.best.plan} by text, on the report windows", title_justify="left")
+    table.add_column("text", overflow="fold")
+    table.add_column("windows", justify="right")
+    for name in texts[0].dense:
+        for heading in (f"dense {name}", f"{name} (95% interval)", "to dense"):
+            table.add_column(heading, justify="right")
+        if texts[0].healed:
+            table.add_column(f"healed {name}", justify="right")
+    for text in texts:
+        cells = [escape(text.name), str(text.windows)]
+        for name, dense in text.dense.items():
+            best = text.best[name]
+            cells += [number(dense.value), estimate(best), times(best.value, dense.value)]
+            cells += [estimate(text.healed[name])] if text.healed else []
+        table.add_row(*cells)
     return table
 
 
@@ -98,12 +121,17 @@ def plan_cells(run: FinishedRun, evaluation: Evaluation) -> list[str]:
         fixed = _follows_from_plan(run, name)
         report = evaluation.healed.report[name] if fixed and evaluation.healed else plain
         dense = run.dense.report[name].value
-        times = report.value / dense if dense else math.nan
-        shown = f"{times:.2f}x" if math.isfinite(times) else "-"
+        shown = times(report.value, dense)
         cells += [number(report.value), shown] if fixed else [number(evaluation.search[name]), estimate(report), shown]
         if run.dense.healed and not fixed:
             cells.append(estimate(evaluation.healed.report[name]) if evaluation.healed else "")
     return cells
+
+
+def times(value: float, dense: float) -> str:
+    """How many times the dense model's value it is: 1.27x; a dash where that says nothing."""
+    ratio = value / dense if dense else math.nan
+    return f"{ratio:.2f}x" if math.isfinite(ratio) else "-"
 
 
 def estimate(found: Estimate) -> str:
@@ -138,6 +166,7 @@ def footnotes(run: FinishedRun) -> Iterator[str]:
         f"Chosen on {identity['windows']} search windows, judged on {identity['report_windows']} report windows, "
         f"of {identity['window_tokens']} tokens."
     )
+    yield from _texts_lines(run)
     yield (
         f"The search was charged {charged['evaluations']:g} plans, {charged['layer_forwards']:,.0f} layer-forwards and "
         f"{charged['heads']:,.0f} heads over a window: cost {charged['total']:,.0f} (run: {executed['total']:,.0f}) "
@@ -155,6 +184,17 @@ def footnotes(run: FinishedRun) -> Iterator[str]:
     if not run.outcome["repeatable"]:
         yield "Another run may end otherwise: it depended on time, or on a device that rounds differently every time."
     yield f"Kept in {run.folder}"
+
+
+def _texts_lines(run: FinishedRun) -> Iterator[str]:
+    """How several texts were put together."""
+    if len(run.text_names) > 1:
+        by = (
+            "by its worst text: the largest rise of the score over the dense model's"
+            if run.config.robust == "worst"
+            else "by the mean over all of them"
+        )
+        yield f"The windows are shared evenly over {len(run.text_names)} texts; a plan was scored {by}."
 
 
 WHAT_COSTS = {

@@ -114,6 +114,9 @@ def test_the_commands_of_the_objectives_guide(command, searcher_command, tmp_pat
         return  # tried above
     items = [{"context": f"q{i}", "choices": ["yes", "no"], "answer": i % 2} for i in range(8)]
     (tmp_path / "piqa.jsonl").write_text("\n".join(map(json.dumps, items)))
+    words = [" ".join(f"{kind}{i}" for i in range(2000)) for kind in ("news", "code")]
+    (tmp_path / "news.txt").write_text(words[0])
+    (tmp_path / "code.jsonl").write_text(json.dumps({"text": words[1]}))
     text = re.sub(r"--budget (\S+)", lambda m: f"--budget {'1-4' if '-' in m[1] else 5}", command.replace("\\\n", " "))
     strategy = [] if "--strategy" in text else ["--strategy", "influence"]
     done = searcher_command(*text.split(), *strategy, "--max-evaluations", "20")

@@ -84,6 +84,8 @@ def test_every_row_of_the_table_of_options_is_one_that_run_takes_with_such_a_val
         given += ["--granularity", "sublayer"]
     if flag == "--weight":
         given += ["--objective", "perplexity", "--objective", value[0].partition("=")[0]]
+    if flag == "--robust":
+        given += ["--data", "a.txt", "--data", "b.txt"]
     done = CliRunner().invoke(app, given)
     assert taken, done.output
     field = flag.removeprefix("--").replace("-", "_")

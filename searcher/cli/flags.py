@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -47,7 +47,7 @@ def takes(config: type[MeasurementConfig], without: Collection[str] = ()) -> Cal
 
 
 def _flag(name: str, field: FieldInfo, kind: Kind) -> inspect.Parameter:
-    repeated = get_origin(field.annotation) in (tuple, dict)
+    repeated = any(get_origin(one) in (tuple, dict) for one in (field.annotation, *get_args(field.annotation)))
     names = [f"--{name.removesuffix('s').replace('_', '-')}"] if name.endswith("_args") else []
     if field.annotation is bool:
         names = [f"--{name.replace('_', '-')}"]  # without a --no- form

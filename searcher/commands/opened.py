@@ -20,9 +20,10 @@ from searcher.errors import UsageError
 from searcher.evaluation.executor import one_core
 from searcher.healing.healer import Healer, make_healing
 from searcher.healing.store import RepairStore
+from searcher.loading.chat_template import ChatTemplate
 from searcher.loading.dtypes import restore_precision, stored_dtype
 from searcher.loading.model import STORED, LoadedModel, choose_dtype
-from searcher.loading.text import load_text
+from searcher.loading.text import load_texts
 from searcher.replay.footprint import measure_amounts
 from searcher.replay.pruned_model import find_slots
 from searcher.replay.relative_flops import measure_prices
@@ -164,7 +165,8 @@ def _heal(
     progress: Progress,
     origin: Origin | None,
 ) -> Repair:
-    text = load_text(config.data)
+    template = ChatTemplate(lambda: loaded.tokenizer, loaded.name)
+    text = load_texts(config.data, template.render)
     if origin is not None:
         origin.check_text(text.fingerprint, text.name)
     windows = cut_heal(config, text, loaded, heal)

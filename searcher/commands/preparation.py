@@ -17,12 +17,14 @@ from searcher.evaluation.memory import default_limit
 from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor, check_workers
 from searcher.evaluation.ray_worker import Objectives
 from searcher.healing.healer import Treatment, begin_treatment, make_healing
+from searcher.loading.chat_template import ChatTemplate
 from searcher.loading.environment import dense_identity
-from searcher.loading.heal_text import HealText, cut_heal_text
-from searcher.loading.model import LoadedModel, load_model
+from searcher.loading.heal_text import HealText, cut_heal_texts
+from searcher.loading.model import LoadedModel, load_model, load_tokenizer
 from searcher.loading.sources import MAX_CHARACTERS
-from searcher.loading.text import Text, load_text
-from searcher.loading.windows import Windows, check_vocabulary, cut_windows
+from searcher.loading.text import Texts, load_texts
+from searcher.loading.text_windows import cut_text_windows
+from searcher.loading.windows import Windows, check_vocabulary
 from searcher.replay.dense_cache import DenseCache
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.replay import Replay
@@ -101,6 +103,7 @@ def prepare(
         prices=prices,
         resolved=resolved,
         documents={split: found.documents for split, found in cut.items()},
+        texts={split: found.texts for split, found in cut.items()},
         amounts=local.evaluator.facts.amounts,
         treatment=treatment,
         dense=dense,
@@ -109,7 +112,7 @@ def prepare(
 
 def _treat(
     config: MeasurementConfig,
-    text: Text,
+    text: Texts,
     model: LoadedModel,
     replay: Replay,
     prices: Prices,
@@ -124,11 +127,17 @@ def _treat(
     return begin_treatment(windows, replay, prices, granularity)
 
 
-def _read(config: MeasurementConfig, say: Callable[[str], None]) -> Text:
+def _read(config: MeasurementConfig, say: Callable[[str], None]) -> Texts:
+    """The text; where it holds chats, the tokenizer is loaded before the model, which may take long."""
+
+    def tokenizer() -> Any:
+        return load_tokenizer(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
+
     say("Reading the text")
-    text = load_text(config.data)
-    if text.truncated:
-        say(f"{text.name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
+    template = ChatTemplate(tokenizer, config.model or "the default model")
+    text = load_texts(config.data, template.render)
+    for name in text.truncated:
+        say(f"{name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
     return text
 
 
@@ -207,15 +216,15 @@ def _resolved(config: MeasurementConfig, model: LoadedModel, fresh: bool) -> dic
     return fields
 
 
-def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, spec: str) -> HealText:
+def cut_heal(config: MeasurementConfig, text: Texts, model: LoadedModel, spec: str) -> HealText:
     """The windows of a healing, as many as the configuration says, or up to the default.
 
     Raises:
         UsageError: the text is too short.
     """
     defaults = default_amounts(model.device.type)
-    cut = cut_heal_text(
-        text.heal,
+    cut = cut_heal_texts(
+        text,
         model.tokenizer,
         tokens=config.window_tokens or defaults["window_tokens"],
         count=config.heal_windows or defaults["heal_windows"],
@@ -227,7 +236,7 @@ def cut_heal(config: MeasurementConfig, text: Text, model: LoadedModel, spec: st
     return cut
 
 
-def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any], fewer: bool) -> dict[Split, Windows]:
+def _cut(text: Texts, model: LoadedModel, resolved: dict[str, Any], fewer: bool) -> dict[Split, Windows]:
     """The windows of the search and of the report; of the search as many as there are, if fewer will do."""
     tokens = resolved["window_tokens"]
     limit = getattr(model.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
@@ -235,18 +244,23 @@ def _cut(text: Text, model: LoadedModel, resolved: dict[str, Any], fewer: bool) 
         raise UsageError(
             f"Windows of {tokens} tokens are longer than the {limit} the model reads", "Lower --window-tokens"
         )
-    search = cut_windows(
-        text.search,
-        model.tokenizer,
-        tokens=tokens,
-        count=resolved["windows"],
-        split="search",
-        seed=resolved["data_seed"],
-        fewer=fewer,
-    )
-    report = cut_windows(
-        text.report, model.tokenizer, tokens=tokens, count=resolved["report_windows"], split="report", seed=None
-    )
-    for cut in (search, report):
+    wanted: list[tuple[Split, str, int | None]] = [
+        ("search", "windows", resolved["data_seed"]),
+        ("report", "report_windows", None),
+    ]
+    found = {
+        split: cut_text_windows(
+            text,
+            model.tokenizer,
+            tokens=tokens,
+            count=resolved[field],
+            split=split,
+            option=f"--{field.replace('_', '-')}",
+            seed=seed,
+            fewer=fewer and split == "search",
+        )
+        for split, field, seed in wanted
+    }
+    for cut in found.values():
         check_vocabulary(cut.ids, model.model, model.tokenizer)
-    return {"search": search, "report": report}
+    return found

@@ -13,7 +13,7 @@ from searcher.contracts.tariff import Tariff
 from searcher.evaluation.ray_executor import AnyExecutor
 from searcher.healing.healer import Treatment
 from searcher.loading.model import LoadedModel
-from searcher.loading.text import Text
+from searcher.loading.text import Texts
 from searcher.replay.dense_cache import DenseCache
 from searcher.replay.replay import Replay
 from searcher.runs.layout import GroupKind, group_kind
@@ -26,7 +26,7 @@ class Prepared:
 
     Attributes:
         model: the loaded model.
-        text: the text with its splits.
+        text: the texts with their splits.
         objectives: by name, in the order of the run.
         screening: what plans are screened by, if they are.
         replay: runs the model's blocks.
@@ -35,13 +35,14 @@ class Prepared:
         prices: relative FLOPs of the model's parts.
         resolved: the measurement fields of the configuration with every default filled in.
         documents: of each split, the number of the document that each window was cut from.
+        texts: of each split, the number of the text that each window is of; empty where all are of one.
         amounts: what the parts of the model take, by name; see :func:`searcher.replay.footprint.measure_amounts`.
         treatment: how plans are healed, if they are.
         dense: keeps what is computed on the dense model.
     """
 
     model: LoadedModel
-    text: Text
+    text: Texts
     objectives: dict[str, Objective]
     screening: dict[str, Objective]
     replay: Replay
@@ -50,6 +51,7 @@ class Prepared:
     prices: Prices
     resolved: dict[str, Any]
     documents: dict[Split, tuple[int, ...]]
+    texts: dict[Split, tuple[int, ...]]
     amounts: Mapping[str, Amounts]
     treatment: Treatment | None
     dense: DenseCache

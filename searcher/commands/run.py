@@ -40,6 +40,7 @@ from searcher.search.goals import check_bounds, make_goals
 from searcher.search.loop import SearchLoop
 from searcher.search.opening import find_start, open_space
 from searcher.search.recorder import Recorder
+from searcher.search.robust import check_robust
 from searcher.search.selection import front_plans, ranked_plans
 from searcher.search.shortlist import Shortlists, heal_shortlists, healing_work
 
@@ -70,6 +71,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     config = _with_goal(_with_start(config, strategy), strategy)
     objectives = make_objectives(config)
     check_bounds(config, objectives)
+    check_robust(config, objectives)
     database = None if config.optuna is None else _open_database(config.optuna)
     screening = config.screening is not None
     prepared = prepare(config, objectives, config.granularity, progress.say, screening, strategy.fresh)
@@ -124,7 +126,7 @@ def _open_search(
     expected = forecast(strategy, space, ledger)
     deadline = _deadline(config, started, for_search(ledger, expected))
     dense = {label: recorder.known.rows("search", DENSE, label) for label in prepared.objectives}
-    goals = make_goals(config, prepared.objectives, dense)
+    goals = make_goals(config, prepared.objectives, dense, prepared.texts["search"])
     return SearchLoop(space, recorder, ledger, goals, deadline, prepared.screening), expected
 
 

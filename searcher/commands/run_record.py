@@ -48,6 +48,8 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     searched = config.of_kind("search")
     if config.search_by is None:  # a run that searches for what is asked is what it was before there was any other
         del searched["search_by"]
+    if config.robust == "mean":  # a run is what it was before there was any other
+        del searched["robust"]
     if config.heal is None:
         del searched["heal_top"]
     else:
@@ -129,10 +131,19 @@ def make_record(config: RunConfig, prepared: Prepared, identity: dict[str, Any])
         "prices": {"weight": list(prepared.prices.weight), "head": prepared.prices.head},
         "sizes": {name: amounts.to_json() for name, amounts in prepared.amounts.items()},
         "documents": {split: list(numbers) for split, numbers in prepared.documents.items()},
+        **_texts(prepared),
         "layout": layout_to_json(prepared.executor.layout),
         "versions": versions(),
         "hardware": _hardware(prepared),
     }
+
+
+def _texts(prepared: Prepared) -> dict[str, Any]:
+    """Where there are several texts: their names, and of each split the number of the text that each window is of."""
+    if not any(prepared.texts.values()):
+        return {}
+    windows = {split: list(numbers) for split, numbers in prepared.texts.items()}
+    return {"texts": {"names": list(prepared.text.names), "windows": windows}}
 
 
 def open_record(folder: Path, record: dict[str, Any]) -> list[str]:

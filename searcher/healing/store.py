@@ -19,7 +19,7 @@ from searcher.healing.heal import Healed
 from searcher.loading.environment import environment
 from searcher.loading.heal_text import HealText
 from searcher.loading.model import LoadedModel
-from searcher.loading.text import Text
+from searcher.loading.text import Texts
 from searcher.replay.repair import LowRank, Place, Repair, ReplacementModule
 from searcher.runs.dependencies import dependencies_of
 from searcher.runs.files import hint_of, replacing
@@ -44,7 +44,7 @@ class RepairStore:
     """
 
     def __init__(
-        self, runs_dir: Path, model: LoadedModel, text: Text, windows: HealText, architecture: Architecture
+        self, runs_dir: Path, model: LoadedModel, text: Texts, windows: HealText, architecture: Architecture
     ) -> None:
         self._folder, self._architecture = runs_dir / FOLDER, architecture
         self._identity = {

@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from searcher.errors import UsageError
-from searcher.loading.windows import cut_windows
+from searcher.loading.text import Texts
+from searcher.loading.text_windows import check_shares, joined, shares
+from searcher.loading.windows import Windows, cut_windows
 
 HELD_OUT = 0.2
 """Share of the windows that nothing is fitted on."""
@@ -51,14 +53,42 @@ def cut_heal_text(
     Raises:
         UsageError: the text is too short.
     """
-    cut = cut_windows(documents, tokenizer, tokens=tokens, count=count, split="heal", seed=None, fewer=fewer)
+    fit, held_out = _cut(documents, tokenizer, tokens, count, fewer)
+    return HealText(spec, fit.ids, held_out.ids, held_out.documents)
+
+
+def cut_heal_texts(texts: Texts, tokenizer: Any, *, tokens: int, count: int, fewer: bool, spec: str) -> HealText:
+    """The same of one text or several: each gives as many windows, a fifth of them held out, and they take turns.
+
+    Raises:
+        UsageError: a text is too short, or there are fewer than two windows for each.
+    """
+    members = texts.members
+    if len(members) == 1:
+        return cut_heal_text(members[0].heal, tokenizer, tokens=tokens, count=count, fewer=fewer, spec=spec)
+    check_shares(count, texts, "heal", "--heal-windows", least=2)
+    cut = [
+        _cut(text.heal, tokenizer, tokens, share, fewer, text.name)
+        for text, share in zip(members, shares(count, len(members)), strict=True)
+    ]
+    documents = [len(text.heal) for text in members]
+    fit, held_out = (joined(windows, documents) for windows in zip(*cut, strict=True))
+    return HealText(spec, fit.ids, held_out.ids, held_out.documents)
+
+
+def _cut(
+    documents: Sequence[str], tokenizer: Any, tokens: int, count: int, fewer: bool, text: str = ""
+) -> tuple[Windows, Windows]:
+    """The windows of a text to fit on, and those held out."""
+    cut = cut_windows(documents, tokenizer, tokens=tokens, count=count, split="heal", seed=None, fewer=fewer, text=text)
     if len(cut.ids) < 2:
         raise UsageError(
-            f"{len(cut.ids)} window of the heal split is too little to fit on and to hold out",
+            f"{len(cut.ids)} window of the heal split{f' of {text}' if text else ''} is too little to fit on and to "
+            "hold out",
             "Raise --heal-windows, lower --window-tokens, or give a longer text with --data",
         )
-    held_out = _boundary(cut.documents)
-    return HealText(spec, cut.ids[:held_out], cut.ids[held_out:], cut.documents[held_out:])
+    place = _boundary(cut.documents)
+    return Windows(cut.ids[:place], cut.documents[:place]), Windows(cut.ids[place:], cut.documents[place:])
 
 
 def _boundary(documents: Sequence[int]) -> int:

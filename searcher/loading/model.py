@@ -120,6 +120,17 @@ def load_model(
     )
 
 
+def load_tokenizer(spec: str | None, *, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model alone, as :func:`load_model` finds both.
+
+    Raises:
+        UsageError: there is no such model, or it has no tokenizer.
+    """
+    source = _find(spec, revision)
+    with quietly():
+        return _load_tokenizer(source, {"revision": source.revision, "trust_remote_code": trust_remote_code})
+
+
 def _choose_device(device: str) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":

@@ -6,11 +6,13 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
 from searcher.contracts.json_lines import kind_of, parse_line
 from searcher.errors import UsageError, first_line
+from searcher.loading.chat import Conversation, Render, conversation_of
 from searcher.loading.words import count_words, cut_words
 
 MAX_CHARACTERS = 8_000_000
@@ -39,19 +41,26 @@ class Source:
         name: what tables call the text.
         documents: their texts.
         truncated: whether there was more than `MAX_CHARACTERS`.
+        said: where the documents are chats, what was said in each, without the template and the system's messages.
     """
 
     name: str
     documents: tuple[str, ...]
     truncated: bool = False
+    said: tuple[str, ...] | None = None
 
 
-def read_documents(data: str | None) -> Source:
+Row = str | Conversation
+
+
+def read_documents(data: str | None, render: Render | None = None) -> Source:
     """Read text.
 
     Args:
         data: a `.txt`, `.jsonl` or `.parquet` file, a folder of datasets' `save_to_disk`, a datasets id as
-            `id[:config[:split]]`, `wikitext2`, `c4`, or None for the topics of Python's own help.
+            `id[:config[:split]]`, `wikitext2`, `c4`, or None for the topics of Python's own help. Rows hold a `text`,
+            or the `messages` of a chat.
+        render: writes a chat as text; called only if there are chats, which None refuses.
 
     Raises:
         UsageError: there is no such text, or it cannot be read.
@@ -65,14 +74,14 @@ def read_documents(data: str | None) -> Source:
     suffix = path.suffix.lower()
     looks_like_a_path = suffix in (*_READERS, ".json") or data.startswith(("/", "./", "../", "~"))
     if not (exists or looks_like_a_path):
-        return _limited(data, _from_hub(data))
+        return _found(data, _from_hub(data), render)
     if not exists:
         raise UsageError(f"Data '{data}': there is no such file", "Check the path")
     if path.is_dir():
-        return _limited(path.name, _from_folder(path))
+        return _found(path.name, _from_folder(path), render)
     if suffix not in _READERS:
         raise UsageError(f"Data '{data}': files of type '{path.suffix}' are not read", f"Use {', '.join(_READERS)}")
-    return _limited(path.name, _READERS[suffix](path))
+    return _found(path.name, _READERS[suffix](path), render)
 
 
 def _exists(path: Path) -> bool:
@@ -86,6 +95,44 @@ def _python_topics() -> Source:
     from pydoc_data.topics import topics
 
     return Source(f"pydoc_data.topics (Python {platform.python_version()})", tuple(topics.values()))
+
+
+def _found(name: str, rows: Iterable[Row], render: Render | None) -> Source:
+    """Rows as documents: those of text as they are, chats as the template writes them."""
+    rows = iter(rows)
+    first = next(rows, "")
+    together = chain([first], rows)
+    return _chats(name, together, render) if isinstance(first, Conversation) else _limited(name, _texts(name, together))
+
+
+def _texts(name: str, rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        if isinstance(row, Conversation):
+            raise _mixed(f"{row.place} is a chat, but '{name}' began with text")
+        yield row
+
+
+def _chats(name: str, rows: Iterable[Row], render: Render | None) -> Source:
+    """Whole chats, up to the limit; one that would pass it is left out."""
+    if render is None:
+        raise UsageError(f"Data '{name}' holds chats, which need a model's template", "Give a text without 'messages'")
+    kept: list[tuple[str, str]] = []
+    room = MAX_CHARACTERS
+    for row in rows:
+        if isinstance(row, str):
+            raise _mixed(f"Data '{name}': row {len(kept) + 1} is text, but the ones before are chats")
+        document = render(row)
+        room -= len(document)
+        if room < 0:
+            break
+        kept.append((document, row.said))
+    if not kept:
+        raise UsageError(f"Data '{name}' begins with a chat of more than {MAX_CHARACTERS:,} characters", "Cut it")
+    return Source(name, tuple(one for one, _ in kept), room < 0, tuple(said for _, said in kept))
+
+
+def _mixed(what: str) -> UsageError:
+    return UsageError(what, "Put texts and chats into files of their own, and give both with --data")
 
 
 def _limited(name: str, documents: Iterable[str]) -> Source:
@@ -163,18 +210,23 @@ def _short_lines(lines: Iterable[str], words: int) -> Iterator[str]:
         yield from [line] if count_words(line) <= words else cut_words(line, words)
 
 
-def _from_jsonl(path: Path) -> Iterator[str]:
+def _from_jsonl(path: Path) -> Iterator[Row]:
     with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 place = f"Data '{path}', line {number}"
-                yield _text_of(parse_line(line, place, "Write one JSON object with a 'text' field on each line"), place)
+                yield _row_of(parse_line(line, place, "Write one JSON object with a 'text' field on each line"), place)
 
 
-def _text_of(row: Any, place: str) -> str:
+def _row_of(row: Any, place: str) -> Row:
+    """The text of a row, or else the chat."""
+    if isinstance(row, dict) and "text" not in row and "messages" in row:
+        return conversation_of(row["messages"], place)
     if not isinstance(row, dict) or "text" not in row:
         found = f"only {', '.join(map(str, row))}" if isinstance(row, dict) and row else f"but is {kind_of(row)}"
-        raise UsageError(f"{place} has no 'text' of type string, {found}", "Name the field or column 'text'")
+        raise UsageError(
+            f"{place} has no 'text' of type string, {found}", "Name the field or column 'text', or 'messages' for chats"
+        )
     text = row["text"]
     if not isinstance(text, str):
         hint = "Leave such rows out" if text is None else "Each 'text' must be one string"
@@ -182,34 +234,36 @@ def _text_of(row: Any, place: str) -> str:
     return text
 
 
-def _from_parquet(path: Path) -> Iterator[str]:
+def _from_parquet(path: Path) -> Iterator[Row]:
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
-            if "text" not in columns:
+            column = next((name for name in ("text", "messages") if name in columns), None)
+            if column is None:
                 raise UsageError(
-                    f"Data '{path}' has no 'text' column, only {', '.join(columns)}", "Name the column 'text'"
+                    f"Data '{path}' has no 'text' column, only {', '.join(columns)}",
+                    "Name the column 'text', or 'messages' for chats",
                 )
-            batches = file.iter_batches(batch_size=1024, columns=["text"])
+            batches = file.iter_batches(batch_size=1024, columns=[column])
             values = (value for batch in batches for value in batch.column(0).to_pylist())
             for number, value in enumerate(values, start=1):
-                yield _text_of({"text": value}, f"Data '{path}', row {number}")
+                yield _row_of({column: value}, f"Data '{path}', row {number}")
     except (OSError, ArrowException) as error:
         raise UsageError(
             f"Data '{path}' is no readable parquet file ({first_line(error)})", "Write it again"
         ) from error
 
 
-_READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".txt": _from_text,
     ".jsonl": _from_jsonl,
     ".parquet": _from_parquet,
 }
 
 
-def _from_folder(path: Path) -> Iterator[str]:
+def _from_folder(path: Path) -> Iterator[Row]:
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -223,10 +277,10 @@ def _from_folder(path: Path) -> Iterator[str]:
         if not found:
             raise UsageError(f"Data '{path}' is a dataset without splits", "Save at least one, such as 'train'")
         found = found["train"] if "train" in found else next(iter(found.values()))
-    return (_text_of(row, f"Data '{path}', row {number}") for number, row in enumerate(found, start=1))
+    return (_row_of(row, f"Data '{path}', row {number}") for number, row in enumerate(found, start=1))
 
 
-def _from_hub(data: str) -> Iterator[str]:
+def _from_hub(data: str) -> Iterator[Row]:
     name, *rest = SHORT_NAMES.get(data, data).split(":")
     if len(rest) > 2:
         raise UsageError(f"Data '{data}' has {len(rest) + 1} parts", "Write a dataset as id[:config[:split]]")
@@ -235,8 +289,8 @@ def _from_hub(data: str) -> Iterator[str]:
         from datasets import load_dataset
 
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
-        texts = (_text_of(row, f"Data '{data}', row {number}") for number, row in enumerate(rows, start=1))
-        yield from sections(text.rstrip("\n") for text in texts) if name in _ROWS_ARE_LINES else texts
+        found = (_row_of(row, f"Data '{data}', row {number}") for number, row in enumerate(rows, start=1))
+        yield from sections(text.rstrip("\n") for text in _texts(data, found)) if name in _ROWS_ARE_LINES else found
     except UsageError:
         raise
     except Exception as error:  # the hub, its client and a dataset's own format may fail in any way

@@ -2,22 +2,15 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
-from searcher.loading.sources import SECTION_WORDS, read_documents, sections
-from searcher.loading.words import count_words, find_units
-
-RUN_WORDS = 20
-"""Documents that share a run of this many words go to the same part; 40 characters in scripts without spaces."""
-
-SHARES = {"search": 0.4, "heal": 0.3, "report": 0.3}
-"""Characters of each part, as near as whole documents allow."""
+from searcher.errors import UsageError
+from searcher.loading.chat import Render
+from searcher.loading.sources import SECTION_WORDS, Source, read_documents, sections
+from searcher.loading.splits import RUN_WORDS, SHARES, Parts, fingerprint, split_together
+from searcher.loading.words import count_words
 
 FAIR = 0.1
 """Of its share a part must get at least this much; else documents are cut into shorter ones."""
@@ -32,7 +25,7 @@ class Text:
 
     Attributes:
         name: what tables call the text.
-        fingerprint: sha256 of the documents, repeats dropped; the parts depend on nothing else.
+        fingerprint: sha256 of the documents, repeats dropped; the parts depend on nothing else but the texts beside it.
         search: documents on which plans are chosen.
         heal: documents on which healing is fitted.
         report: documents on which claims are made.
@@ -47,33 +40,133 @@ class Text:
     truncated: bool = False
 
 
+@dataclass(frozen=True)
+class Texts:
+    """One text or several, of which no part of one shares a run of 20 words with another part of any.
+
+    Attributes:
+        members: the texts in the order given, their names all different.
+    """
+
+    members: tuple[Text, ...]
+
+    @property
+    def name(self) -> str:
+        """What tables call them together."""
+        return " + ".join(self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What tables call each."""
+        return tuple(text.name for text in self.members)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the only text; of several, one of theirs in order."""
+        first, *others = (text.fingerprint for text in self.members)
+        return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
+
+    @property
+    def truncated(self) -> tuple[str, ...]:
+        """Names of those whose source held more than was read."""
+        return tuple(text.name for text in self.members if text.truncated)
+
+
 def load_text(data: str | None) -> Text:
-    """Read and split text; see :func:`searcher.loading.sources.read_documents` for what `data` may be.
+    """Read and split one text; see :func:`load_texts`."""
+    return load_texts(None if data is None else (data,)).members[0]
+
+
+def load_texts(data: Sequence[str] | None, render: Render | None = None) -> Texts:
+    """Read and split text.
+
+    Args:
+        data: what :func:`searcher.loading.sources.read_documents` reads, each; None for its default.
+        render: writes a chat as text; called only if there are chats, which None refuses.
 
     Raises:
-        UsageError: there is no such text, or it cannot be read.
+        UsageError: there is no such text, it cannot be read, or two are the same.
     """
-    source = read_documents(data)
-    documents = drop_repeats(source.documents)
-    parts = split_documents(documents)
-    if not _fair(parts):
-        documents, parts = _finer(documents) or (documents, parts)
-    return Text(source.name, fingerprint(documents), **parts, truncated=source.truncated)
+    sources = [read_documents(one, render) for one in (data or (None,))]
+    drafts = _share_out([_Draft.of(source) for source in sources])
+    names = _different_names([source.name for source in sources])
+    members = [
+        Text(name, draft.fingerprint, **draft.parts, truncated=source.truncated)
+        for name, draft, source in zip(names, drafts, sources, strict=True)
+    ]
+    _refuse_twins(members)
+    return Texts(tuple(members))
+
+
+def _different_names(names: Sequence[str]) -> list[str]:
+    """The names, numbered where files in different folders are called the same."""
+    count, seen = Counter(names), Counter[str]()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name} ({seen[name]})" if count[name] > 1 else name)
+    return found
+
+
+def _refuse_twins(texts: Sequence[Text]) -> None:
+    for number, text in enumerate(texts):
+        for other in texts[:number]:
+            if text.fingerprint == other.fingerprint:
+                raise UsageError(f"Data '{text.name}' is the same text as '{other.name}'", "Give each text once")
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """The documents of a text before they are final, and the parts they make.
+
+    Attributes:
+        documents: without repeats.
+        said: of chats, what was said in each; None for plain text.
+        parts: empty before they are shared out.
+    """
+
+    documents: tuple[str, ...]
+    said: tuple[str, ...] | None
+    parts: Parts
+
+    @classmethod
+    def of(cls, source: Source) -> "_Draft":
+        if source.said is None:
+            return cls(drop_repeats(source.documents), None, {})
+        once = {said: place for place, said in reversed(list(enumerate(source.said)))}  # the first chat of equal ones
+        kept = sorted(once.values())
+        return cls(tuple(source.documents[i] for i in kept), tuple(source.said[i] for i in kept), {})
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the parts depend on."""
+        return fingerprint([*self.documents, *(self.said or ())])
+
+    def finer(self, words: int) -> "_Draft":
+        """Shorter documents, for one long line, a few books, or lines that repeat."""
+        lines = _without_repeated_lines(self.documents)
+        return _Draft(drop_repeats(section for document in lines for section in sections(document, words)), None, {})
+
+
+def _share_out(drafts: Sequence[_Draft]) -> list[_Draft]:
+    """The drafts with their parts, of shorter documents where a part would get too little otherwise."""
+    found = _with_parts(drafts)
+    for words in FINER:
+        if all(_fair(draft.parts) for draft in found):
+            return found
+        found = _with_parts([d if _fair(d.parts) else drafts[i].finer(words) for i, d in enumerate(found)])
+    return _with_parts([d if _fair(d.parts) else drafts[i] for i, d in enumerate(found)])
+
+
+def _with_parts(drafts: Sequence[_Draft]) -> list[_Draft]:
+    told = [draft.documents if draft.said is None else draft.said for draft in drafts]
+    parts = split_together([draft.documents for draft in drafts], told)
+    return [_Draft(draft.documents, draft.said, found) for draft, found in zip(drafts, parts, strict=True)]
 
 
 def _fair(parts: Mapping[str, Sequence[str]]) -> bool:
     sizes = {part: sum(map(len, documents)) for part, documents in parts.items()}
     return all(sizes[part] >= FAIR * SHARES[part] * sum(sizes.values()) > 0 for part in SHARES)
-
-
-def _finer(documents: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]] | None:
-    """Shorter documents and their parts, for one long line, a few books, or lines that repeat; None if none will do."""
-    lines = list(_without_repeated_lines(documents))
-    for words in FINER:
-        shorter = drop_repeats(section for document in lines for section in sections(document, words))
-        if _fair(parts := split_documents(shorter)):
-            return shorter, parts
-    return None
 
 
 def _without_repeated_lines(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -87,14 +180,6 @@ def _without_repeated_lines(documents: Iterable[str]) -> Iterator[list[str]]:
                 lines.append(line)
             seen.add(key)
         yield lines
-
-
-def fingerprint(documents: Iterable[str]) -> str:
-    """sha256 of documents in order."""
-    digest = hashlib.sha256()
-    for document in documents:
-        digest.update(document.encode("utf-8", "surrogatepass") + b"\0")
-    return digest.hexdigest()
 
 
 def drop_repeats(documents: Iterable[str]) -> tuple[str, ...]:
@@ -111,46 +196,3 @@ def drop_repeats(documents: Iterable[str]) -> tuple[str, ...]:
         if paragraphs:
             kept.append("\n\n".join(paragraphs))
     return tuple(kept)
-
-
-def split_documents(documents: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Share documents out to the three parts, those with a common run of 20 words to the same one.
-
-    Connected documents are taken in the order of a hash of the whole text and their own, and each time given to the
-    part that lacks most of its share: the parts are random, near their shares, and depend on the text alone.
-
-    Returns:
-        The parts by name, documents in their order.
-    """
-    whole = fingerprint(documents)
-    groups = connected(documents)
-    groups.sort(key=lambda group: hashlib.sha256((whole + fingerprint(documents[i] for i in group)).encode()).digest())
-    sizes = dict.fromkeys(SHARES, 0)
-    members: dict[str, list[int]] = {part: [] for part in SHARES}
-    for group in groups:
-        total = sum(sizes.values()) + (size := sum(len(documents[i]) for i in group))
-        part = max(SHARES, key=lambda part: SHARES[part] * total - sizes[part])
-        sizes[part] += size
-        members[part] += group
-    return {part: tuple(documents[i] for i in sorted(numbers)) for part, numbers in members.items()}
-
-
-def connected(documents: Sequence[str]) -> list[list[int]]:
-    """Groups of the numbers of documents that are joined by common runs of 20 words, directly or through others."""
-    runs = [_runs(document) for document in documents]
-    owners = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
-    hashes = np.concatenate([np.empty(0, np.uint64), *runs])
-    order = np.argsort(hashes, kind="stable")
-    same = np.flatnonzero(np.diff(hashes[order]) == 0)
-    ends = owners[order[same]], owners[order[same + 1]]
-    joined = coo_array((np.ones(len(same), np.int8), ends), shape=(len(runs), len(runs)))
-    groups: dict[int, list[int]] = {}
-    for number, label in enumerate(connected_components(joined, directed=False)[1].tolist() if runs else ()):
-        groups.setdefault(label, []).append(number)
-    return list(groups.values())
-
-
-def _runs(document: str) -> NDArray[np.uint64]:
-    """Hashes of runs of 20 words, with words as typed and as letters only: a run is common if it is so in either."""
-    views = (document, " ".join(re.findall(r"\w+", document.lower())))
-    return np.unique(np.concatenate([find_units(view).runs(RUN_WORDS) for view in views]))

@@ -19,10 +19,12 @@ class Windows:
     Attributes:
         ids: int64 (windows, tokens), with BOS first where the tokenizer adds one.
         documents: the number of the document each window was cut from, `PACKED` where from several.
+        texts: the number of the text each is of, where there are several; empty if all are of one.
     """
 
     ids: Tensor
     documents: tuple[int, ...]
+    texts: tuple[int, ...] = ()
 
 
 def cut_windows(
@@ -32,8 +34,9 @@ def cut_windows(
     tokens: int,
     count: int,
     split: str,
-    seed: int | None,
+    seed: int | Sequence[int] | None,
     fewer: bool = False,
+    text: str = "",
 ) -> Windows:
     """Cut windows that do not overlap, and take some of them.
 
@@ -47,8 +50,8 @@ def cut_windows(
         count: how many windows.
         split: name of the split, for the error.
         seed: draws the windows at random, in random order; None takes them at equal distances.
-
         fewer: take as many as fit if fewer than `count` do, but at least one.
+        text: name of the text, for the error, if there are several.
 
     Raises:
         UsageError: the text is too short, with how many windows fit; or `tokens` or `count` is too small.
@@ -62,7 +65,8 @@ def cut_windows(
         count = max(1, min(count, len(whole) + len(packed)))
     if len(whole) + len(packed) < count:
         raise UsageError(
-            f"The {split} split is too short for {count} windows of {tokens} tokens: {len(whole) + len(packed)} fit",
+            f"The {split} split{f' of {text}' if text else ''} is too short for {count} windows of {tokens} tokens: "
+            f"{len(whole) + len(packed)} fit",
             "Lower --windows, --report-windows or --window-tokens, or give a longer text with --data",
         )
     missing = max(0, count - len(whole))
@@ -129,7 +133,7 @@ def _pieces(ids: list[int], length: int) -> list[list[int]]:
     return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
 
 
-def _choose(available: int, count: int, seed: int | None) -> list[int]:
+def _choose(available: int, count: int, seed: int | Sequence[int] | None) -> list[int]:
     """Ascending positions: at equal distances, or drawn without replacement."""
     if seed is None:
         return [(2 * i + 1) * available // (2 * count) for i in range(count)]

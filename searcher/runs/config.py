@@ -16,6 +16,8 @@ Kind = Literal["measurement", "search", "limit", "execution"]
 """What a field of a finished run means for the same run folder: a *measurement* or *search* field must match, a
 *limit* may grow, an *execution* field is free."""
 
+Robust = Literal["mean", "worst"]
+"""How the scores of a plan on several texts become one; see :mod:`searcher.search.robust`."""
 
 DEFAULT_OBJECTIVE = ("perplexity",)
 
@@ -39,15 +41,17 @@ class MeasurementConfig(BaseModel):
     revision: str | None = _measurement(None, "Branch, tag or commit of a hub model.")
     trust_remote_code: bool = _measurement(False, "Run modelling code that comes with the model.")
     dtype: str = _measurement("auto", "float32, bfloat16 or float16. Default: what suits the device.")
-    data: str | None = _measurement(
+    data: tuple[str, ...] | None = _measurement(
         None,
         "Text: a .txt, .jsonl or .parquet file, a folder of datasets' save_to_disk, or a datasets id "
-        "(wikitext2 and c4 for short). Default: the topics of Python's own help.",
+        "(wikitext2 and c4 for short), with a field text, or messages of chats; may be repeated. Default: the topics "
+        "of Python's own help.",
+        min_length=1,
     )
     windows: int | None = _measurement(
         None,
-        "Search windows. Default: 8 on a CPU, 64 on a GPU; up to 64 and 256 for strategies that see most plans on a "
-        "few of them.",
+        "Search windows, shared evenly over the texts. Default: 8 on a CPU, 64 on a GPU; up to 64 and 256 for "
+        "strategies that see most plans on a few of them.",
         ge=1,
     )
     window_tokens: int | None = _measurement(None, "Tokens of a window. Default: 128, on a GPU 512.", ge=2)
@@ -88,10 +92,17 @@ class MeasurementConfig(BaseModel):
         None, "A running Ray cluster to join: auto, or HOST:PORT. By default one worker for each GPU there, or core."
     )
 
-    @field_validator("objective", mode="before")
+    @field_validator("objective", "data", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_serializer("data")
+    def _one_or_several(self, value: tuple[str, ...] | None) -> str | list[str] | None:
+        """One text is written as text, as it was when there could be no more."""
+        if value is None:
+            return None
+        return value[0] if len(value) == 1 else list(value)
 
     @field_validator("heal", mode="before")
     @classmethod
@@ -165,6 +176,11 @@ class RunConfig(MeasurementConfig):
         {},
         "Search for a weighted sum, such as perplexity=1 and kv-cache=0.5 (repeat the option): each objective relative "
         "to the dense model's value.",
+    )
+    robust: Robust = _search(
+        "mean",
+        "What a plan is scored by where there are several texts: the mean over all windows, or the worst text, by the "
+        "largest rise over the dense model's loss. Default: mean.",
     )
     at_most: dict[str, str] = _search(
         {},
@@ -267,6 +283,22 @@ class RunConfig(MeasurementConfig):
         if self.search_by is not None and self.weight:
             raise UsageError(
                 f"--search-by {self.search_by} and --weight both say what is searched for", "Leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_robust(self) -> "RunConfig":
+        if self.robust == "mean":
+            return self
+        if len(self.data or ()) < 2:
+            raise UsageError(
+                f"--robust {self.robust} is for several texts, but there is one",
+                "Repeat --data, such as --data a.txt --data b.jsonl, or leave --robust out",
+            )
+        if self.racing is not None:
+            raise UsageError(
+                f"--racing drops plans by their mean over windows, but --robust {self.robust} scores them by one text",
+                "Leave one of them out",
             )
         return self
 

@@ -19,7 +19,11 @@ def absolute(config: Config) -> Config:
     like a path. The search is over: its strategy stays as it was given.
     """
     fields = config.model_dump(exclude={"strategy", "strategy_args"})
-    changed = {name: _full(Path(value)) for name in ("model", "data") if (value := fields[name]) and _there(value)}
+    changed: dict[str, Any] = {}
+    if config.model and _there(config.model):
+        changed["model"] = _full(Path(config.model))
+    if config.data:
+        changed["data"] = tuple(_full(Path(text)) if _there(text) else text for text in config.data)
     return config.model_copy(update={**_paths(fields, lambda path: _full(path)), **changed})
 
 
@@ -28,9 +32,14 @@ def by_name(fields: dict[str, Any]) -> dict[str, Any]:
 
     Where model and data are from is left out, if that is a path.
     """
-    places = [name for name in ("model", "data") if (value := fields.get(name)) and _there(value)]
+    places = [name for name in ("model", "data") if _all_there(fields.get(name))]
     left = {name: value for name, value in fields.items() if name not in places}
     return {**left, **_paths(left, lambda path: path.resolve().name)}
+
+
+def _all_there(value: str | list[str] | None) -> bool:
+    """Whether it is a path, or paths alone."""
+    return bool(value) and all(map(_there, [value] if isinstance(value, str) else value or ()))
 
 
 def _paths(fields: dict[str, Any], change: Callable[[Path], str]) -> dict[str, Any]:

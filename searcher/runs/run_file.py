@@ -73,6 +73,22 @@ class _Identity(_Part):
     report_windows: int
 
 
+class _WindowTexts(_Part):
+    search: list[int]
+    report: list[int]
+
+
+class _Texts(_Part):
+    names: list[str]
+    windows: _WindowTexts
+
+    @model_validator(mode="after")
+    def _has_names(self) -> "_Texts":
+        if not {*self.windows.search, *self.windows.report} <= set(range(len(self.names))):
+            raise ValueError("a window is of a text that has no name")
+        return self
+
+
 class _Hardware(_Part):
     name: str
 
@@ -90,7 +106,15 @@ class _RunFile(_Part):
     hardware: _Hardware
     sizes: dict[str, dict[str, Any]] = {}
     documents: dict[str, list[int]] = {}
+    texts: _Texts | None = None
     outcome: _Outcome | None = None
+
+    @model_validator(mode="after")
+    def _has_texts_of_all_windows(self) -> "_RunFile":
+        counts = (self.identity.windows, self.identity.report_windows)
+        if self.texts and (len(self.texts.windows.search), len(self.texts.windows.report)) != counts:
+            raise ValueError("there are more or fewer windows in 'texts' than were measured")
+        return self
 
 
 def read_run_file(folder: Path) -> dict[str, Any]:
@@ -116,7 +140,7 @@ def check_content(path: Path, content: dict[str, Any], schema: type[BaseModel], 
         schema.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, first["loc"])) or path.name
         wrong = "is missing" if first["type"] == "missing" else f"does not fit: {first['msg']}"
         raise UsageError(f"{path} is damaged: '{place}' {wrong}", hint) from error
 

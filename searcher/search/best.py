@@ -1,7 +1,6 @@
 """The best plan of each size that a search has measured so far, and what is new about it."""
 
 from searcher.contracts.plan import PrunePlan
-from searcher.search.goals import additive
 from searcher.search.loop import SearchLoop
 
 
@@ -26,8 +25,8 @@ class BestPlans:
         self._seen.add(plan)
         if not 1 <= size <= self._loop.space.size:
             return
-        name, objective = next(iter(self._loop.goals.objectives.items()))
-        entry = additive(objective, known.rows("search", plan, name)), plan
+        name = next(iter(self._loop.goals.objectives))
+        entry = self._loop.goals.score(name, self._loop.rows(plan)), plan
         if size not in self._best or entry < self._best[size]:
             self._best[size] = entry
             self._better.add(size)
@@ -42,6 +41,6 @@ class BestPlans:
         if size is None:
             return plans
         name, objective = next(iter(self._loop.goals.objectives.items()))
-        score, plan = self._best[size]
-        value = objective.finish(objective.turned(score))
+        _, plan = self._best[size]
+        value = objective.value(self._loop.recorder.known.rows("search", plan, name))
         return f"{plans}  best of {size}: {name} {value:.4g} ({plan})"

@@ -11,6 +11,7 @@ from searcher.contracts.objective import Objective
 from searcher.errors import UsageError
 from searcher.runs.config import RunConfig
 from searcher.runs.notation import parse_bound
+from searcher.search.robust import WorstText
 
 PENALTY = 10.0
 """What a plan of full size is charged for missing a bound by its whole width, in multiples of the dense model's score:
@@ -58,6 +59,7 @@ class Goals:
         weights: by label, if it is a weighted sum that is searched for; empty if it is each by itself.
         dense: the dense model's score of each objective, see :func:`additive`.
         bounds: for plans of the full size.
+        worst: scores what reads windows by its worst text; None for the mean over all windows.
     """
 
     objectives: Mapping[str, Objective]
@@ -65,6 +67,7 @@ class Goals:
     weights: Mapping[str, float] = field(default_factory=dict)
     dense: Mapping[str, float] = field(default_factory=dict)
     bounds: tuple[Bound, ...] = ()
+    worst: WorstText | None = None
 
     @property
     def columns(self) -> int:
@@ -88,7 +91,7 @@ class Goals:
 
         Returns:
             float64 (columns,): the additive score of each objective, or their weighted sum; and float64 (columns,
-            windows asked about): the same by window, NaN where an objective is not measured by window.
+            windows asked about): the same by window, NaN where a score is no mean over windows.
         """
         parts = [self._of(label, rows[label], windows) for label in self.labels]
         values = np.array([value for value, _ in parts])
@@ -99,6 +102,8 @@ class Goals:
             steady = np.where(np.isnan(by_window), values[:, None], by_window)  # the same on every window
             values, by_window = weights[used] @ values[used], weights[used] @ steady[used]
             values, by_window = values.reshape(1), by_window.reshape(1, -1)
+            if self.worst is not None:
+                by_window = np.full_like(by_window, np.nan)
         if full_size and self.bounds:
             charged, of_windows = self._charged(rows, windows)
             values, by_window = values + charged * self._scales, by_window + of_windows * self._scales[:, None]
@@ -127,8 +132,8 @@ class Goals:
         return tuple(bound for bound in self.bounds if self.objectives[bound.label].reads == "windows")
 
     def score(self, label: str, rows: Mapping[str, NDArray[np.float64]]) -> float:
-        """A plan's score for one objective, without any penalty; see :func:`additive`."""
-        return additive(self.objectives[label], rows[label])
+        """A plan's score for one objective on all windows, without any penalty; see :func:`additive`."""
+        return self._of(label, rows[label], range(len(rows[label])))[0]
 
     def excess(self, rows: Mapping[str, NDArray[np.float64]], windows: Sequence[int] | None = None) -> float:
         """By how much a plan with these numbers misses its bounds on these windows (by default all); 0 for none."""
@@ -178,6 +183,8 @@ class Goals:
         objective = self.objectives[label]
         if objective.reads != "windows":
             return additive(objective, rows), np.full(len(windows), np.nan)
+        if self.worst is not None:
+            return self.worst.score(label, objective, rows, windows), np.full(len(windows), np.nan)
         asked = rows[list(windows)]
         return additive(objective, asked), objective.turned(asked)
 
@@ -209,16 +216,27 @@ def check_bounds(config: RunConfig, objectives: Mapping[str, Objective]) -> None
 
 
 def make_goals(
-    config: RunConfig, objectives: Mapping[str, Objective], dense: Mapping[str, NDArray[np.float64]]
+    config: RunConfig,
+    objectives: Mapping[str, Objective],
+    dense: Mapping[str, NDArray[np.float64]],
+    texts: Sequence[int] = (),
 ) -> Goals:
-    """What the configuration searches for, given the dense model's numbers on the search split."""
+    """What the configuration searches for, given the dense model's numbers on the search split.
+
+    Args:
+        config: of the run.
+        objectives: all that are measured, by label.
+        dense: the dense model's numbers, by label.
+        texts: the number of the text that each search window is of, if there are several.
+    """
+    worst = None if config.robust == "mean" else WorstText(np.array(texts, dtype=np.int64), dense)
     scores = {label: additive(objective, dense[label]) for label, objective in objectives.items()}
     bounds = [
         _bound(label, text, objectives[label].value(dense[label]), upper)
         for texts, upper in ((config.at_most, True), (config.at_least, False))
         for label, text in texts.items()
     ]
-    return Goals(objectives, config.searched, config.weight, scores, tuple(bounds))
+    return Goals(objectives, config.searched, config.weight, scores, tuple(bounds), worst)
 
 
 def _bound(label: str, text: str, dense: float, upper: bool) -> Bound:

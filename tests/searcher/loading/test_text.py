@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from searcher.errors import UsageError
 from searcher.loading import sources
 from searcher.loading.sources import read_documents
-from searcher.loading.text import connected, drop_repeats, fingerprint, load_text, split_documents
+from searcher.loading.splits import connected, fingerprint, split_documents
+from searcher.loading.text import drop_repeats, load_text
 
 PARTS = ("search", "heal", "report")
 WORDS = st.sampled_from(["one", "two", "three", "four", "five", "six", "seven"])

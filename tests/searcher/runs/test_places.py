@@ -30,7 +30,7 @@ def config(tmp_path, monkeypatch):
 
 def test_in_full(config, tmp_path):
     full = absolute(config)
-    assert (full.model, full.data) == (f"{tmp_path}/model", f"{tmp_path}/text.txt")
+    assert (full.model, full.data) == (f"{tmp_path}/model", (f"{tmp_path}/text.txt",))
     assert full.objective == (
         "perplexity",
         f"mine.py:One={tmp_path}/mine.py:One",
