@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 from benchmarks.choices import CRITERIA, choices
 from benchmarks.setting import RESULTS, Setting, resolved
 from benchmarks.tables import README
-from searcher.contracts.plan import PrunePlan
+from benchmarks.unseen import METHODS
+from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
 
 OF_SPEED = ("evaluator", "racing", "roofline", "head", "divergence", "scaling", "ray")
-ALL = (*OF_SPEED, "choices", "strategies", "healing", "gpu")
+ALL = (*OF_SPEED, "choices", "unseen", "strategies", "healing", "gpu")
 
 
 def call(name, *arguments):
@@ -172,6 +173,28 @@ def test_strategies_are_compared_at_no_more_than_the_allowance(benchmark):
         assert table["rows"]["greedy"]["cost"] == 1
         assert table["rows"]["evolutionary"]["cost"] <= 1.5 + 1e-9
         assert f"`{table['rows']['evolutionary']['plan']}`" in output
+
+
+def test_unseen_judges_every_method_at_the_same_cost_and_goes_on_where_it_was(benchmark, tmp_path):
+    benchmark("unseen", "--dtype", "float32", "--seeds", 1)
+    kept = json.loads((tmp_path / "runs/unseen/unseen-kept.json").read_text())["cells"]
+    assert list(kept) == ["2 blocks/0"]
+    _, written = benchmark("unseen", "--dtype", "float32", "--seeds", 2)
+    after = json.loads((tmp_path / "runs/unseen/unseen-kept.json").read_text())["cells"]
+    assert list(after) == ["2 blocks/0", "2 blocks/1"]
+    assert after["2 blocks/0"] == kept["2 blocks/0"]  # not run again
+    assert [row["method"] for row in written["unseen"]["rows"]] == list(METHODS)
+    for cell in after.values():
+        for method in METHODS:
+            found = cell["methods"][method]
+            assert found["cost"] <= cell["limit"] * (1 + 1e-9) == pytest.approx(kept["2 blocks/0"]["limit"])
+            assert len(found["losses"]) == 32
+            assert PrunePlan.parse(found["plan"]).size(Granularity.BLOCK) == 2
+    losses = [after[f"2 blocks/{seed}"]["methods"]["portfolio"]["losses"] for seed in range(2)]
+    shown = ", ".join(f"{math.exp(np.mean(of)):.1f}" for of in losses)
+    assert (
+        next(r for r in written["unseen"]["rows"] if r["method"] == "portfolio")["report perplexity by seed"] == shown
+    )
 
 
 def test_healing_has_a_row_for_every_healing_and_every_plan(benchmark):
