@@ -119,7 +119,7 @@ class Bayesian(Strategy):
             yield from self._rounds(state)
         except SearchStopped:
             pass
-        last = Final(unseen, self.finalists)
+        last = Final(unseen)
         shortlists = {size: self._shortlist(state, size) for size in space.sizes}
         with contextlib.suppress(SearchStopped):
             yield from final(last, state.looks, state.surrogate, shortlists)

@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from searcher.contracts.plan import PrunePlan
+import numpy as np
+from numpy.typing import NDArray
+
+from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.contracts.strategy import Ask, Scores
 from strategies.looks import Looks
 from strategies.posterior import Surrogate
 
 STAGES = (1 / 8, 3 / 8, 1.0)
 """How far into the unseen windows each stage of a final goes; after each the worse half leaves."""
+RESAMPLES = 1000
+"""Of the windows, to see whether the same plan comes out first."""
 LAST = 3
 """Plans of each size that are measured on all windows in the end."""
 
@@ -23,17 +28,20 @@ class Final:
 
     Attributes:
         windows: those that no plan was chosen on.
-        finalists: how many plans begin.
         order: by size, the plans that were in the final, the best first.
+        in_full: by size, float64 (plans, windows): of the best of these in that order, their scores on all windows.
     """
 
     windows: tuple[int, ...]
-    finalists: int
     order: dict[int, list[PrunePlan]] = field(default_factory=dict)
+    in_full: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     def notes(self) -> dict[str, Any]:
-        """JSON values, and lines for the user."""
-        return {}
+        """JSON values, and lines for the user: how sure the choice is."""
+        stable = {size: _stability(self.order[size], scores) for size, scores in self.in_full.items()}
+        told = [f"{size}: {found['told']}" if len(stable) > 1 else found["told"] for size, found in stable.items()]
+        found = {str(size): {k: v for k, v in found.items() if k != "told"} for size, found in stable.items()}
+        return {"final": {"windows": len(self.windows), "sizes": found}, "summary": told}
 
 
 def reserve(finalists: int) -> int:
@@ -65,8 +73,32 @@ def final(
             yield from looks.look([plan for plans in entering.values() for plan in plans], last.windows[begin:end])
             for size, plans in entering.items():
                 last.order[size][: len(plans)] = surrogate.order(plans, size)
-    best = [plan for plans in last.order.values() for plan in plans[:LAST]]
-    yield from looks.look(best, range(looks.space.num_windows))
+    best = {size: plans[:LAST] for size, plans in last.order.items() if plans}
+    every = range(looks.space.num_windows)
+    yield from looks.look([plan for plans in best.values() for plan in plans], every)
+    for size, plans in best.items():
+        scores = looks.scores(plans, every)
+        ranking = sorted(range(len(scores)), key=lambda i: (float(scores[i].mean()), plans[i]))
+        last.order[size][: len(ranking)] = [plans[i] for i in ranking]
+        if np.isfinite(scores).all():
+            last.in_full[size] = scores[ranking]
+
+
+def _stability(order: Sequence[PrunePlan], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """In what share of resamples of the windows the first plan stays first, and what all of them remove.
+
+    Args:
+        order: of the plans that were measured in full and others after them.
+        scores: float64 (plans measured in full, windows).
+    """
+    drawn = np.random.default_rng(0).integers(scores.shape[1], size=(RESAMPLES, scores.shape[1]))
+    firsts = scores[:, drawn].mean(axis=2).argmin(axis=0)
+    plans = order[: len(scores)]
+    shared = PrunePlan.of(set.intersection(*(set(plan.units(Granularity.SUBLAYER)) for plan in plans)))
+    share = float((firsts == 0).mean())
+    told = f"In {share:.0%} of resamples of the {scores.shape[1]} windows {plans[0]} stays ahead of "
+    told += f"{' and '.join(map(str, plans[1:]))}; all remove {shared}." if len(plans) > 1 else "every other plan."
+    return {"plans": list(map(str, plans)), "ahead": share, "all_remove": str(shared), "told": told}
 
 
 def _entering(count: int, stage: int) -> int:

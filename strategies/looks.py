@@ -96,6 +96,19 @@ class Looks:
         """The plans of this size that were looked at, in the order of the first look."""
         return list(self._known.get(size, ()))
 
+    def scores(self, plans: Sequence[PrunePlan], windows: Sequence[int]) -> NDArray[np.float64]:
+        """float64 (those of these plans that were seen on these windows together, windows): their scores.
+
+        NaN where the goal is not measured by window.
+        """
+        found = [
+            look.by_window[look.plans.index(plan)]
+            for plan in plans
+            for look in self.taken
+            if look.windows == tuple(windows) and plan in look.plans
+        ]
+        return np.array(found).reshape(len(found), len(windows))
+
     def noise(self) -> float:
         """The variance from window to window of the difference between two plans, halved; 0 where nothing shows it.
 

@@ -44,6 +44,8 @@ CHOOSE_AGAIN = 1.5
 """They are chosen again when there are so many times as many measurements."""
 FIT_ON = 1500
 """Measurements, the latest, that are fitted."""
+FAR = 4.0
+"""How many times the usual distance of a look's median from its best is far."""
 LEAST_NOISE = 1e-6
 """Variance of the noise, relative to that of the scores, that is assumed at least: it keeps a fit solvable."""
 Numbers = NDArray[np.float64]
@@ -219,13 +221,12 @@ def _conditioned(space: Space, prior: _Prior, plans: Sequence[PrunePlan], seen: 
 def _arrays(looks: Looks, size: int) -> tuple[list[PrunePlan], _Seen, float]:
     """The plans, the measurements of them, and what their scores were divided by."""
     entries = [(looks.places[look.windows], plan) for look in looks.taken for plan in look.plans][-FIT_ON:]
-    scores = np.concatenate([look.means for look in looks.taken])[-FIT_ON:]
+    softened = _softened(looks)[-FIT_ON:]
     windows = np.concatenate([np.full(len(look.plans), len(look.windows)) for look in looks.taken])[-FIT_ON:]
     plans = list(dict.fromkeys(plan for _, plan in entries))
     number = {plan: i for i, plan in enumerate(plans)}
     removed = removal_matrix([plan for _, plan in entries], looks.space)
     sizes = removed.sum(axis=1)
-    softened = _softened(scores, sizes, size)
     spread = float(softened.std()) or 1.0
     noise = np.maximum(looks.noise() / windows / spread**2, LEAST_NOISE)
     of_plans = np.array([number[plan] for _, plan in entries])
@@ -235,18 +236,22 @@ def _arrays(looks: Looks, size: int) -> tuple[list[PrunePlan], _Seen, float]:
     return plans, _Seen(removed, scaled, of_looks, of_plans, noise, distance), spread
 
 
-def _softened(scores: Numbers, sizes: Numbers, size: int) -> Numbers:
-    """The scores, those of plans far worse than the best near this size drawn together.
+def _softened(looks: Looks) -> Numbers:
+    """The scores of all looks in turn, those of plans far worse than the best of their look drawn together.
 
-    How badly a plan breaks the model says little about plans that work, but would dominate a fit by least squares.
+    How badly a plan breaks the model says little about plans that work, but would dominate a fit by least squares. Far
+    is several times the usual distance of a look's median from its best.
     """
-    finite = np.isfinite(scores)
-    nearest = np.abs(sizes - size) == np.abs(sizes[finite] - size).min()
-    best = scores[finite & nearest].min()
-    bend = best + max(best - scores[finite].min(), 1e-9)
-    soft = np.where(scores > bend, bend + np.log1p(np.maximum(scores - bend, 0.0)), scores)
-    found: Numbers = np.where(finite, soft, soft[finite].max())
-    return found
+    finite = [look.means[np.isfinite(look.means)] for look in looks.taken]
+    usual = np.median([np.median(means) - means.min() for means in finite if len(means)])
+    bend = FAR * max(float(usual), 1e-9)
+    soft = []
+    for look, means in zip(looks.taken, finite, strict=True):
+        best = means.min(initial=np.inf)
+        worse = look.means - best if len(means) else np.zeros(len(look.means))
+        bent = np.where(worse > bend, bend * (1 + np.log1p(np.maximum(worse - bend, 0.0) / bend)), worse)
+        soft.append(np.where(np.isfinite(bent), bent, bent[np.isfinite(bent)].max()) + (best if len(means) else 0.0))
+    return np.concatenate(soft)
 
 
 def _alike(space: Space) -> Numbers:

@@ -442,7 +442,49 @@ def test_several_objectives_give_a_front_and_weights_a_sum(searcher_command):
     assert small["best"]["search"].keys() == {"perplexity", "kv-cache"}
 
 
-@pytest.mark.parametrize("strategy", ["greedy", "portfolio", "shapley", "evolutionary", "random", "beam"])
+def test_what_is_searched_for_may_differ_from_what_is_reported(searcher_command):
+    arguments = ["--strategy", "exhaustive", "--budget", "2"]
+    found = run_json(searcher_command, *arguments, "--search-by", "kl")
+    run = searcher.load_run(found["run"])
+    kl = {plan: run.measurements.rows("search", plan, "kl").mean() for plan in run.measurements.plans("search")}
+    pairs = [plan for plan in kl if plan.size(Granularity.BLOCK) == 2]
+    assert PrunePlan.parse(found["best"]["plan"]) == min(pairs, key=kl.__getitem__)
+    assert list(found["best"]["search"]) == ["perplexity", "kl"]
+    assert found["config"]["search_by"] == "kl"
+    other = run_json(searcher_command, *arguments)
+    told = searcher_command("compare", found["run"], other["run"], defaults=False)
+    assert "searched for kl, and chose its plans by that, not by perplexity" in told.out
+
+
+def test_the_default_searches_by_hybrid_where_perplexity_is_asked_for(searcher_command):
+    default = run_json(searcher_command, "--budget", "2")
+    assert default["config"]["strategy"] == "bayesian"
+    assert default["config"]["search_by"] == "hybrid"
+    assert list(default["best"]["search"]) == ["perplexity", "hybrid"]
+    assert run_json(searcher_command, "--budget", "2", "--search-by", "perplexity")["best"]["search"].keys() == {
+        "perplexity"
+    }
+    several = run_json(searcher_command, "--budget", "2", "--objective", "kl", "--objective", "perplexity")
+    assert several["config"]["search_by"] is None
+    weighed = run_json(searcher_command, "--budget", "2", "--objective-arg", "hybrid:kl=1")
+    assert weighed["run"] != default["run"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--search-by", "hybird"], "hybrid"),
+        (["--search-by", "kl", "--weight", "perplexity=1"], "--search-by kl and --weight both say"),
+    ],
+)
+def test_a_wrong_search_by_is_one_line(searcher_command, given, told):
+    done = searcher_command("run", "--budget", "2", *given)
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "bayesian", "shapley", "evolutionary", "random", "beam"])
 def test_a_bound_is_met_by_the_final_plan(searcher_command, strategy):
     arguments = ["--strategy", strategy, "--granularity", "sublayer", "--budget", "5", "--max-evaluations", "80"]
     found = run_json(searcher_command, *arguments, "--at-most", "kv-cache=50%")
@@ -592,7 +634,7 @@ def test_mistakes_in_evaluate(searcher_command, arguments, told):
     [
         (["--windows", "5"], "windows was 4, now 5"),
         (["--seed", "1"], "seed was 0, now 1"),
-        (["--strategy", "greedy"], 'strategy was "portfolio", now "greedy"'),
+        (["--strategy", "greedy"], 'strategy was "bayesian", now "greedy"'),
         (["--budget", "3"], 'budget was "2", now "3"'),
         (["--dtype", "bfloat16"], 'dtype was "float32", now "bfloat16"'),
     ],

@@ -13,12 +13,14 @@ class BestPlans:
 
     def __init__(self, loop: SearchLoop) -> None:
         self._loop = loop
+        self._met: set[PrunePlan] = set()
         self._seen: set[PrunePlan] = set()
         self._best: dict[int, tuple[float, PrunePlan]] = {}
         self._better: set[int] = set()
 
     def offer(self, plan: PrunePlan) -> None:
         """A plan has been measured, perhaps in full."""
+        self._met.add(plan)
         known, size = self._loop.recorder.known, self._loop.space.size_of(plan)
         if plan in self._seen or not known.complete("search", plan):
             return
@@ -36,7 +38,8 @@ class BestPlans:
         self._better.clear()
 
     def __str__(self) -> str:
-        plans = f"{len(self._seen):,} plans"
+        in_full = f", {len(self._seen):,} of them in full" if len(self._seen) < len(self._met) else ""
+        plans = f"{len(self._met):,} plans{in_full}"
         size = max(self._better or self._best, default=None)
         if size is None:
             return plans

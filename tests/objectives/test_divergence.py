@@ -9,6 +9,7 @@ import torch
 from families import VOCABULARY, tiny_model
 
 from objectives.divergence import JS, KL
+from objectives.hybrid import Hybrid
 from objectives.loss import Loss, Perplexity
 from searcher.contracts.objective import Objective
 from searcher.contracts.plan import Granularity, PrunePlan
@@ -101,3 +102,13 @@ def test_searching_for_the_least_divergence(searcher_command):
     assert document["dense"]["search"] == {"kl": 0, "js": 0}
     best = document["best"]["search"]
     assert 0 < best["js"] < best["kl"]
+
+
+def test_hybrid_is_loss_and_kl_together_at_no_further_head():
+    known, heads = measure({"loss": Loss(), "kl": KL(), "hybrid": Hybrid(), "even": Hybrid(kl=1.0)})
+    _, alone = measure({"hybrid": Hybrid()})
+    for plan in PLANS:
+        loss, kl, hybrid, even = (known.rows("search", plan, name) for name in ("loss", "kl", "hybrid", "even"))
+        np.testing.assert_allclose(hybrid, (loss + 2 * kl) / 3, atol=1e-12)
+        np.testing.assert_allclose(even, (loss + kl) / 2, atol=1e-12)
+        assert heads[plan] == alone[plan] == len(WINDOWS)
