@@ -35,8 +35,8 @@ SLACK = 12.0
 BASE = 4
 REPORT = 128
 """Report windows that plans are judged on, in float32."""
-RACED = (16, 12, 10, 8)
-"""Windows that raced greedy is tried with; the most with which it ends inside the limit count."""
+RACED = (8, 10, 12, 16, 24, 32)
+"""Windows that greedy races on: the most with which it ends inside the limit, as what the first of these costs tells."""
 UNLIMITED = 100_000
 METHODS: dict[str, dict[str, Any]] = {
     "bayesian": {"strategy": "bayesian"},
@@ -121,12 +121,18 @@ def searched(task: Task, seed: int, limit: float, common: Mapping[str, Any]) -> 
 
 def _raced(options: Mapping[str, Any], name: str) -> Run:
     """Greedy that races on as many windows as it can afford; without a race where that fits none."""
-    for windows in RACED:
-        run = searcher.run(name=f"{name}-{windows}", **{**options, "windows": windows})
-        if run.outcome["stopped"] is None:
-            return run
-    exact = {**options, "racing": None, "windows": round(BASE * ALLOWANCE)}
-    return searcher.run(name=f"{name}-exact", **exact)
+
+    def on(windows: int) -> Run:
+        return searcher.run(name=f"{name}-{windows}", **{**options, "windows": windows})
+
+    least = on(RACED[0])
+    if least.outcome["stopped"] is not None:
+        exact = {**options, "racing": None, "windows": round(BASE * ALLOWANCE)}
+        return searcher.run(name=f"{name}-exact", **exact)
+    by_window = least.outcome["cost"]["charged"]["total"] / RACED[0]
+    affordable = max(windows for windows in RACED if windows * by_window <= options["max_cost"])
+    more = least if affordable == RACED[0] else on(affordable)
+    return least if more.outcome["stopped"] is not None else more
 
 
 def cost_of_greedy(task: Task, common: Mapping[str, Any]) -> float:

@@ -10,7 +10,9 @@ from pydantic import Field
 from searcher.contracts.plan import PrunePlan
 from searcher.contracts.space import Space
 from searcher.contracts.strategy import Ask, Outcome, Scores, Search, SearchStopped, Strategy
-from strategies.looks import Looks
+
+SWAPS = 3
+"""The most swaps between parent and child."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,32 @@ class EvoPress(Strategy):
     def search(self, space: Space) -> Search:
         """The full size; a range of sizes is searched for one after another, each with its share of generations."""
         parents: dict[int, PrunePlan] = {}
-        looks, rng = Looks(space), space.rng()
+        rng = space.rng()
         try:
             for size in reversed(space.sizes):
-                random = [space.sample(rng, size) for _ in range(self.beginnings)]
+                random = list(dict.fromkeys(space.sample(rng, size) for _ in range(self.beginnings)))
                 parents[size] = random[0]
-                parents[size] = (yield from self._best(looks, random, self.first, rng))[0]
+                parents[size] = (yield from _best(space, random, self.first, rng))[0]
             for generation in range(self.generations * len(space.sizes)):
                 size = space.sizes[-1 - generation % len(space.sizes)]
-                parents[size] = yield from self._next(looks, parents[size], rng)
+                parents[size] = yield from self._next(space, parents[size], rng)
         except SearchStopped:
             pass
         return Outcome(tuple(parents.values()))
 
-    def _next(self, looks: Looks, parent: PrunePlan, rng: np.random.Generator) -> Generator[Ask, Scores, PrunePlan]:
+    def _next(self, space: Space, parent: PrunePlan, rng: np.random.Generator) -> Generator[Ask, Scores, PrunePlan]:
         """The parent of the next generation."""
-        swaps = rng.integers(1, 3, size=(self.offspring, 2), endpoint=True).min(axis=1)
-        children = [looks.space.swapped(rng, parent, int(count)) for count in swaps]
-        survivors = yield from self._best(looks, children, self.first, rng)
-        return (yield from self._best(looks, [*survivors[: self.survivors], parent], self.last, rng))[0]
+        swaps = rng.integers(1, SWAPS, size=(self.offspring, 2), endpoint=True).min(axis=1)
+        children = dict.fromkeys(space.swapped(rng, parent, int(count)) for count in swaps)
+        survivors = yield from _best(space, list(children), self.first, rng)
+        meeting = dict.fromkeys([*survivors[: self.survivors], parent])
+        return (yield from _best(space, list(meeting), self.last, rng))[0]
 
-    def _best(
-        self, looks: Looks, plans: Sequence[PrunePlan], windows: int, rng: np.random.Generator
-    ) -> Generator[Ask, Scores, list[PrunePlan]]:
-        """The plans, best first, by windows drawn anew."""
-        count = min(windows, looks.space.num_windows)
-        drawn = sorted(rng.choice(looks.space.num_windows, count, replace=False).tolist())
-        yield from looks.look(plans, drawn)
-        look = looks.taken[-1]
-        return [plan for _, plan in sorted(zip(look.means.tolist(), look.plans, strict=True))]
+
+def _best(
+    space: Space, plans: Sequence[PrunePlan], windows: int, rng: np.random.Generator
+) -> Generator[Ask, Scores, list[PrunePlan]]:
+    """The plans, best first, by windows drawn anew."""
+    drawn = sorted(rng.choice(space.num_windows, min(windows, space.num_windows), replace=False).tolist())
+    scores = (yield Ask(tuple(plans), tuple(drawn))).first.tolist()
+    return [plan for _, plan in sorted(zip(scores, plans, strict=True))]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searcher.contracts.plan import PrunePlan
-from searcher.contracts.scoreboard import largest
+from searcher.contracts.scoreboard import largest, removal_matrix
 from searcher.contracts.space import Space
 from searcher.contracts.strategy import Ask, Scores
 
@@ -47,6 +47,7 @@ class Looks:
     taken: list[Look] = field(default_factory=list)
     places: dict[tuple[int, ...], int] = field(default_factory=dict)
     _seen: set[tuple[PrunePlan, int]] = field(default_factory=set)
+    _rows: dict[PrunePlan, NDArray[np.float64]] = field(default_factory=dict)
     _known: dict[int, dict[PrunePlan, None]] = field(default_factory=dict)
 
     def look(
@@ -95,6 +96,12 @@ class Looks:
     def known(self, size: int) -> list[PrunePlan]:
         """The plans of this size that were looked at, in the order of the first look."""
         return list(self._known.get(size, ()))
+
+    def removed(self, plans: Sequence[PrunePlan]) -> NDArray[np.float64]:
+        """float64 (plans, units): their removal matrix; rows are made once."""
+        if new := [plan for plan in dict.fromkeys(plans) if plan not in self._rows]:
+            self._rows.update(zip(new, removal_matrix(new, self.space), strict=True))
+        return np.array([self._rows[plan] for plan in plans]).reshape(len(plans), len(self.space.units))
 
     def scores(self, plans: Sequence[PrunePlan], windows: Sequence[int]) -> NDArray[np.float64]:
         """float64 (those of these plans that were seen on these windows together, windows): their scores.

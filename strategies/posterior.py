@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 
 from searcher.contracts.plan import PrunePlan
-from searcher.contracts.scoreboard import removal_matrix
 from searcher.contracts.space import Space
 from strategies.looks import Looks
 from strategies.quadratic import Quadratic
@@ -71,13 +70,13 @@ class Posterior:
     """What is known of the plans of one size.
 
     Attributes:
-        space: of the search.
+        looks: what was seen.
         mean: the expected quadratic model.
         own: by plan that was looked at, what it is expected to have of its own.
         spread: the standard deviation of the scores that were fitted; all the rest is in the unit of a score.
     """
 
-    space: Space
+    looks: Looks
     mean: Quadratic
     own: dict[PrunePlan, float]
     spread: float
@@ -87,7 +86,7 @@ class Posterior:
 
     def expected(self, plans: Sequence[PrunePlan]) -> Numbers:
         """float64 (plans,): the posterior means, up to a constant common to all plans."""
-        return _values(self.mean, self.own, plans, removal_matrix(plans, self.space))
+        return _values(self.mean, self.own, plans, self.looks.removed(plans))
 
     def order(self, plans: Sequence[PrunePlan]) -> list[PrunePlan]:
         """The plans, those first that are expected to be best; ties by plan."""
@@ -112,7 +111,7 @@ class Posterior:
     def lowest(self, plans: Sequence[PrunePlan], draws: int, rng: np.random.Generator) -> list[PrunePlan]:
         """The plans that are the best of these in some draw (Thompson sampling), as many draws as asked for."""
         found: dict[PrunePlan, None] = {}
-        removed = removal_matrix(plans, self.space)
+        removed = self.looks.removed(plans)
         for _ in range(draws):
             values = _values(*self.draw(rng), plans, removed).round(12)
             left = (i for i in values.argsort(kind="stable") if plans[i] not in found)
@@ -127,11 +126,13 @@ class _Prior:
 
     Attributes:
         alike: float64 (units, units), covariances of the costs of single units.
+        factor: the Cholesky factor of these, lower.
         pair: variance of the cost of a pair.
         own: variance of what a plan has of its own.
     """
 
     alike: Numbers
+    factor: Numbers
     pair: float
     own: float
 
@@ -151,7 +152,7 @@ class _Prior:
 
     def sample(self, units: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
         """Coefficients: float64 (units,) and (units, units), symmetric with zero diagonal."""
-        single = cholesky(self.alike + 1e-12 * np.eye(units), lower=True) @ rng.standard_normal(units)
+        single = self.factor @ rng.standard_normal(units)
         upper = np.triu(rng.standard_normal((units, units)) * np.sqrt(self.pair), 1)
         return single, upper + upper.T
 
@@ -202,20 +203,20 @@ class Surrogate:
                 product(PAIR_SHARES, OWN_SHARES), key=lambda s: _likelihood(_prior(alike, scale, *s), few)
             )
             self._chosen_at = len(seen.scores)
-        return _conditioned(self.looks.space, _prior(alike, scale, *self._shares), plans, seen, spread)
+        return _conditioned(self.looks, _prior(alike, scale, *self._shares), plans, seen, spread)
 
 
 def _prior(alike: Numbers, scale: float, pair: float, own: float) -> _Prior:
-    return _Prior(alike / scale, pair / scale, own)
+    return _Prior(alike / scale, cholesky(alike / scale, lower=True), pair / scale, own)
 
 
-def _conditioned(space: Space, prior: _Prior, plans: Sequence[PrunePlan], seen: _Seen, spread: float) -> Posterior:
+def _conditioned(looks: Looks, prior: _Prior, plans: Sequence[PrunePlan], seen: _Seen, spread: float) -> Posterior:
     """The posterior under this prior."""
     factor = cholesky(prior.covariance(seen), lower=True)
     weights = cho_solve((factor, True), seen.scores)
     mean = prior.explained(seen.removed, weights * spread).rounded()
     own = (prior.own * np.bincount(seen.plans, weights, len(plans)) * spread).round(12)
-    return Posterior(space, mean, dict(zip(plans, own.tolist(), strict=True)), spread, prior, seen, factor)
+    return Posterior(looks, mean, dict(zip(plans, own.tolist(), strict=True)), spread, prior, seen, factor)
 
 
 def _arrays(looks: Looks, size: int) -> tuple[list[PrunePlan], _Seen, float]:
@@ -225,7 +226,7 @@ def _arrays(looks: Looks, size: int) -> tuple[list[PrunePlan], _Seen, float]:
     windows = np.concatenate([np.full(len(look.plans), len(look.windows)) for look in looks.taken])[-FIT_ON:]
     plans = list(dict.fromkeys(plan for _, plan in entries))
     number = {plan: i for i, plan in enumerate(plans)}
-    removed = removal_matrix([plan for _, plan in entries], looks.space)
+    removed = looks.removed([plan for _, plan in entries])
     sizes = removed.sum(axis=1)
     spread = float(softened.std()) or 1.0
     noise = np.maximum(looks.noise() / windows / spread**2, LEAST_NOISE)

@@ -83,7 +83,8 @@ def test_the_certificate_of_an_exhaustive_search_bounds_all_others(searcher_comm
 
 
 def test_what_a_strategy_has_to_say_is_shown(searcher_command):
-    shown = searcher_command("run", "--budget", "2").out
+    assert "of resamples of the 4 windows" in searcher_command("run", "--budget", "2").out
+    shown = searcher_command("run", "--strategy", "portfolio", "--budget", "2").out
     assert "In full: influence, influence by relative-l1, contiguous, greedy" in shown
     shown = searcher_command("run", "--strategy", "exhaustive", "--budget", "2").out
     assert "is the optimum of all 15 plans on the search windows" in shown
@@ -125,7 +126,7 @@ def test_statistics_are_kept_for_a_run_that_is_resumed(searcher_command, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "evolutionary" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+    "name", [name if name == "bayesian" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_the_same_plan_in_other_processes_with_and_without_workers(searcher_command, tiny, tmp_path, name):
     """With other hash seeds, and measured by Ray's actors."""
