@@ -36,7 +36,7 @@ BASE = 4
 REPORT = 128
 """Report windows that plans are judged on, in float32."""
 RACED = (8, 10, 12, 16, 24, 32)
-"""Windows that greedy races on: the most with which it ends inside the limit, as what the first of these costs tells."""
+"""Windows that greedy races on: the most with which it ends inside the limit, going by what the first costs."""
 UNLIMITED = 100_000
 METHODS: dict[str, dict[str, Any]] = {
     "bayesian": {"strategy": "bayesian"},
