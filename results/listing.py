@@ -13,12 +13,12 @@ from searcher.contracts.cost import Prices
 from searcher.contracts.forecast import forecast
 from searcher.contracts.ledger import Ledger, Limits
 from searcher.contracts.plan import Granularity
-from searcher.contracts.space import Space
 from searcher.contracts.statistics import cost_of
 from searcher.contracts.strategy import Strategy
 from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
 from searcher.runs.config import RunConfig
+from searcher.runs.defaults import default_amounts
 from searcher.runs.journal import RUN_FILE
 from searcher.runs.options import make_config
 from searcher.runs.run_file import read_run_file
@@ -26,8 +26,8 @@ from searcher.search.opening import open_space
 
 ASSUMED = Prices((1.0, 0.7, 0.3, 0.0), 1.0)
 """Where there is no model yet: attention takes three tenths of a block, as in Llama."""
-WINDOWS = 8
-
+WINDOWS = default_amounts("cpu")["windows"]
+"""In plans on so many windows costs are told, whatever the strategy looks at."""
 
 HEADINGS: dict[registry.Kind, tuple[str, ...]] = {
     "strategy": ("", ""),
@@ -73,21 +73,23 @@ def costs_table(budget: str, granularity: Granularity, blocks: int) -> Table:
         UsageError: the budget does not fit.
     """
     config = make_config(RunConfig, {"budget": budget, "granularity": granularity})
-    tariff = Tariff(blocks, ASSUMED, WINDOWS, 1, 1.0, 0.0, 1.0, 0.0)
-    space = open_space(config, blocks, WINDOWS)
-    table = Table(title=f"To remove {budget} of {len(space.units)} units", title_justify="left")
+    units = open_space(config, blocks, WINDOWS).units
+    table = Table(title=f"To remove {budget} of {len(units)} units", title_justify="left")
     for column in ("strategy", "plans", "layer-forwards a window", "heads a window"):
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for name in registry.names("strategy"):
-        table.add_row(name, *_costs(registry.make("strategy", name, {}), space, tariff))
+        table.add_row(name, *_costs(registry.make("strategy", name, {}), config, blocks))
     table.caption = (
-        "Forecast by playing each search against made-up scores; what it finds may take more or fewer. Statistics of "
-        "the dense model count as the plans that would cost as much."
+        f"Forecast by playing each search against made-up scores, in plans on {WINDOWS} windows; what it finds may "
+        "take more or fewer. Statistics of the dense model count as the plans that would cost as much."
     )
     return table
 
 
-def _costs(strategy: Strategy, space: Space, tariff: Tariff) -> tuple[str, str, str]:
+def _costs(strategy: Strategy, config: RunConfig, blocks: int) -> tuple[str, str, str]:
+    windows = default_amounts("cpu", strategy.fresh)["windows"]
+    space = open_space(config, blocks, windows)
+    tariff = Tariff(blocks, ASSUMED, windows, 1, 1.0, 0.0, 1.0, 0.0)
     ledger = Ledger(tariff, Limits())
     ledger.charge_statistics(*cost_of(strategy.statistics, space.units, space.num_blocks, tariff.prices.weight))
     try:
@@ -95,7 +97,8 @@ def _costs(strategy: Strategy, space: Space, tariff: Tariff) -> tuple[str, str, 
     except UsageError as error:  # too many plans for an exhaustive search, say
         return error.message, "", ""
     more = "" if found.complete else "> "
-    amounts = (found.cost.evaluations, found.cost.layer_forwards / WINDOWS, found.cost.heads / WINDOWS)
+    cost = found.cost
+    amounts = (cost.evaluations * windows / WINDOWS, cost.layer_forwards / WINDOWS, cost.heads / WINDOWS)
     plans, forwards, heads = (f"{more}{amount:,.0f}" for amount in amounts)
     return plans, forwards, heads
 
