@@ -19,6 +19,8 @@ from searcher.errors import UsageError
 from strategies.optuna import Optuna, Sampler
 
 SAMPLERS = get_args(Sampler)
+LONG = {"gp"}
+"""Samplers whose fits take long, so that some of their cases are run among the slow tests."""
 samplers = pytest.mark.parametrize("sampler", SAMPLERS)
 FEW = dict.fromkeys(SAMPLERS, 24) | {"gp": 14}
 """Trials enough for each sampler to get past its random start; those of Gaussian processes take long."""
@@ -188,7 +190,9 @@ def two_values(plan):
     return sum(1.0 + unit.block for unit in plan.removed), 7.0 - len(plan.removed)
 
 
-@pytest.mark.parametrize("sampler", TWO_GOALS)
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TWO_GOALS]
+)
 def test_several_goals_are_searched_for_at_once(sampler):
     space = dataclasses.replace(make_space(6, 4), sizes=(1, 2, 3, 4), goals=2)
     plans, outcome = drive(Optuna(sampler=sampler, trials=FEW[sampler]), space, two_values)

@@ -274,6 +274,7 @@ def test_no_workers_cannot_join_a_cluster(searcher_command):
     assert "0 workers cannot join a Ray cluster" in done.err
 
 
+@pytest.mark.slow  # starts Ray of its own
 def test_modules_of_the_users_hide_nothing_from_workers(tiny, tmp_path):
     """Ray would let them look in the current folder first; what plug-ins read there is still found."""
     for name in ("statistics", "random", "torch"):
