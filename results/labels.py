@@ -40,6 +40,12 @@ def windows(run: FinishedRun, split: str) -> str:
     return f"{number} {split} windows of {identity['window_tokens']} tokens"
 
 
+def search_windows(runs: Sequence[FinishedRun]) -> str:
+    """The windows that runs chose their plans on: one text if they are the same number for all."""
+    found = list(dict.fromkeys(windows(run, "search") for run in runs))
+    return found[0] if len(found) == 1 else "the run's own search windows"
+
+
 def units(granularity: str, number: int = 2) -> str:
     """The units of a granularity in words, in the plural unless there is just one."""
     word = {"block": "block", "attention": "attention sublayer", "ffn": "FFN sublayer", "sublayer": "sublayer"}

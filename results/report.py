@@ -14,7 +14,7 @@ from results.command import ONE_A_LINE, command_line
 from results.comparable import common_objectives
 from results.compared_runs import ComparedRuns
 from results.finished_run import Evaluation, FinishedRun
-from results.labels import run_labels, setting, windows
+from results.labels import run_labels, search_windows, setting, windows
 from results.pictures.collection import check_objective, describe, make_pictures, to_svg, write_pictures
 from results.side_by_side import Entry, alike, show_gap, show_search_gap
 from results.side_by_side import Section as ComparedSection
@@ -156,7 +156,7 @@ def render_report(runs: Sequence[FinishedRun], figures: dict[str, Figure], objec
     return environment.get_template(TEMPLATE).render(
         model=runs[0].record["model"],
         setting=setting(runs[0]),
-        search_windows=windows(runs[0], "search"),
+        search_windows=search_windows(runs),
         report_windows=windows(runs[0], "report"),
         objective=name,
         dtype=runs[0].record["identity"]["dtype"],

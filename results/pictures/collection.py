@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from results.axes import default_axes
-from results.comparable import check_comparable, common_objectives
+from results.comparable import check_comparable, common_objectives, same_search
 from results.finished_run import FinishedRun
 from results.pictures.convergence import convergence
 from results.pictures.fronts import pareto_front
@@ -27,6 +27,8 @@ def make_pictures(
 ) -> dict[str, Figure]:
     """Everything there is to see in these runs, by name: quality, front, units, convergence, shapley.
 
+    Front, convergence and Shapley values show scores on the search windows: they are left out where runs have others.
+
     Args:
         runs: of one model and text.
         objective: which one to show; the first by default.
@@ -37,17 +39,18 @@ def make_pictures(
     """
     if not runs:
         raise UsageError("There is no run to show", "Name one or more run folders")
-    check_comparable(runs)
+    check_comparable(runs, other_search=True)
     if objective is not None:
         check_objective(runs, objective)
     name = objective or common_objectives(runs)[0]
     across = axes or default_axes(runs, name)
+    alike = all(same_search(runs[0], run) for run in runs)
     figures = {
         "quality": quality_against_size(runs, name),
-        "front": pareto_front(runs, *across) if across else None,
+        "front": pareto_front(runs, *across) if across and alike else None,
         "units": removed_units(runs),
-        "convergence": convergence(runs, name),
-        "shapley": shapley_picture(runs),
+        "convergence": convergence(runs, name) if alike else None,
+        "shapley": shapley_picture(runs) if alike else None,
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
 

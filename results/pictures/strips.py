@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from results.finished_run import Evaluation, FinishedRun
-from results.labels import run_labels, setting, units, windows
+from results.labels import run_labels, search_windows, setting, units
 from results.pictures.style import FAINT, Look, looks, new_figure, set_labels
 from searcher.contracts.plan import Action
 
@@ -66,7 +66,7 @@ def _panel(ax: Axes, run: FinishedRun, evaluations: Sequence[Evaluation], look: 
 def _caption(runs: Sequence[FinishedRun], shown: Sequence[Sequence[Evaluation]]) -> list[str]:
     left_out = sum(len(run.chosen) for run in runs) - sum(map(len, shown))
     lines = [
-        f"{setting(runs[0])}. A row is the plan of that size that the run chose on {windows(runs[0], 'search')}; a "
+        f"{setting(runs[0])}. A row is the plan of that size that the run chose on {search_windows(runs)}; a "
         "column is a block, its upper half the attention, its lower half the FFN. Coloured: removed. Grey: kept.",
         "Which unit comes first is as uncertain as the scores of the plans, for which see the other pictures.",
     ]

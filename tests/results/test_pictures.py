@@ -22,6 +22,7 @@ from results.pictures.collection import describe, to_svg
 from results.pictures.convergence import best_so_far
 from results.pictures.shapley import shapley_values
 from results.pictures.strips import shown_evaluations
+from results.report import render_report
 from searcher.contracts.amounts import Amounts
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
@@ -227,6 +228,16 @@ def test_runs_without_amounts_still_have_a_front_by_size(greedy, tmp_path):
     assert make_pictures([old])["front"].get_suptitle() == "Pareto fronts: perplexity against size"
     with pytest.raises(UsageError, match="'parameters' is nothing"):
         make_pictures([old], axes=("parameters", "perplexity"))
+
+
+def test_runs_on_other_search_windows_are_shown_by_what_they_were_judged_on(greedy, tmp_path):
+    other = changed(greedy, tmp_path / "other", record=lambda record: record["identity"].update(windows=64))
+    assert "front" in make_pictures([greedy, greedy])
+    pictures = make_pictures([greedy, other])
+    assert set(pictures) == {"quality", "units"}
+    assert "that the run chose on the run's own search windows" in describe(pictures["units"])
+    page = render_report([greedy, other], pictures)
+    assert "own search windows and judged on" in " ".join(page.split())
 
 
 def test_strips_show_what_is_removed(mixed):

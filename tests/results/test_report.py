@@ -167,7 +167,7 @@ def test_a_model_that_every_plan_breaks(greedy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("windows", 99), ("model_fingerprint", "another"), ("text_fingerprint", "another")]
+    ("field", "value"), [("report_windows", 99), ("model_fingerprint", "another"), ("text_fingerprint", "another")]
 )
 def test_runs_that_were_measured_otherwise_are_refused(greedy, tmp_path, field, value):
     other = changed(greedy, tmp_path / "other", record=lambda record: record["identity"].update({field: value}))
