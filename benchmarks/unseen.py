@@ -172,12 +172,12 @@ def rows(task: str, cells: Sequence[Mapping[str, Any]], documents: Sequence[int]
     ours = losses(OURS)
     for method in METHODS:
         gap = procedure_gap(objective, losses(method), ours, documents)
-        interval = "" if gap.low is None or gap.high is None else f"{gap.low - 1:+.1%} to {gap.high - 1:+.1%}"
+        interval = "" if gap.low is None or gap.high is None else f"{gap.low:+.1%} to {gap.high:+.1%}"
         yield {
             "task": task,
             "method": method,
             "report perplexity by seed": ", ".join(f"{np.exp(mean):.1f}" for mean in losses(method).mean(axis=1)),
-            "to bayesian": "" if method == OURS else f"{gap.value - 1:+.1%}",
+            "to bayesian": "" if method == OURS else f"{gap.value:+.1%}",
             "95% interval": "" if method == OURS else interval,
             "cost": float(np.mean([one["methods"][method]["cost"] / one["limit"] for one in cells])),
         }
@@ -222,8 +222,9 @@ def main(
         for name in wanted
         for row in rows(name, [found[f"{name}/{seed}"] for seed in range(seeds)], judge.documents)
     ]
+    choices = "1 choice of search windows" if seeds == 1 else f"{seeds} choices of search windows"
     of = f"{judge.opened.loaded.name}, {len(judge.documents)} windows of {len(set(judge.documents))} documents"
-    report(setting, "unseen", f"Plans on unseen text: {of}, {seeds} choices of search windows", table)
+    report(setting, "unseen", f"Plans on unseen text: {of}, {choices}", table)
 
 
 def _read(path: Path, setting: Setting) -> Cells:

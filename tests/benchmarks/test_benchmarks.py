@@ -192,9 +192,10 @@ def test_unseen_judges_every_method_at_the_same_cost_and_goes_on_where_it_was(be
             assert PrunePlan.parse(found["plan"]).size(Granularity.BLOCK) == 2
     losses = [after[f"2 blocks/{seed}"]["methods"]["portfolio"]["losses"] for seed in range(2)]
     shown = ", ".join(f"{math.exp(np.mean(of)):.1f}" for of in losses)
-    assert (
-        next(r for r in written["unseen"]["rows"] if r["method"] == "portfolio")["report perplexity by seed"] == shown
-    )
+    row = next(r for r in written["unseen"]["rows"] if r["method"] == "portfolio")
+    assert row["report perplexity by seed"] == shown
+    ours = [after[f"2 blocks/{seed}"]["methods"]["bayesian"]["losses"] for seed in range(2)]
+    assert row["to bayesian"] == f"{math.exp(np.mean(losses) - np.mean(ours)) - 1:+.1%}"
 
 
 def test_healing_has_a_row_for_every_healing_and_every_plan(benchmark):
