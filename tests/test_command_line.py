@@ -112,7 +112,7 @@ def test_the_same_command_again_measures_nothing_and_prints_the_same(searcher_co
     assert journal.read_bytes() == before
 
 
-@pytest.mark.parametrize("strategy", ["shapley", "random"])
+@pytest.mark.parametrize("strategy", ["shapley", pytest.param("random", marks=pytest.mark.slow)])
 def test_same_seed_same_plans_in_a_fresh_process(searcher_command, tiny, strategy):
     arguments = ["--strategy", strategy, "--budget", "3", "--seed", "7", "--format", "json"]
     done = searcher_command("run", *arguments)

@@ -198,6 +198,7 @@ def test_unseen_judges_every_method_at_the_same_cost_and_goes_on_where_it_was(be
     assert row["to bayesian"] == f"{math.exp(np.mean(losses) - np.mean(ours)) - 1:+.1%}"
 
 
+@pytest.mark.slow  # trains
 def test_healing_has_a_row_for_every_healing_and_every_plan(benchmark):
     output, _ = benchmark("healing", "--dtype", "float32")
     for healing in ("none", "`bias`", "`linear`", "`linear-folded`", "`layer:steps=2`", "`lora:steps=2`"):

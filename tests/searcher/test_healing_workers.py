@@ -36,7 +36,9 @@ def ray():
 
 
 @pytest.mark.usefixtures("ray")
-@pytest.mark.parametrize("scope", ["plan", "unit", "gap"])
+@pytest.mark.parametrize(
+    "scope", ["plan", pytest.param("unit", marks=pytest.mark.slow), pytest.param("gap", marks=pytest.mark.slow)]
+)
 def test_two_workers_give_the_same_bits(scope):
     """Each worker heals for itself; matrices and adapters fitted there are those fitted here."""
     recipe = {

@@ -92,7 +92,13 @@ def greedy_misses(game, space, best):
     return score(game, play(Greedy(), space, game).outcome.plans[0]) > score(game, best) + 1e-9
 
 
-@pytest.mark.parametrize("name", strategies(12))
+LONG = {"portfolio", "local"}
+"""Strategies that take seconds more than others: among the slow tests, the cases here are among theirs."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in strategies(12)]
+)
 def test_the_optimum_is_reached(name):
     reached = [reaches(name, *synthetic(*case)) for case in SYNTHETIC]
     reached += [reaches(name, *trained(*case)) for case in TRAINED]

@@ -38,7 +38,9 @@ def test_asks_for_distinct_legal_plans_of_full_size(sampler):
     assert notes["suggestions"] - notes["repeats"] == FEW[sampler]
 
 
-@samplers
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SAMPLERS]
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_finds_a_planted_optimum(sampler, seed):
     space, game = make_space(7, 2, seed=seed), additive_game(seed=seed + 1)

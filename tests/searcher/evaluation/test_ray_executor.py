@@ -249,6 +249,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch):
         check_workers(1, None, 2, "cores")
 
 
+@pytest.mark.slow  # starts Ray of its own
 @pytest.mark.usefixtures("children_heed_ctrl_c")
 def test_ctrl_c_ends_a_search_with_workers_and_leaves_no_process(tiny, tmp_path, slow_objective):
     arguments = [*command(tiny), "--strategy", "greedy", "--budget", "4", "--workers", "1", "--name", "it"]
