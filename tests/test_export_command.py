@@ -58,6 +58,7 @@ def test_a_run_is_exported_and_loads(searcher_command, tmp_path):
     assert other["parameters"]["left"] > sum(p.numel() for p in loaded.parameters())
 
 
+@pytest.mark.slow
 def test_the_command_on_the_card_makes_the_same_again(searcher_command, model, tmp_path):
     first = searcher_command(
         "export", "--plan", "1.attn", "--form", "zeroed", "-o", "a folder", "--format", "json", *model, defaults=False

@@ -92,7 +92,7 @@ def greedy_misses(game, space, best):
     return score(game, play(Greedy(), space, game).outcome.plans[0]) > score(game, best) + 1e-9
 
 
-LONG = {"portfolio", "local"}
+LONG = {"bayesian", "interactions", "local", "portfolio"}
 """Strategies that take seconds more than others: among the slow tests, the cases here are among theirs."""
 
 
@@ -103,6 +103,12 @@ def test_the_optimum_is_reached(name):
     reached = [reaches(name, *synthetic(*case)) for case in SYNTHETIC]
     reached += [reaches(name, *trained(*case)) for case in TRAINED]
     assert np.mean(reached) >= 0.9, f"{name} reached {sum(reached)} of {len(reached)}"
+
+
+@pytest.mark.parametrize("name", sorted(LONG))
+def test_the_optimum_of_a_few_games_is_reached(name):
+    reached = [reaches(name, *synthetic(*case)) for case in SYNTHETIC[4:8]]
+    assert np.mean(reached) >= 0.75, f"{name} reached {sum(reached)} of {len(reached)}"
 
 
 @pytest.mark.slow

@@ -152,6 +152,7 @@ class OwnModel(LlamaForCausalLM):
 """
 
 
+@pytest.mark.slow
 def test_a_model_with_code_of_its_own_can_be_sent(workers, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_model("llama").save_pretrained(tmp_path / "model")
