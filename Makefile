@@ -10,7 +10,7 @@ run: $(INSTALLED)  ## find which 8 of 30 blocks of SmolLM2-135M to remove
 	$(BIN)/searcher run --strategy shapley --budget 8
 
 test: lint  ## lint, types, import contract, tests
-	$(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow"
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m "not slow"
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/pytest -m slow
