@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 
 import searcher
-from benchmarks.common import Opened, machine, measure, opened, report
+from benchmarks.common import machine, measure, opened, report
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import part_of
 from objectives.loss import Perplexity
@@ -21,10 +20,10 @@ from results.run import Run
 from results.two_way import procedure_gap
 from searcher.contracts.plan import DENSE, Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_executor
 from searcher.loading.model import load_model
 from searcher.loading.text import load_text
 from searcher.loading.windows import cut_windows
+from searcher.runs.files import whole
 from searcher.runs.measurement import Measurements
 
 DEFAULTS = Setting()
@@ -98,11 +97,8 @@ class Judge:
 
     def losses(self, plans: Sequence[PrunePlan], granularity: Granularity) -> list[list[float]]:
         """The loss of each plan by window, in nats per token."""
-        here: Opened = self.opened.at(granularity)
-        with torch.inference_mode():
-            executor = open_executor(
-                here.replay, {"loss": Perplexity()}, {"search": here.ids}, here.loaded.tokenizer, here.prices
-            )
+        here = self.opened.at(granularity)
+        executor = here.executor()
         known = Measurements(executor.layout)
         measure(executor, plans, known)
         return [known.rows("search", plan, "loss").round(6).tolist() for plan in plans]
@@ -240,9 +236,8 @@ def _read(path: Path, setting: Setting) -> Cells:
 
 def _write(path: Path, setting: Setting, found: Cells) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps({"of": _of(setting), "cells": found}) + "\n", encoding="utf-8")
-    new.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps({"of": _of(setting), "cells": found}) + "\n", encoding="utf-8")
 
 
 def _of(setting: Setting) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class Bayesian(Strategy):
         return self._outcome(state, last)
 
     def _begin(self, state: _State) -> Rounds:
-        """Plans of every size: grown by one unit after another, or near the one that was given."""
+        """The plan that was given and plans near it, if there is one; then plans of every size, grown unit by unit."""
         space = state.space
         if space.start is not None:
             size = space.size_of(space.start)

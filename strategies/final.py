@@ -38,10 +38,11 @@ class Final:
 
     def notes(self) -> dict[str, Any]:
         """JSON values, and lines for the user: how sure the choice is."""
-        stable = {size: _stability(self.order[size], scores) for size, scores in self.in_full.items()}
-        told = [f"{size}: {found['told']}" if len(stable) > 1 else found["told"] for size, found in stable.items()]
-        found = {str(size): {k: v for k, v in found.items() if k != "told"} for size, found in stable.items()}
-        return {"final": {"windows": len(self.windows), "sizes": found}, "summary": told}
+        met = {size: scores for size, scores in self.in_full.items() if len(scores) > 1}  # else there is no choice
+        sizes = {str(size): _stability(self.order[size], scores) for size, scores in met.items()}
+        lines = {size: _line(sizes[str(size)], scores.shape[1]) for size, scores in met.items()}
+        told = [f"{size}: {line}" if len(lines) > 1 else line for size, line in lines.items()]
+        return {"final": {"windows": len(self.windows), "sizes": sizes}, "summary": told}
 
 
 def reserve(finalists: int) -> int:
@@ -88,7 +89,7 @@ def _stability(order: Sequence[PrunePlan], scores: NDArray[np.float64]) -> dict[
     """In what share of resamples of the windows the first plan stays first, and what all of them remove.
 
     Args:
-        order: of the plans that were measured in full and others after them.
+        order: of the plans that were measured in full, several, and others after them.
         scores: float64 (plans measured in full, windows).
     """
     drawn = np.random.default_rng(0).integers(scores.shape[1], size=(RESAMPLES, scores.shape[1]))
@@ -96,9 +97,15 @@ def _stability(order: Sequence[PrunePlan], scores: NDArray[np.float64]) -> dict[
     plans = order[: len(scores)]
     shared = PrunePlan.of(set.intersection(*(set(plan.units(Granularity.SUBLAYER)) for plan in plans)))
     share = float((firsts == 0).mean())
-    told = f"In {share:.0%} of resamples of the {scores.shape[1]} windows {plans[0]} stays ahead of "
-    told += f"{' and '.join(map(str, plans[1:]))}; all remove {shared}." if len(plans) > 1 else "every other plan."
-    return {"plans": list(map(str, plans)), "ahead": share, "all_remove": str(shared), "told": told}
+    return {"plans": list(map(str, plans)), "ahead": share, "all_remove": str(shared)}
+
+
+def _line(found: Mapping[str, Any], windows: int) -> str:
+    first, *others = found["plans"]
+    return (
+        f"In {found['ahead']:.0%} of resamples of the {windows} windows {first} stays ahead of {' and '.join(others)}; "
+        f"all remove {found['all_remove']}."
+    )
 
 
 def _entering(count: int, stage: int) -> int:

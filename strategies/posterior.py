@@ -172,8 +172,12 @@ class Surrogate:
 
     looks: Looks
     _shares: tuple[float, float] = (PAIR_SHARES[0], OWN_SHARES[0])
+    _alike: Numbers = field(init=False)
     _chosen_at: int = 0
     _fitted: dict[int, tuple[int, Posterior]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._alike = _alike(self.looks.space)
 
     def posterior(self, size: int) -> Posterior | None:
         """The posterior after all looks so far, for plans of this size; None where every plan breaks the model.
@@ -195,19 +199,18 @@ class Surrogate:
 
     def _fit(self, size: int) -> Posterior:
         plans, seen, spread = _arrays(self.looks, size)
-        alike = _alike(self.looks.space)
-        scale = float(np.einsum("pi,ij,pj->p", seen.removed, alike, seen.removed).mean()) or 1.0
+        scale = float(np.einsum("pi,ij,pj->p", seen.removed, self._alike, seen.removed).mean()) or 1.0
+        alike = self._alike / scale
+        factor = cholesky(alike, lower=True)
+
+        def prior(shares: tuple[float, float]) -> _Prior:
+            return _Prior(alike, factor, shares[0] / scale, shares[1])
+
         if len(seen.scores) >= CHOOSE_AGAIN * self._chosen_at:
             few = seen.last(CHOSEN_ON)
-            self._shares = max(
-                product(PAIR_SHARES, OWN_SHARES), key=lambda s: _likelihood(_prior(alike, scale, *s), few)
-            )
+            self._shares = max(product(PAIR_SHARES, OWN_SHARES), key=lambda shares: _likelihood(prior(shares), few))
             self._chosen_at = len(seen.scores)
-        return _conditioned(self.looks, _prior(alike, scale, *self._shares), plans, seen, spread)
-
-
-def _prior(alike: Numbers, scale: float, pair: float, own: float) -> _Prior:
-    return _Prior(alike / scale, cholesky(alike / scale, lower=True), pair / scale, own)
+        return _conditioned(self.looks, prior(self._shares), plans, seen, spread)
 
 
 def _conditioned(looks: Looks, prior: _Prior, plans: Sequence[PrunePlan], seen: _Seen, spread: float) -> Posterior:

@@ -21,6 +21,13 @@ from strategies.optuna import Optuna, Sampler
 SAMPLERS = get_args(Sampler)
 LONG = {"gp"}
 """Samplers whose fits take long, so that some of their cases are run among the slow tests."""
+
+
+def cases(names):
+    """One a sampler, the long ones among the slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in names]
+
+
 samplers = pytest.mark.parametrize("sampler", SAMPLERS)
 FEW = dict.fromkeys(SAMPLERS, 24) | {"gp": 14}
 """Trials enough for each sampler to get past its random start; those of Gaussian processes take long."""
@@ -38,9 +45,7 @@ def test_asks_for_distinct_legal_plans_of_full_size(sampler):
     assert notes["suggestions"] - notes["repeats"] == FEW[sampler]
 
 
-@pytest.mark.parametrize(
-    "sampler", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SAMPLERS]
-)
+@pytest.mark.parametrize("sampler", cases(SAMPLERS))
 @pytest.mark.parametrize("seed", range(2))
 def test_finds_a_planted_optimum(sampler, seed):
     space, game = make_space(7, 2, seed=seed), additive_game(seed=seed + 1)
@@ -192,9 +197,7 @@ def two_values(plan):
     return sum(1.0 + unit.block for unit in plan.removed), 7.0 - len(plan.removed)
 
 
-@pytest.mark.parametrize(
-    "sampler", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TWO_GOALS]
-)
+@pytest.mark.parametrize("sampler", cases(TWO_GOALS))
 def test_several_goals_are_searched_for_at_once(sampler):
     space = dataclasses.replace(make_space(6, 4), sizes=(1, 2, 3, 4), goals=2)
     plans, outcome = drive(Optuna(sampler=sampler, trials=FEW[sampler]), space, two_values)
