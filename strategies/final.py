@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.contracts.plan import DENSE, Granularity, PrunePlan
 from searcher.contracts.strategy import Ask, Scores
 from strategies.looks import Looks
 from strategies.posterior import Surrogate
@@ -102,9 +102,11 @@ def _stability(order: Sequence[PrunePlan], scores: NDArray[np.float64]) -> dict[
 
 def _line(found: Mapping[str, Any], windows: int) -> str:
     first, *others = found["plans"]
+    shared = found["all_remove"]
+    common = "no removal is common to them" if shared == str(DENSE) else f"all remove {shared}"
     return (
         f"In {found['ahead']:.0%} of resamples of the {windows} windows {first} stays ahead of {' and '.join(others)}; "
-        f"all remove {found['all_remove']}."
+        f"{common}."
     )
 
 

@@ -133,6 +133,16 @@ def test_the_choice_of_a_final_is_seldom_worse_than_the_plan_that_grew():
     assert np.mean(gains) > 0.015  # and by half of what could be had better on average
 
 
+def test_what_finalists_have_in_common_is_told_or_that_there_is_nothing():
+    plans = [PrunePlan.parse(text) for text in ("16-17", "13-14", "14,16")]
+    apart = Final((), {2: plans}, {2: np.zeros((3, 8))}).notes()
+    assert apart["summary"][0].endswith("ahead of 13-14 and 14,16; no removal is common to them.")
+    alike = Final((), {2: plans}, {2: np.zeros((3, 8))[:1].repeat(2, axis=0)})
+    alike.order[2] = [plans[2], PrunePlan.parse("14,17")]
+    assert alike.notes()["summary"][0].endswith("ahead of 14,17; all remove 14.")
+    assert Final((), {2: plans}, {2: np.zeros((1, 8))}).notes()["summary"] == []
+
+
 def asks_of(strategy, space, game, **limits):
     return play(strategy, space, game, **limits)
 
