@@ -18,7 +18,7 @@ from objectives.divergence import KL
 from objectives.loss import Loss
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.runs.measurement import Measurements
 
 DEFAULTS = Setting(windows=64)

@@ -23,7 +23,8 @@ from searcher.contracts.cost import Prices
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.evaluation.evaluator import Evaluator
-from searcher.evaluation.executor import Executor, one_core, open_executor
+from searcher.evaluation.executor import Executor, one_core
+from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import AnyExecutor
 from searcher.loading.model import LoadedModel, load_model
 from searcher.loading.text import load_text

@@ -45,7 +45,7 @@ from searcher.contracts.plan import Granularity, PrunePlan, Unit
 from searcher.contracts.space import Space
 from searcher.contracts.strategy import Strategy
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements

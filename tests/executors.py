@@ -4,7 +4,7 @@ import torch
 from families import tiny_model
 
 from searcher.contracts.plan import Granularity
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.replay import Replay
 from searcher.replay.self_check import open_replay

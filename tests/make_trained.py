@@ -18,7 +18,7 @@ from trained import FILE, MODELS, WINDOWS, name_of, packed, row_of
 from objectives.loss import Loss
 from searcher.contracts.games import make_space
 from searcher.contracts.plan import Granularity
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements

@@ -8,7 +8,7 @@ from oracle import oracle_losses
 
 from objectives.loss import Loss
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.head import FusedHead
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay

@@ -14,8 +14,8 @@ from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
 from searcher.contracts.trie import layer_forwards, plan_path
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_executor
 from searcher.evaluation.job import Job, make_jobs
+from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import AnyExecutor
 from searcher.replay.replay import Replay
 from searcher.runs.measurement import Measurement, Measurements

@@ -14,7 +14,8 @@ from searcher.commands.tracking import Plans, Scale
 from searcher.contracts.granularity import granularity_of
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import DENSE, PrunePlan
-from searcher.evaluation.executor import one_core, open_executor
+from searcher.evaluation.executor import one_core
+from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import AnyExecutor
 from searcher.healing.healer import make_healing
 from searcher.healing.outcome import HealedPlan, Healings, Rows
@@ -85,7 +86,16 @@ def _heal(
     with torch.inference_mode(), one_core():
         tokenizer, prices = prepared.model.tokenizer, prepared.prices
         executor = open_executor(
-            prepared.replay, objectives, windows, tokenizer, prices, memory, cores, text, prepared.dense
+            prepared.replay,
+            objectives,
+            windows,
+            tokenizer,
+            prices,
+            memory,
+            cores,
+            text,
+            prepared.dense,
+            prepared.model.store,
         )
     healer = executor.evaluator.healer
     assert healer is not None, "the executor was given a healing"

@@ -11,14 +11,15 @@ from searcher.contracts.cost import Prices
 from searcher.contracts.objective import HEALED, Objective, Split
 from searcher.contracts.plan import Granularity
 from searcher.errors import UsageError
-from searcher.evaluation.executor import Executor, one_core, open_executor
+from searcher.evaluation.executor import Executor, one_core
 from searcher.evaluation.groups import SCREENING
-from searcher.evaluation.memory import default_limit
+from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor, check_workers
 from searcher.evaluation.ray_worker import Objectives
 from searcher.healing.healer import Treatment, begin_treatment, make_healing
 from searcher.loading.chat_template import ChatTemplate
 from searcher.loading.environment import dense_identity
+from searcher.loading.free_memory import default_limit
 from searcher.loading.heal_text import HealText, cut_heal_texts
 from searcher.loading.model import LoadedModel, load_model, load_tokenizer
 from searcher.loading.sources import MAX_CHARACTERS
@@ -91,7 +92,19 @@ def prepare(
             heal_text = treatment.text if treatment else None
             dense = DenseCache(dense_identity(model) | {"granularity": str(granularity)}, say)
             measured = objectives | screened_by
-            local = open_executor(replay, measured, windows, model.tokenizer, prices, memory, cores, heal_text, dense)
+            local = open_executor(
+                replay,
+                measured,
+                windows,
+                model.tokenizer,
+                prices,
+                memory,
+                cores,
+                heal_text,
+                dense,
+                model.store,
+                say,
+            )
     return Prepared(
         model=model,
         text=text,
@@ -188,6 +201,8 @@ def load(config: MeasurementConfig, say: Callable[[str], None] = lambda _: None)
         trust_remote_code=config.trust_remote_code,
         dtype=config.dtype,
         device=config.device,
+        weights=config.weights,
+        memory=None if config.memory is None else parse_bytes(config.memory),
     )
     for warning in loaded.warnings:
         say(f"Warning: {warning}")

@@ -15,6 +15,7 @@ from searcher.contracts.trie import Path, last_step, layer_forwards, plan_path, 
 from searcher.errors import UsageError
 from searcher.evaluation.candidate import Batch, Facts, Heads, ReplayedCandidate
 from searcher.evaluation.dense_candidate import DenseCandidate
+from searcher.evaluation.ends import Ends
 from searcher.evaluation.groups import Group, blaming
 from searcher.evaluation.job import Job
 from searcher.evaluation.prefix_cache import PrefixCache
@@ -69,7 +70,9 @@ class Evaluator:
         replay = self.replay.sharing_weights()
         healer = self.healer and self.healer.colleague(replay)
         objectives = {name: _copy(name, objective) for name, objective in self._unprepared.items()}
-        return Evaluator(replay, objectives, self.prices, self.window_tokens, self._kept, self.facts, healer)
+        other = Evaluator(replay, objectives, self.prices, self.window_tokens, self._kept, self.facts, healer)
+        other._sibling_sizes = self._sibling_sizes  # tried once for all
+        return other
 
     def run(self, job: Job, going: Callable[[], bool] = lambda: True) -> Iterator[Measurement]:
         """Measure the plans of a job, each measurement as soon as it is there, until it is told to stop.
@@ -77,7 +80,7 @@ class Evaluator:
         Raises:
             UsageError: an objective raised an error or returned something else than a number for each row.
         """
-        preparing = self._prepare(job.split, job.group)
+        preparing = self.prepare(job.split, job.group)
         candidates = self._healed(job, going) if job.split in HEALED else self._candidates(job, going)
         for candidate, keep in candidates:
             values = {name: self._value(name, candidate, len(job.rows)) for name in job.group.layout.objectives}
@@ -104,22 +107,35 @@ class Evaluator:
         self._run_forwards, self._apart, self._prepared = 0.0, NOTHING, NOTHING
         return replayed + apart + Work(healing.layer_forwards, healing.heads), apart, prepared
 
-    def _prepare(self, split: Split, group: Group) -> Work:
-        """Show the dense model on this group to the objectives that want to see it, once; what that takes."""
+    def prepare(self, split: Split, group: Group, ends: Ends | None = None) -> Work:
+        """Show the dense model on this group to the objectives that want to see it, once; what that takes.
+
+        Args:
+            split: the part of the text.
+            group: the token sequences.
+            ends: the dense model's states, if they are there already.
+        """
         place = split, group.layout.name
         if place not in self._preparing:
-            objectives = {name: self._objectives[name] for name in group.layout.objectives}
-            wanting = {name: o for name, o in objectives.items() if type(o).prepare is not Objective.prepare}
-            self._preparing[place] = self._show_dense(split, group, wanting) if wanting else NOTHING
+            wanting = self._wanting(group)
+            self._preparing[place] = self._show_dense(split, group, wanting, ends) if wanting else NOTHING
         return self._preparing[place]
 
-    def _show_dense(self, split: Split, group: Group, wanting: Mapping[str, Objective]) -> Work:
+    def _wanting(self, group: Group) -> dict[str, Objective]:
+        """The objectives of a group that want to see the dense model on it."""
+        objectives = {name: self._objectives[name] for name in group.layout.objectives}
+        return {name: o for name, o in objectives.items() if type(o).prepare is not Objective.prepare}
+
+    def unprepared(self, split: Split, group: Group) -> bool:
+        """Whether an objective of this group has yet to see the dense model on it."""
+        return (split, group.layout.name) not in self._preparing and bool(self._wanting(group))
+
+    def _show_dense(self, split: Split, group: Group, wanting: Mapping[str, Objective], ends: Ends | None) -> Work:
         """What it takes does not depend on what happens to be kept, in memory or on disk; what is run does."""
-        self._run_forwards = 0.0
-        job = Job(split, group, tuple(range(group.layout.rows)), [PrunePlan()])
+        job = Job(split, group, tuple(range(group.layout.rows)), [PrunePlan()], ends)
         cache = self.facts.dense if self.replay.model.device.type == "cpu" else None
         count = partial(self._ran_model, PrunePlan())
-        dense = DenseCandidate(self.replay, self._batch(job), partial(self._run_dense, job), cache, count)
+        dense = DenseCandidate(self.replay, self.batch(job), partial(self._run_dense, job), cache, count)
         for name, objective in wanting.items():
             with blaming(name, f"to prepare for the {split} split"):
                 objective.prepare(dense)
@@ -141,7 +157,7 @@ class Evaluator:
     def _healed(self, job: Job, going: Callable[[], bool]) -> Candidates:
         """Each plan replayed after a healing of its own: nothing is shared between plans, and nothing kept."""
         assert self.healer is not None, "only a run that heals measures healed plans"
-        batch = self._batch(job)
+        batch = self.batch(job)
         for plan in tuple(job.plans):
             if not (going() and job.begin(1)):
                 return
@@ -174,7 +190,7 @@ class Evaluator:
 
     def _candidates(self, job: Job, going: Callable[[], bool] = lambda: True) -> Candidates:
         """Each plan replayed with the others, shared prefixes once."""
-        plans, batch = tuple(job.plans), self._batch(job)
+        plans, batch = tuple(job.plans), self.batch(job)
         if not job.group.replayed:
             for plan in plans:
                 if not (going() and job.begin(1)):
@@ -183,17 +199,26 @@ class Evaluator:
             return
         # screening runs on the search windows: what it has computed is there when they are measured in full
         split = "search" if job.split == "screen" else job.split
-        place, sizes = (split, job.group.layout.name, batch.rows), self._sizes(batch.ids)
+        place, sizes = (split, job.group.layout.name, batch.rows), self.sizes(batch.ids)
         paths = [plan_path(plan, self.replay.num_blocks) for plan in plans]
-        for leaves in walk(
-            paths,
-            self.replay.embed(batch.ids),
-            partial(self._step, sizes),
-            begin=lambda: job.begin(sizes[0]) if going() else 0,
-            known=partial(self._kept.get, place),
-            together=sizes[0],
-            trail=self._kept.limit > 0,
-        ):
+
+        def begin() -> int:
+            return job.begin(sizes[0]) if going() else 0
+
+        walked = (
+            job.ends.leaves(paths, begin, batch.ids.device)
+            if job.ends
+            else walk(
+                paths,
+                self.replay.embed(batch.ids),
+                partial(self.step, sizes),
+                begin=begin,
+                known=partial(self._kept.get, place),
+                together=sizes[0],
+                trail=self._kept.limit > 0,
+            )
+        )
+        for leaves in walked:
             here = [paths[position] for position in leaves.positions]
             ends = [self._corrected(state, path) for state, path in zip(leaves.states, here, strict=True)]
             heads = Heads(self.replay, batch.ids, batch.scored, ends, sizes)
@@ -223,7 +248,8 @@ class Evaluator:
             return Repair(after=self.healer.replacements(plan))
         return self._repair(plan)
 
-    def _batch(self, job: Job) -> Batch:
+    def batch(self, job: Job) -> Batch:
+        """The rows of a job, on the device."""
         group, device = job.group, self.replay.model.device
         rows = group.rows(job.rows)
         index = torch.tensor(rows, dtype=torch.int64)
@@ -238,7 +264,8 @@ class Evaluator:
             self.facts,
         )
 
-    def _sizes(self, ids: Tensor) -> BatchSizes:
+    def sizes(self, ids: Tensor) -> BatchSizes:
+        """How many plans may run together on these ids; see :func:`searcher.replay.plan_batching.batch_sizes`."""
         if ids.shape not in self._sibling_sizes:
             self._sibling_sizes[ids.shape] = batch_sizes(self.replay, ids)
         return self._sibling_sizes[ids.shape]
@@ -250,7 +277,12 @@ class Evaluator:
         correction = self.healer.gaps.correction(prefix)
         return state if correction is None else self.replay.run_replacement(state, correction)
 
-    def _step(self, sizes: BatchSizes, states: list[Tensor], prefixes: list[Path]) -> list[Tensor]:
+    def ready_for(self, ids: Tensor) -> None:
+        """Know what blocks receive beside hidden states for inputs of this shape, if that is not yet known."""
+        if not self.replay.knows(ids):
+            self.replay.embed(ids)
+
+    def step(self, sizes: BatchSizes, states: list[Tensor], prefixes: list[Path]) -> list[Tensor]:
         """The states after a block, as many at a time as the sizes say."""
         block, action = last_step(prefixes[0])
         if action is Action.KEEP:  # where a gap has ended

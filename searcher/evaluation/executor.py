@@ -8,28 +8,18 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any
 
 import torch
 
-from searcher.contracts.cost import Prices
-from searcher.contracts.objective import Objective, Split
+from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
-from searcher.evaluation.candidate import Facts
 from searcher.evaluation.evaluator import Evaluator
-from searcher.evaluation.groups import Groups, make_groups
+from searcher.evaluation.groups import Groups
 from searcher.evaluation.job import Job, make_jobs
-from searcher.evaluation.memory import find_room, measure_footprint
 from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.healing.calibration import Check
-from searcher.healing.healer import Healer
-from searcher.loading.heal_text import HealText
-from searcher.loading.windows import check_vocabulary
-from searcher.replay.dense_cache import DenseCache
-from searcher.replay.footprint import measure_amounts
-from searcher.replay.replay import Replay
 from searcher.runs.layout import Layout
 from searcher.runs.measurement import Measurement, Measurements, timed
 
@@ -126,66 +116,6 @@ class Executor:
 
     def close(self) -> None:
         """There is nothing to end: threads live as long as a batch of plans."""
-
-
-def open_executor(
-    replay: Replay,
-    objectives: Mapping[str, Objective],
-    windows: Mapping[Split, torch.Tensor],
-    tokenizer: Any,
-    prices: Prices,
-    memory: int | None = None,
-    cores: int | None = None,
-    healing: HealText | None = None,
-    dense: DenseCache | None = None,
-) -> Executor:
-    """An executor for a model and text; use under `torch.inference_mode()`.
-
-    Args:
-        replay: the model, checked for the granularity of the run.
-        objectives: by name, in the order of the run.
-        windows: int64 (windows, tokens) for each split that will be measured.
-        tokenizer: the model's, for objectives that bring their own inputs.
-        prices: for counting parts of blocks.
-        memory: bytes, see :func:`searcher.evaluation.memory.find_room`.
-        cores: how many evaluators at most on a CPU; by default one for each thread that torch uses.
-        healing: with what and on what plans are healed before they are measured.
-        dense: keeps what is computed on the dense model.
-
-    Raises:
-        UsageError: the memory is not enough, or an objective brings no inputs.
-    """
-    groups = make_groups(windows, objectives, tokenizer, replay.model.device.type)
-    for group in (group for split in groups.values() for group in split):
-        check_vocabulary(group.ids, replay.model, tokenizer)
-    window_tokens = next(iter(windows.values())).shape[1]
-    facts = Facts(tokenizer, measure_amounts(replay, window_tokens), dense)
-    cores = cores or torch.get_num_threads()
-    return executor_for(replay, objectives, groups, prices, window_tokens, facts, memory, cores, healing)
-
-
-def executor_for(
-    replay: Replay,
-    objectives: Mapping[str, Objective],
-    groups: Groups,
-    prices: Prices,
-    window_tokens: int,
-    facts: Facts,
-    memory: int | None,
-    cores: int,
-    healing: HealText | None = None,
-) -> Executor:
-    """The same for token sequences that are grouped already; see :func:`open_executor`."""
-    largest = max(group.ids.numel() for split in groups.values() for group in split)
-    footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
-    device = replay.model.device
-    room = find_room(footprint, memory, device, cores if device.type == "cpu" else 1)
-    healer = None if healing is None else Healer(healing, replay, prices)
-    for_gaps = room.kept // 2 if healer and healer.scope == "gap" else 0
-    healer = healer and healer.limited(for_gaps // room.evaluators)
-    kept = PrefixCache(room.kept - for_gaps)
-    evaluator = Evaluator(replay, objectives, prices, window_tokens, kept, facts, healer)
-    return Executor(evaluator, groups, kept, room.evaluators)
 
 
 class _Shift:

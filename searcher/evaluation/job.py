@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
 from searcher.contracts.trie import depth_first, plan_path
+from searcher.evaluation.ends import Ends
 from searcher.evaluation.groups import Group
 from searcher.runs.layout import rows_wanted
 from searcher.runs.measurement import Measurements
@@ -19,10 +20,18 @@ class Job:
         group: the token sequences.
         rows: which of them.
         plans: in the order in which they share most, as :func:`make_jobs` gives them.
+        ends: where the plans have been taken through the blocks already, their states after the last one.
     """
 
-    def __init__(self, split: Split, group: Group, rows: tuple[int, ...], plans: Sequence[PrunePlan]) -> None:
-        self.split, self.group, self.rows = split, group, rows
+    def __init__(
+        self,
+        split: Split,
+        group: Group,
+        rows: tuple[int, ...],
+        plans: Sequence[PrunePlan],
+        ends: Ends | None = None,
+    ) -> None:
+        self.split, self.group, self.rows, self.ends = split, group, rows, ends
         self.plans = list(plans)
         self._begun = 0
         self._lock = threading.Lock()
@@ -47,7 +56,7 @@ class Job:
                 return None
             rest = self.plans[-taken:]
             del self.plans[-taken:]
-        return Job(self.split, self.group, self.rows, rest)
+        return Job(self.split, self.group, self.rows, rest, self.ends)
 
 
 def make_jobs(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,17 +14,11 @@ from torch.utils._pytree import tree_leaves
 from searcher.architecture.blocks import alike
 from searcher.contracts.plan import Action
 from searcher.errors import UsageError
+from searcher.loading.free_memory import RESERVE, default_limit, format_bytes, taken_bytes
 from searcher.replay.replay import Replay
 
 MOST_PLANS = 1 << 16
 """Plans of one batch that memory is reckoned for; more cost one hidden state for each doubling."""
-RESERVE = 256 << 20
-"""Bytes left for what is not counted: the interpreter's objects, and memory that the allocator keeps for itself."""
-
-
-def format_bytes(amount: float) -> str:
-    """For a message, such as 1.2 GiB."""
-    return f"{amount / (1 << 30):.2g} GiB" if amount >= 1 << 30 else f"{math.ceil(amount / (1 << 20))} MiB"
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
     Raises:
         UsageError: not even one evaluator fits.
     """
-    taken, limit = _taken(device), default_limit(device) if limit is None else limit
+    taken, limit = taken_bytes(device), default_limit(device) if limit is None else limit
     room = limit - taken - RESERVE
     evaluators = max(0, min(cores, room // (footprint.needed + footprint.path)))
     if evaluators:
@@ -104,23 +97,6 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
         f"{format_bytes(taken)} are taken and an evaluator needs {format_bytes(footprint.needed + RESERVE)}",
         "Raise --memory, or lower --window-tokens",
     )
-
-
-def default_limit(device: torch.device) -> int:
-    """Bytes that this process may take where nothing else is said; see :func:`find_room`."""
-    return _taken(device) + _share_of_free(device)
-
-
-def _taken(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.memory_allocated(device))
-    return int(psutil.Process().memory_info().rss)
-
-
-def _share_of_free(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(0.9 * torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available) // 4
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -16,9 +16,10 @@ from searcher.contracts.objective import Split
 from searcher.contracts.own_packages import check_own_packages
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import Executor, executor_for, one_core
+from searcher.evaluation.executor import Executor, one_core
 from searcher.evaluation.groups import Groups
 from searcher.evaluation.job import Job
+from searcher.evaluation.open_executor import executor_for
 from searcher.evaluation.ray_weights import Shipment
 from searcher.loading.environment import environment
 from searcher.runs.identity import environment_changes

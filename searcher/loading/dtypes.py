@@ -18,11 +18,17 @@ PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 def stored_dtype(folder: Path) -> torch.dtype | None:
     """The dtype of most numbers in a checkpoint's weights; None if it has no weights that can be looked at."""
     numbers: Counter[torch.dtype] = Counter()
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         for tensor in load_state_dict(str(path), map_location="meta").values():
             if tensor.dtype in PLAIN:
                 numbers[tensor.dtype] += tensor.numel()
     return numbers.most_common(1)[0][0] if numbers else None
+
+
+def stored_size(folder: Path) -> tuple[int, int]:
+    """How many numbers the weights of a checkpoint are, and how many bytes, by the headers of its files."""
+    tensors = [t for path in weight_files(folder) for t in load_state_dict(str(path), map_location="meta").values()]
+    return sum(tensor.numel() for tensor in tensors), sum(tensor.nbytes for tensor in tensors)
 
 
 def restore_precision(model: nn.Module, folder: Path) -> list[str]:
@@ -34,7 +40,7 @@ def restore_precision(model: nn.Module, folder: Path) -> list[str]:
         The names of the weights that changed.
     """
     own, changed = dict(model.named_parameters()), []
-    for path in (path for path in _weight_files(folder) if path.suffix == ".safetensors"):
+    for path in (path for path in weight_files(folder) if path.suffix == ".safetensors"):
         with safe_open(path, "pt") as file:
             for name in own.keys() & set(file.keys()):
                 stored = file.get_tensor(name)
@@ -44,7 +50,7 @@ def restore_precision(model: nn.Module, folder: Path) -> list[str]:
     return sorted(changed)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads weights from."""
     for index, single in ((SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME), (WEIGHTS_INDEX_NAME, WEIGHTS_NAME)):
         if (folder / single).is_file():

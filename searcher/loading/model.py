@@ -1,6 +1,7 @@
 """Loading a causal LM with its tokenizer: the embedded default, a GGUF file, a local folder or a hub id."""
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from searcher.loading.embedded import EMBEDDED_NAME, find_embedded
 from searcher.loading.gguf import convert_gguf
 from searcher.loading.pretrained import BROKEN, check_weights, quietly
 from searcher.loading.special_checkpoints import ADAPTER, in_one_dtype, loading_options, read_config, refuse_adapter
+from searcher.loading.streamed_model import must_stream, open_streamed, refuse_unstreamable
+from searcher.loading.weight_store import WeightStore
+from searcher.runs.config import Weights
 from searcher.runs.fingerprint import fingerprint_folder
 
 _DTYPES = {
@@ -35,7 +39,7 @@ _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # as torch names what x86 an
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal LM, ready to be measured: in eval mode, without gradients, all on one device.
+    """A causal LM, ready to be measured: in eval mode, without gradients, all on one device unless it is streamed.
 
     Attributes:
         model: the transformers model.
@@ -47,6 +51,7 @@ class LoadedModel:
         folder: the checkpoint that it was loaded from: the user's, that of a commit in the hub's cache, or of a
             dequantised GGUF file in searcher's; None if it was made in memory.
         warnings: what a user should know of how it was loaded.
+        store: where the weights of its blocks come from, if they are read from the disk each time they run.
     """
 
     model: PreTrainedModel
@@ -57,6 +62,7 @@ class LoadedModel:
     dtype: torch.dtype
     folder: Path | None = None
     warnings: tuple[str, ...] = ()
+    store: WeightStore | None = None
 
     @property
     def num_blocks(self) -> int:
@@ -82,6 +88,8 @@ def load_model(
     trust_remote_code: bool = False,
     dtype: str = "auto",
     device: str = "auto",
+    weights: Weights = "resident",
+    memory: int | None = None,
 ) -> LoadedModel:
     """Load a causal LM and its tokenizer.
 
@@ -98,6 +106,10 @@ def load_model(
         dtype: `float32`, `bfloat16`, `float16` (or `fp32`, `bf16`, `fp16`); `auto` is bfloat16 where the device
             computes in it, else float32 on CPU and float16 on CUDA; `stored` is that of the checkpoint.
         device: `cpu`, `cuda`, `cuda:1`; `auto` is CUDA if there is any, else CPU.
+        weights: `resident`: all on the device; `streamed`: on the disk, see :mod:`searcher.loading.streamed_model`;
+            `auto`: streamed where they do not fit.
+        memory: bytes that they must fit for `auto`; by default what is free, see
+            :func:`searcher.loading.fitting.fits`.
 
     Raises:
         UsageError: an argument is wrong, or what it names holds no complete causal LM with a tokenizer.
@@ -106,8 +118,14 @@ def load_model(
     chosen_dtype = None if dtype == STORED else choose_dtype(dtype, chosen_device)
     source = _find(spec, revision)
     options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
+    wanted_dtype = chosen_dtype or _stored(source)
+    too_large = weights == "auto" and must_stream(source.folder, wanted_dtype, chosen_device, memory)
+    store = None
     with quietly():
-        model, warnings = _load_weights(source, chosen_dtype or _stored(source), chosen_device, options)
+        if weights == "streamed" or too_large:
+            model, warnings, store = _stream_weights(source, wanted_dtype, chosen_device, options)
+        else:
+            model, warnings = _load_weights(source, wanted_dtype, chosen_device, options)
         tokenizer = _load_tokenizer(source, options)
     model.eval().requires_grad_(False)
     _refuse_bidirectional(model, source)
@@ -116,7 +134,7 @@ def load_model(
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     chosen_dtype = chosen_dtype or model.dtype
     return LoadedModel(
-        model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype, source.folder, warnings
+        model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype, source.folder, warnings, store
     )
 
 
@@ -231,19 +249,32 @@ def _load_weights(
     placement = {} if device.type == "cpu" else {"device_map": {"": device}}
     special = loading_options(source.folder, source.name)
     notes = find_notes(source.folder)
-    try:
+    with _readable(source):
         if notes:
             model, info = load_custom(source.folder, notes, dtype, **placement)
         else:
-            more = {
-                **special,
-                **placement,
-                **options,
-                "ignore_mismatched_sizes": True,
-            }  # which are then refused by name
+            # shapes that do not fit are then refused by name
+            more = {**special, **placement, **options, "ignore_mismatched_sizes": True}
             model, info = AutoModelForCausalLM.from_pretrained(
                 source.location, dtype=dtype, output_loading_info=True, **more
             )
+    warnings = _warnings(source, model, info)
+    if special:
+        in_one_dtype(model, model.config.dtype if isinstance(dtype, str) else dtype)
+        warnings = (*warnings, "Its packed weights were dequantised")
+    return model, warnings
+
+
+def _warnings(source: _Source, model: PreTrainedModel, info: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a user should know; raises UsageError if the weights are not those of the model."""
+    return *check_weights(model, info, source.name), *tokens_beyond(read_config(source.folder, source.name))
+
+
+@contextlib.contextmanager
+def _readable(source: _Source) -> Iterator[None]:
+    """What transformers raises while it loads a model says what is wrong with the checkpoint."""
+    try:
+        yield
     except UsageError:
         raise
     except BROKEN as error:
@@ -256,11 +287,17 @@ def _load_weights(
             f"Model '{source.name}' cannot be loaded as a causal LM: {reason}",
             "Its config, weights and architecture must be ones that AutoModelForCausalLM takes",
         ) from error
-    warnings = [*check_weights(model, info, source.name), *tokens_beyond(read_config(source.folder, source.name))]
-    if special:
-        in_one_dtype(model, model.config.dtype if isinstance(dtype, str) else dtype)
-        warnings.append("Its packed weights were dequantised")
-    return model, tuple(warnings)
+
+
+def _stream_weights(
+    source: _Source, dtype: torch.dtype | str, device: torch.device, options: dict[str, Any]
+) -> tuple[PreTrainedModel, tuple[str, ...], WeightStore]:
+    """The model without weights in its blocks, what a user should know of how it was loaded, and where they are."""
+    refuse_unstreamable(source.folder, source.name)
+    dtype = (stored_dtype(source.folder) or torch.float32) if isinstance(dtype, str) else dtype
+    with _readable(source):
+        found = open_streamed(source.folder, source.location, dtype, device, source.name, options)
+    return found.model, _warnings(source, found.model, found.info), found.store
 
 
 def _load_tokenizer(source: _Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ def check_weights(model: Any, info: Mapping[str, Any], name: str) -> tuple[str, 
             "Pass a checkpoint that was saved with all of its weights, for a decoder-only model",
         )
     left_out = _left_out(model, sorted(info.get("unexpected_keys", ())), name)
-    _refuse_not_finite(model, name)
+    refuse_not_finite(model.named_parameters(), name)
     return tuple(f"Weights of '{part}' are left out: {kind} has no such part" for part in left_out)
 
 
@@ -104,9 +104,10 @@ def _deepest(key: str, modules: Mapping[str, nn.Module]) -> str:
     return next(place for n in range(len(names) - 1, -1, -1) if (place := ".".join(names[:n])) in modules)
 
 
-def _refuse_not_finite(model: Any, name: str) -> None:
-    for key, weight in model.named_parameters():
-        if not weight.is_floating_point() or not weight.numel():
+def refuse_not_finite(weights: Iterable[tuple[str, Any]], name: str) -> None:
+    """Refuse weights, by name, that hold NaN or infinity."""
+    for key, weight in weights:
+        if weight.device.type == "meta" or not weight.is_floating_point() or not weight.numel():
             continue
         low, high = (float(end) for end in torch.aminmax(weight.detach()))  # in one pass, without a mask in memory
         if math.isfinite(low) and math.isfinite(high):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from searcher.architecture.blocks import Architecture, forwards_replaced
 from searcher.architecture.replacement_modules import like
+from searcher.architecture.streamed_modules import weights_of
 from searcher.replay.block_inputs import Outputs, first
 
 SLICE = 4096
@@ -120,7 +121,7 @@ class FusedHead:
         """The same by `torch.nn.functional.linear_cross_entropy`; not for logits that are scaled or capped."""
         states = self.scored_states(hidden)
         losses = nn.functional.linear_cross_entropy(
-            states, self._head.weight, ids[:, 1:].flatten(), linear_bias=self._head.bias, reduction="none"
+            states, self._weight, ids[:, 1:].flatten(), linear_bias=self._head.bias, reduction="none"
         )
         return losses.float().view(len(ids), -1)
 
@@ -142,10 +143,15 @@ class FusedHead:
         """How many tokens there are."""
         return self._head.out_features
 
+    @property
+    def _weight(self) -> Tensor:
+        """(vocabulary, hidden size), wherever it is."""
+        return weights_of(self._head)["weight"]
+
     def losses_among(self, hidden: Tensor, ids: Tensor, vocabulary: Tensor) -> Tensor:
         """float32 (rows, tokens - 1): losses with a softmax over a part of the vocabulary (ascending, with all ids)."""
         bias: Tensor | None = self._head.bias
-        weight = self._head.weight[vocabulary]
+        weight = self._weight[vocabulary]
         logits = nn.functional.linear(self._normed(hidden)[:, :-1], weight, None if bias is None else bias[vocabulary])
         return _loss_among(self._transformed(logits).float().flatten(0, 1), ids[:, 1:].flatten(), vocabulary).view(
             len(ids), -1
@@ -175,14 +181,14 @@ class FusedHead:
 
     def rows(self, tokens: Tensor | slice) -> Tensor:
         """float32 (tokens, hidden size): the head's rows for these tokens."""
-        return self._head.weight[tokens].float()
+        return self._weight[tokens].float()
 
     def logits_at(self, states: Tensor, tokens: Tensor) -> Tensor:
         """float32 logits of some tokens at each position, rounded as `slices` does; int64 (N, K) to (N, K)."""
         bias: Tensor | None = self._head.bias
         found = torch.empty(tokens.shape, dtype=states.dtype, device=states.device)
         for at in (slice(start, start + POSITIONS) for start in range(0, len(states), POSITIONS)):
-            rows, state = self._head.weight[tokens[at]], states[at, :, None]  # (n, K, d), (n, d, 1)
+            rows, state = self._weight[tokens[at]], states[at, :, None]  # (n, K, d), (n, d, 1)
             product = torch.bmm(rows, state) if bias is None else torch.baddbmm(bias[tokens[at], None], rows, state)
             found[at] = product[..., 0]
         return self._transformed(found).float()
@@ -198,7 +204,7 @@ class FusedHead:
 
     def _slice(self, states: Tensor, start: int, own: Tensor, wide: Tensor) -> Tensor:
         """float32 logits of the vocabulary from `start` on, in the given buffers."""
-        weight = self._head.weight[start : start + SLICE]
+        weight = self._weight[start : start + SLICE]
         own, wide = own[:, : len(weight)], wide[:, : len(weight)]
         bias: Tensor | None = self._head.bias
         if bias is None:

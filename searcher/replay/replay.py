@@ -62,6 +62,10 @@ class Replay:
         self._calls[ids.shape] = recording.calls
         return recording.embedded
 
+    def knows(self, ids: Tensor) -> bool:
+        """Whether the blocks' other arguments have been recorded for inputs of this shape."""
+        return ids.shape in self._calls
+
     def run_block(self, hidden: Tensor, block: int, action: Action) -> Tensor:
         """Hidden states after a block of which the action removes a part; (rows, tokens, hidden size) to the same."""
         if action is not Action.GONE:

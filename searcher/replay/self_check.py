@@ -107,7 +107,7 @@ def probe_of(model: Any) -> Tensor:
 
 
 def _refuse_spread(model: Any) -> None:
-    devices = {p.device for p in model.parameters()}
+    devices = {p.device for p in model.parameters()} - {torch.device("meta")}  # where streamed weights are
     if len(devices) > 1:
         names = ", ".join(sorted(map(str, devices)))
         raise UsageError(f"The model is spread over {names}; it must be on one device", "Name one with --device")
@@ -177,7 +177,7 @@ def _check_sublayer(replay: Replay, hidden: Tensor, block: int, action: Action, 
         raise _refused(replay.model, f"block {block} does not call its {name} module", granularity)
     module = replay.architecture.blocks[block]
     inside = next(n for n, m in module.named_modules() if m is sublayer)
-    zeroed = {f"{inside}.{n}": torch.zeros_like(p) for n, p in sublayer.named_parameters()}
+    zeroed = {f"{inside}.{n}": torch.zeros_like(p, device=hidden.device) for n, p in sublayer.named_parameters()}
     skipped = replay.run_block(hidden, block, action)
     plain = replay.run_block_with(hidden, block, zeroed)
     if not close(skipped, plain):

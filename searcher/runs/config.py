@@ -19,6 +19,9 @@ Kind = Literal["measurement", "search", "limit", "execution"]
 Robust = Literal["mean", "worst"]
 """How the scores of a plan on several texts become one; see :mod:`searcher.search.robust`."""
 
+Weights = Literal["auto", "resident", "streamed"]
+"""Where the weights of a model are while it is measured; see :mod:`searcher.loading.streamed_model`."""
+
 DEFAULT_OBJECTIVE = ("perplexity",)
 
 
@@ -83,6 +86,11 @@ class MeasurementConfig(BaseModel):
     memory: str | None = _execution(
         None,
         "What the process may take, such as 8GiB; on a GPU, there. Default: a quarter of what is free, on a GPU 90%.",
+    )
+    weights: Weights = _execution(
+        "auto",
+        "resident: all in memory. streamed: read from the disk block by block, for models larger than memory; the same "
+        "numbers. Default: streamed where the model does not fit.",
     )
 
     workers: int | None = _execution(

@@ -13,7 +13,7 @@ from objectives.hybrid import Hybrid
 from objectives.loss import Loss, Perplexity
 from searcher.contracts.objective import Objective
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements

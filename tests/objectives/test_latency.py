@@ -7,7 +7,7 @@ from executors import executor_on, measure_all
 
 from objectives.latency import Latency
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements

@@ -16,7 +16,7 @@ from objectives.lm_eval import LmEval
 from searcher.contracts import registry
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.measurement import Measurements

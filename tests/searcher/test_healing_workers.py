@@ -11,7 +11,7 @@ from families import VOCABULARY, tiny_model
 from objectives.loss import Perplexity
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.evaluation import ray_session
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import RayExecutor
 from searcher.evaluation.ray_worker import Objectives
 from searcher.healing.healer import begin_treatment

@@ -14,7 +14,7 @@ from searcher.contracts.ledger import Ledger, Limits
 from searcher.contracts.plan import Granularity, all_units
 from searcher.contracts.space import Space
 from searcher.contracts.tariff import Tariff
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.journal import Journal, read_evaluations

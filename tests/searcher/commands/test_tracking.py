@@ -15,7 +15,7 @@ from objectives.loss import Loss
 from searcher.commands.progress import Progress
 from searcher.commands.tracking import Plans, Scale
 from searcher.contracts.plan import Granularity, PrunePlan
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.healing.calibration import Check
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay

@@ -14,9 +14,9 @@ import numpy as np, psutil, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from objectives.loss import Loss
 from searcher.replay.relative_flops import measure_prices
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.runs.measurement import Measurements
-from searcher.evaluation.memory import RESERVE
+from searcher.loading.free_memory import RESERVE
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.replay.self_check import open_replay
 from searcher.testing import tiny_tokenizer

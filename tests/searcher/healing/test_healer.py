@@ -11,7 +11,7 @@ from families import VOCABULARY, tiny_model
 
 from objectives.loss import Loss
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.healing.heal import heal_plan
 from searcher.healing.healer import begin_treatment, make_calibration, make_healing
 from searcher.loading.heal_text import HealText, cut_heal_text

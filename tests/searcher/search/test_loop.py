@@ -17,7 +17,7 @@ from searcher.contracts.space import Space
 from searcher.contracts.strategy import Ask, Outcome, SearchStopped, Strategy
 from searcher.contracts.tariff import Tariff
 from searcher.errors import UsageError
-from searcher.evaluation.executor import open_executor
+from searcher.evaluation.open_executor import open_executor
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
 from searcher.runs.journal import Journal, read_evaluations

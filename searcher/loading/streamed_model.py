@@ -1,0 +1,162 @@
+"""A model whose blocks are read from the disk each time they run, so that it may be larger than memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from searcher.architecture.blocks import find_architecture
+from searcher.architecture.custom_model import find_notes
+from searcher.architecture.streamed_modules import put_tensor, stream, stream_rows
+from searcher.errors import UsageError
+from searcher.loading.dtypes import stored_size, weight_files
+from searcher.loading.free_memory import RESERVE, free_bytes, taken_bytes
+from searcher.loading.lazy_checkpoint import LazyCheckpoint
+from searcher.loading.pretrained import BROKEN
+from searcher.loading.special_checkpoints import loading_options
+from searcher.loading.weight_store import WeightStore
+
+FREE_SHARE = 0.8
+"""Of what memory is free, for weights that may stay."""
+LARGE = 16 << 20
+"""Bytes from which an embedding or the output head is not kept in memory all the time."""
+
+
+@dataclass(frozen=True)
+class StreamedModel:
+    """A model without weights in its blocks, and where these come from.
+
+    Attributes:
+        model: runs like any other; blocks, large embeddings and a large head have their weights while they run.
+        store: the weights of its blocks and head.
+        info: what transformers had to say on the names and shapes of the tensors.
+    """
+
+    model: PreTrainedModel
+    store: WeightStore
+    info: Mapping[str, Any]
+
+
+def open_streamed(
+    folder: Path, location: str, dtype: torch.dtype, device: torch.device, name: str, options: Mapping[str, Any]
+) -> StreamedModel:
+    """A streamed model of a checkpoint in safetensors.
+
+    Args:
+        folder: of the checkpoint.
+        location: what transformers calls it.
+        dtype: of the weights in the model.
+        device: where it computes.
+        name: what tables call it.
+        options: of `from_pretrained`: revision, trust in its own code.
+
+    Raises:
+        UsageError: the weights are in no safetensors files.
+    """
+    refuse_unstreamable(folder, name)
+    config = AutoConfig.from_pretrained(location, **options)
+    with init_empty_weights(include_buffers=False):
+        trust = {"trust_remote_code": True} if options.get("trust_remote_code") else {}
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, **trust)
+    checkpoint = LazyCheckpoint(folder, type(model), config, dtype, device, name)
+    _load_what_stays(model, checkpoint, device)
+    store = _stream_parts(model, checkpoint, device)
+    model.eval().requires_grad_(False)
+    return StreamedModel(model, store, checkpoint.info)
+
+
+def must_stream(folder: Path, dtype: torch.dtype | str, device: torch.device, memory: int | None) -> bool:
+    """Whether a checkpoint's weights are too large for where they would be, and can be streamed.
+
+    Args:
+        folder: of the checkpoint.
+        dtype: of the weights in memory; a name for that of the checkpoint.
+        device: where the model computes.
+        memory: bytes that this process may take there; by default four fifths of what is free.
+    """
+    try:
+        numbers, stored = stored_size(folder)
+    except BROKEN:  # loading it will tell what is wrong
+        return False
+    size = stored if isinstance(dtype, str) else numbers * dtype.itemsize
+    room = FREE_SHARE * free_bytes(device) if memory is None else memory - taken_bytes(device)
+    return size + (RESERVE if memory else 0) > room and _why_not(folder) is None
+
+
+def refuse_unstreamable(folder: Path, name: str) -> None:
+    """Refuse a checkpoint of which parts cannot be read alone.
+
+    Raises:
+        UsageError: its weights are not in safetensors, are packed, or those of a form of searcher's own.
+    """
+    if (reason := _why_not(folder)) is not None:
+        raise UsageError(f"Model '{name}' cannot be streamed: {reason[0]}", f"{reason[1]}, or use --weights resident")
+
+
+def _why_not(folder: Path) -> tuple[str, str] | None:
+    """Why a checkpoint cannot be streamed, and what to do; None if it can."""
+    pickled = next((path for path in weight_files(folder) if path.suffix != ".safetensors"), None)
+    if pickled is not None:
+        return f"{pickled.name} can only be read whole", "Save it once with save_pretrained, which writes safetensors"
+    if find_notes(folder):
+        return "its blocks differ, as searcher has exported it", "Stream the model that it was made from, with --plan"
+    if loading_options(folder, folder.name):
+        return "its packed weights are dequantised when they are loaded", "Save the dequantised model once"
+    return None
+
+
+def _load_what_stays(model: PreTrainedModel, checkpoint: LazyCheckpoint, device: torch.device) -> None:
+    """Give the model what is neither of a block nor large: norms, small embeddings, buffers."""
+    blocks = [f"{_path(model, block)}." for block in find_architecture(model).blocks]
+    large = {f"{_path(model, module)}.weight" for module in _large(model)}
+    tensors = {**dict(model.named_parameters(remove_duplicate=False)), **model.state_dict(keep_vars=True)}
+    wanted = [key for key in tensors if not key.startswith(tuple(blocks)) and key not in large]
+    source = {key: checkpoint.source_of(key) for key in wanted}
+    found = checkpoint.read_tensors(set(source.values()))
+    for key in wanted:
+        if source[key] in found:
+            put_tensor(model, key, found[source[key]])
+    for key, buffer in model.named_buffers():
+        if buffer.device.type != "meta":
+            put_tensor(model, key, buffer.to(device))
+
+
+def _stream_parts(model: PreTrainedModel, checkpoint: LazyCheckpoint, device: torch.device) -> WeightStore:
+    """Let blocks, a large head and large embeddings read their weights when they run."""
+    large, head = _large(model), model.get_output_embeddings()
+    modules: dict[str, nn.Module] = {_path(model, block): block for block in find_architecture(model).blocks}
+    if head in large:
+        source = checkpoint.source_of(f"{_path(model, head)}.weight")
+        modules[source.rpartition(".")[0]] = head
+    store = WeightStore(checkpoint, tuple(modules))
+    for part, module in modules.items():
+        stream(module, partial(store.tensors, part))
+    for module in large:
+        if isinstance(module, nn.Embedding):
+            weight = checkpoint.source_of(f"{_path(model, module)}.weight")
+            module.padding_idx = None  # of no use but for gradients, and there may be fewer rows
+            nothing = torch.zeros((), dtype=module.weight.dtype, device=device)  # so that the model has its device
+            put_tensor(module, "weight", nothing.expand(module.weight.shape))
+            stream_rows(module, partial(checkpoint.rows, weight))
+    return store
+
+
+def _large(model: PreTrainedModel) -> list[nn.Module]:
+    """Embeddings and the head, if they are large and a plain matrix each."""
+    blocks = {module for block in find_architecture(model).blocks for module in block.modules()}
+    head = model.get_output_embeddings()
+    found: list[nn.Module] = [m for m in model.modules() if isinstance(m, nn.Embedding) and m not in blocks]
+    if type(head) is nn.Linear:
+        found.append(head)
+    return [module for module in found if module.weight.nbytes > LARGE]  # type: ignore[operator]
+
+
+def _path(model: nn.Module, wanted: nn.Module) -> str:
+    name: str = next(name for name, module in model.named_modules(remove_duplicate=False) if module is wanted)
+    return name
