@@ -67,7 +67,7 @@ def measure_updates(replay: Replay, ids: Tensor, units: Sequence[Unit], done: Do
     opened = _opened(units)
     for row in ids:
         with at_work():
-            states = run_dense(replay, row[None].to(replay.model.device), opened)
+            states = run_dense(replay, [row[None].to(replay.model.device)], opened)[0]
             for unit, moments in zip(units, sums, strict=True):
                 moments.add(_update(states, unit))
             del states

@@ -8,7 +8,16 @@ from searcher.errors import UsageError
 Entry = Literal["run", "evaluate", "heal", "export", "best_model", "analyze"]
 
 _WORKERS = ("workers", "ray_address")
-_NOTHING_MEASURED = ("objective", "objective_args", "windows", "report_windows", "data_seed", "memory", *_WORKERS)
+_NOTHING_MEASURED = (
+    "objective",
+    "objective_args",
+    "windows",
+    "report_windows",
+    "data_seed",
+    "memory",
+    "weights",
+    *_WORKERS,
+)
 
 NOT_TAKEN: Mapping[Entry, tuple[str, ...]] = {
     "run": (),
@@ -16,7 +25,7 @@ NOT_TAKEN: Mapping[Entry, tuple[str, ...]] = {
     "heal": ("windows", "data_seed", *_WORKERS),
     "export": _NOTHING_MEASURED,
     "best_model": _NOTHING_MEASURED,
-    "analyze": ("heal", "heal_windows", "objective", "objective_args", "report_windows", *_WORKERS),
+    "analyze": ("heal", "heal_windows", "objective", "objective_args", "report_windows", "weights", *_WORKERS),
 }
 """Fields of :class:`searcher.runs.config.MeasurementConfig` that would change nothing there, and are refused."""
 

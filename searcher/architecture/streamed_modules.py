@@ -27,6 +27,11 @@ def stream_rows(module: nn.Embedding, rows: Rows) -> None:
     module.__dict__["forward"] = _LookedUp(module, rows)
 
 
+def streamed(module: nn.Module) -> bool:
+    """Whether a module has its weights only while it runs."""
+    return isinstance(module.__dict__.get("forward"), _Streamed)
+
+
 @contextmanager
 def present(*modules: nn.Module) -> Iterator[None]:
     """Let modules have their weights, as long as a `with` statement lasts; they are for reading only."""

@@ -115,6 +115,7 @@ def analyze(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str
             raise UsageError(f"Part '{part}' is not known", f"Choose some of {', '.join(PARTS)}")
     asked = _asked(config, wanted, runs_dir, name)
     config = config.model_copy(update={"objective": ("loss",), "workers": 0})
+    config = config.model_copy(update={"weights": "resident"})  # its parts run blocks in any order
     prepared = prepare(config, make_objectives(config), wanted.granularity, progress.say)
     identity = _identity(prepared, wanted)
     folder = runs_dir / (name or f"analysis-{wanted.granularity}-{digest_of(identity)[:8]}")

@@ -117,7 +117,7 @@ def _in(config: MeasurementConfig, dtype: str) -> MeasurementConfig:
 
 
 def _open(config: MeasurementConfig, plan: PrunePlan, progress: Progress, origin: Origin | None = None) -> Opened:
-    loaded = load(config, progress.say)
+    loaded = load(config.model_copy(update={"weights": "resident"}), progress.say)
     if origin is not None:
         origin.check_model(loaded.fingerprint, loaded.name)
     plan.check(loaded.num_blocks)

@@ -112,7 +112,7 @@ def prepare(
         screening=screened_by,
         replay=replay,
         windows=windows,
-        executor=_with_workers(local, workers, config, screened_by, memory, say),
+        executor=_with_workers(local, workers, replay.streamed, config, screened_by, memory, say),
         prices=prices,
         resolved=resolved,
         documents={split: found.documents for split, found in cut.items()},
@@ -175,13 +175,19 @@ def _checked(model: LoadedModel, granularity: Granularity, windows: Mapping[Spli
 def _with_workers(
     local: Executor,
     workers: int,
+    streamed: bool,
     config: MeasurementConfig,
     screened_by: Mapping[str, Objective],
     memory: int | None,
     say: Callable[[str], None],
 ) -> AnyExecutor:
     """The executor of this process, or with it those of other processes that are wanted."""
-    if not (workers or config.ray_address):
+    if streamed and (config.workers or config.ray_address):
+        raise UsageError(
+            "Workers need the whole model each, and its weights are streamed",
+            "Leave --workers and --ray-address out, or use --weights resident where there is room",
+        )
+    if streamed or not (workers or config.ray_address):
         return local
     made_of = Objectives({**config.objective_specs, **{name: (name, {}) for name in screened_by}})
     limit = memory or default_limit(local.evaluator.replay.model.device)

@@ -46,6 +46,7 @@ class Bias(Healing):
     first: bool = False
 
     scope: ClassVar[Scope] = "unit"
+    streams: ClassVar[bool] = True
     version: ClassVar[int] = 2  # 1 gated by the first held-out windows, of few documents
 
     def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:

@@ -51,6 +51,8 @@ class Healing(ABC):
     scope: ClassVar[Scope] = "plan"
     version: ClassVar[int] = 1
     """Raised where the same options give another repair than before: runs and kept repairs of both do not mix."""
+    streams: ClassVar[bool] = False
+    """Whether it can do with weights that are in memory only while their block runs."""
 
     @abstractmethod
     def heal(self, calibration: "CalibrationSet", plan: PrunePlan) -> "Repair":

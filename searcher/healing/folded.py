@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class LinearFolded(Healing):
         ridge: the penalty; None chooses it for each gap by the error on the held-out windows, where no change at all
             is one of the choices.
     """
+
+    streams: ClassVar[bool] = True
 
     ridge: Annotated[float, Field(gt=0)] | None = None
 

@@ -11,6 +11,7 @@ import torch
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity, PrunePlan
+from searcher.errors import UsageError
 from searcher.healing.calibration import CalibrationSet, Check, Meter
 from searcher.healing.contract import Gaps, Healing, Scope
 from searcher.healing.heal import Healed, heal_plan, most_work
@@ -112,6 +113,11 @@ class Healer:
         self.text, self._prices, self._limit = text, prices, limit
         self._replay = replay
         self._healing = make_healing(text.spec)
+        if replay.streamed and not self._healing.streams:
+            raise UsageError(
+                f"Healing '{text.spec}' needs all weights in memory, and these are streamed",
+                "Heal by bias, linear or linear-folded, or use --weights resident where there is room",
+            )
         self._calibration = make_calibration(text, replay, prices)
         self._repairs = repairs or _Repairs()
         self._gaps: Gaps | None = None

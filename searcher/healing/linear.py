@@ -41,6 +41,7 @@ class Linear(Healing):
     rank: Annotated[int, Field(ge=1)] | None = None
 
     scope: ClassVar[Scope] = "gap"
+    streams: ClassVar[bool] = True
 
     def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""

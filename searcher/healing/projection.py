@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from searcher.architecture.blocks import forwards_replaced
 from searcher.architecture.replacement_modules import like
+from searcher.architecture.streamed_modules import present
 from searcher.replay.block_inputs import first
 from searcher.replay.replay import Replay
 
@@ -29,11 +30,13 @@ class Projection:
         block: the block's number.
         name: of the layer within the block.
         layer: it.
+        owner: the block.
     """
 
     block: int
     name: str
     layer: nn.Linear | Conv1D
+    owner: nn.Module
 
     def times(self, change: Tensor) -> dict[str, Tensor]:
         """Its weights, by name within the block, if its output is to be multiplied with I + change.
@@ -41,10 +44,10 @@ class Projection:
         Args:
             change: float64 (hidden size, hidden size).
         """
-        return {
-            f"{self.name}.{name}": _times(parameter, change, turned=isinstance(self.layer, nn.Linear))
-            for name, parameter in self.layer.named_parameters()
-        }
+        turned = isinstance(self.layer, nn.Linear)
+        with present(self.owner):
+            named = tuple(self.layer.named_parameters())
+            return {f"{self.name}.{name}": _times(parameter, change, turned) for name, parameter in named}
 
 
 def _times(parameter: Tensor, change: Tensor, turned: bool) -> Tensor:
@@ -73,6 +76,7 @@ def find_projection(replay: Replay, block: int, hidden: Tensor) -> Projection:
         raise NotFoldedError(f"block {block} has no FFN module of its own")
     if not _simply_added(replay, block, ffn, hidden):
         raise NotFoldedError(f"block {block} does not simply add what its FFN returns; a norm may stand between")
+    owner = replay.architecture.blocks[block]
     returned: list[tuple[nn.Module, Tensor, Tensor]] = []
 
     def note(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
@@ -86,11 +90,12 @@ def find_projection(replay: Replay, block: int, hidden: Tensor) -> Projection:
         for handle in handles:
             handle.remove()
     output = returned[-1][2]
-    found = [layer for layer, given, own in returned if layer in layers and _is_output(layer, given, own, output)]
+    with present(owner):
+        found = [layer for layer, given, own in returned if layer in layers and _is_output(layer, given, own, output)]
     if len(found) != 1:
         raise NotFoldedError(f"what the FFN of block {block} returns is not the output of one layer, as with experts")
-    name = next(name for name, module in replay.architecture.blocks[block].named_modules() if module is found[0])
-    return Projection(block, name, found[0])
+    name = next(name for name, module in owner.named_modules() if module is found[0])
+    return Projection(block, name, found[0], owner)
 
 
 def _is_output(layer: nn.Module, given: Tensor, own: Tensor, output: Tensor) -> bool:

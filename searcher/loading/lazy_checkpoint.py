@@ -25,6 +25,7 @@ from transformers.modeling_utils import LoadStateDictConfig, load_state_dict
 
 from searcher.architecture.streamed_modules import put_tensor
 from searcher.loading.dtypes import weight_files
+from searcher.loading.mapped_memory import give_back, read_ahead
 from searcher.loading.pretrained import quietly, refuse_not_finite
 
 Part = str
@@ -62,7 +63,7 @@ class LazyCheckpoint:
         self.folder, self._finite = folder, set[Part]()
         self._name, self._device, self._lock = name, device, threading.Lock()
         paths = weight_files(folder)
-        self._files: list[Any] = [safe_open(path, "pt", backend="pread") for path in paths]
+        files: list[Any] = [safe_open(path, "pt", backend="mmap") for path in paths]
         empty = {key: one for path in paths for key, one in load_state_dict(str(path), map_location="meta").items()}
         self.model, self.info = kind.from_pretrained(
             None,
@@ -79,7 +80,7 @@ class LazyCheckpoint:
             dtype_plan=self.model._get_dtype_plan(dtype),
             weight_mapping=get_model_conversion_mapping(self.model),
         )
-        self._file_of = {key: file for file in self._files for key in file.keys()}  # noqa: SIM118 - no dictionary
+        self._stored = {key: file.get_slice(key)[...] for file in files for key in file.keys()}  # noqa: SIM118
         self._targets = dict(self._renamed())
         self._bytes = {key: tensor.nbytes for key, tensor in empty.items()}
 
@@ -89,7 +90,7 @@ class LazyCheckpoint:
         renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
         converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
         prefix, wanted = self.model.base_model_prefix, self.model.state_dict()
-        for key in self._file_of:
+        for key in self._stored:
             renamed, _ = rename_source_key(key, renamings, converters, prefix, wanted)
             if renamed not in wanted and key in wanted:
                 renamed, _ = rename_source_key(key, [], [], base_model_prefix=prefix, meta_state_dict=wanted)
@@ -121,13 +122,19 @@ class LazyCheckpoint:
 
     def _load(self, keys: list[str]) -> dict[str, Tensor]:
         """Let transformers put these tensors into its empty model, and take them out again."""
-        state = {key: self._file_of[key].get_slice(key) for key in keys}
+        state = {key: self._stored[key] for key in keys}
+        for tensor in state.values():
+            read_ahead(tensor)
         with self._lock, quietly():
             before = dict(self._tensors())
             convert_and_load_state_dict_in_model(self.model, state, self._loading)
             found = {name: tensor for name, tensor in self._tensors() if tensor is not before[name]}
             for name in found:
                 put_tensor(self.model, name, before[name])
+        used = {tensor.data_ptr() for tensor in found.values()}
+        for tensor in state.values():
+            if tensor.data_ptr() not in used:  # it was converted, and what became of it has its own memory
+                give_back(tensor)
         return {name: tensor.detach() for name, tensor in found.items()}
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -147,11 +154,16 @@ class LazyCheckpoint:
         """
         found = self._load([key for key, target in self._targets.items() if target in names])
         refuse_not_finite(found.items(), self._name)
-        return found
+        return {name: tensor.clone() for name, tensor in found.items()}  # these stay, and should not keep pages mapped
 
     def rows(self, parameter: str, numbers: Tensor) -> Tensor:
         """Rows of a matrix that the model has as it is stored; int64 (count,) to (count, width)."""
         key = next(key for key, target in self._targets.items() if target == parameter)
-        stored = self._file_of[key].get_slice(key)
-        rows = torch.cat([stored[int(number) : int(number) + 1] for number in numbers])
-        return rows.to(self._device, self.model.get_parameter(parameter).dtype)
+        rows: Tensor = self._stored[key][numbers.cpu()].to(self._device, self.model.get_parameter(parameter).dtype)
+        give_back(self._stored[key])
+        return rows
+
+    def give_back(self, part: Part) -> None:
+        """Let the memory go that a part's tensors are mapped to; who uses them nevertheless has them read again."""
+        for key in self._keys(part):
+            give_back(self._stored[key])

@@ -85,8 +85,9 @@ class WeightStore:
         if part not in self._held:
             if part not in self._staying:
                 passing = [held for held in self._held if held not in self._staying]
-                for longest_ago in passing[: len(passing) - AT_WORK + 1]:
+                for longest_ago in passing[: max(0, len(passing) - AT_WORK + 1)]:
                     del self._held[longest_ago]
+                    self._reader.submit(self._checkpoint.give_back, longest_ago)
             self._held[part] = self._reader.submit(self._read, part)
         return self._held[part]
 

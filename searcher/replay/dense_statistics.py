@@ -8,13 +8,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from searcher.architecture.streamed_modules import present
 from searcher.contracts.plan import Action, Part, PrunePlan, Unit
 from searcher.contracts.statistics import MAPS, blocks_to_open, shape_of
+from searcher.errors import UsageError
 from searcher.replay.dense_cache import DenseCache
 from searcher.replay.gate_gradients import measure_gate_gradients
 from searcher.replay.gradients import measure_taylor, weights_of
 from searcher.replay.replay import Replay
 
+STATES = 1 << 30
+"""Bytes of the dense model's states that are held at a time while weights are streamed."""
+RESIDENT = {
+    "taylor": "takes gradients by the weights",
+    "gate-gradients": "takes gradients through the blocks",
+    "logits": "runs the rest of the model once for each unit",
+}
+"""Statistics for which all weights must be in memory, and why."""
 CHUNK = 1 << 24
 """float32 numbers that are computed with at a time: 64 MiB."""
 
@@ -71,8 +81,10 @@ def measure_statistics(
         By name, float64 of the shapes that `searcher.contracts.statistics.shape_of` gives.
 
     Raises:
-        UsageError: the model gives no gradients by gates.
+        UsageError: the model gives no gradients by gates, or its weights are streamed and a statistic needs them all.
     """
+    if replay.streamed:
+        _refuse_streamed(names)
     found = _measure_passes(replay, ids, [name for name in names if name in OF_UNITS or name in OF_STATES], units)
     if "taylor" in names:
         found["taylor"] = np.array(measure_taylor(replay, ids, units))
@@ -81,6 +93,14 @@ def measure_statistics(
     if "magnitude" in names:
         found["magnitude"] = np.array([_magnitude(replay, unit) for unit in units])
     return {name: found[name] for name in names}
+
+
+def _refuse_streamed(names: Sequence[str]) -> None:
+    for name in RESIDENT.keys() & set(names):
+        raise UsageError(
+            f"Statistic '{name}' {RESIDENT[name]}, and the weights are streamed",
+            "Choose another statistic, such as cosine, or use --weights resident where there is room",
+        )
 
 
 def find_statistics(
@@ -104,28 +124,38 @@ def _measure_passes(
     """The statistics that are means over windows."""
     sums = {name: np.zeros(shape_of(name, units, replay.num_blocks, len(ids))) for name in names}
     opened = blocks_to_open(names, units, replay.num_blocks)
-    for row in ids if names else ():
-        states = run_dense(replay, row[None], opened)
-        for name, total in sums.items():
-            of_window = OF_STATES[name](states).cpu() if name in MAPS else OF_UNITS[name](replay, states, units)
-            total += np.asarray(of_window)
+    together = _windows_together(replay, ids) if names else 1
+    for rows in torch.split(ids, together) if names else ():
+        for states in run_dense(replay, [row[None] for row in rows], opened):
+            for name, total in sums.items():
+                of_window = OF_STATES[name](states).cpu() if name in MAPS else OF_UNITS[name](replay, states, units)
+                total += np.asarray(of_window)
     return {name: total / len(ids) for name, total in sums.items()}
 
 
-def run_dense(replay: Replay, ids: Tensor, opened: Sequence[int]) -> DenseStates:
-    """The dense pass over one window, with an attention alone for each block that is opened.
+def run_dense(replay: Replay, windows: Sequence[Tensor], opened: Sequence[int]) -> list[DenseStates]:
+    """The dense pass over windows, block by block, with an attention alone for each block that is opened.
 
     Args:
         replay: the model, checked for sublayers if any block is opened; use under `torch.inference_mode()`.
-        ids: int64 (1, tokens).
+        windows: int64 (1, tokens) each.
         opened: the blocks of which the states between attention and FFN are wanted.
     """
-    states, between = [replay.embed(ids)], dict[int, Tensor]()
+    found = [DenseStates(ids, [replay.embed(ids)], {}) for ids in windows]
     for block in range(replay.num_blocks):
-        if block in opened:
-            between[block] = replay.run_block(states[-1], block, Action.NO_FFN)
-        states.append(replay.run_block(states[-1], block, Action.KEEP))
-    return DenseStates(ids, states, between)
+        for states in found:
+            entering = states.entering[-1]
+            if block in opened:
+                states.between[block] = replay.run_block(entering, block, Action.NO_FFN)
+            states.entering.append(replay.run_block(entering, block, Action.KEEP))
+    return found
+
+
+def _windows_together(replay: Replay, ids: Tensor) -> int:
+    """One, so that one window's states are held at a time; where weights are streamed as many as a gigabyte holds."""
+    width = replay.model.config.get_text_config(decoder=True).hidden_size
+    of_window = 2 * (replay.num_blocks + 1) * ids.shape[1] * width * replay.model.dtype.itemsize
+    return max(1, STATES // of_window) if replay.streamed else 1
 
 
 def _change(per_token: Callable[[Tensor, Tensor], Tensor]) -> OfUnits:
@@ -183,7 +213,9 @@ def _angles(states: DenseStates) -> Tensor:
 
 def _magnitude(replay: Replay, unit: Unit) -> float:
     """The sum of |w| over the unit's weights."""
-    return sum(weight.abs().sum(dtype=torch.float64).item() for weight in weights_of(replay, [unit]).values())
+    with present(replay.architecture.blocks[unit.block]):
+        weights = weights_of(replay, [unit]).values()
+        return sum(weight.abs().sum(dtype=torch.float64).item() for weight in weights)
 
 
 OF_UNITS: dict[str, OfUnits] = {

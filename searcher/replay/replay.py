@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from searcher.architecture.blocks import find_architecture
+from searcher.architecture.streamed_modules import streamed
 from searcher.contracts.plan import Action, PrunePlan
-from searcher.contracts.trie import Path, depth_first, last_step, one_by_one, plan_path, walk
+from searcher.contracts.trie import Path, depth_first, last_step, plan_path, walk
 from searcher.replay.block_inputs import Call, observe, record, without
 from searcher.replay.head import FusedHead, OwnHead, find_fused_head
 from searcher.replay.repair import Place, Repair, ReplacementModule, weights_replaced
@@ -62,6 +63,11 @@ class Replay:
         self._calls[ids.shape] = recording.calls
         return recording.embedded
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the weights of blocks are in memory only while they run."""
+        return streamed(self.architecture.blocks[0])
+
     def knows(self, ids: Tensor) -> bool:
         """Whether the blocks' other arguments have been recorded for inputs of this shape."""
         return ids.shape in self._calls
@@ -96,6 +102,8 @@ class Replay:
     def states(self, ids: Tensor, plans: Sequence[PrunePlan]) -> Iterator[tuple[int, Tensor]]:
         """Replay distinct plans on int64 (rows, tokens) ids, shared prefixes once.
 
+        One after another; where weights are streamed all together, so that each block is read once.
+
         Yields:
             `(index of the plan, its hidden states after the last block)`, in the order of the trie.
         """
@@ -107,8 +115,11 @@ class Replay:
         paths = [plan_path(plan, self.num_blocks) for plan in plans]
         order = depth_first(paths)
         paths = [paths[index] for index in order]
-        for leaves in walk(paths, self.embed(ids), step, one_by_one(paths)):
-            yield order[leaves.positions[0]], leaves.states[0]
+        together = max(1, len(paths)) if self.streamed else 1
+        begin = iter([together] * (len(paths) // together))
+        for leaves in walk(paths, self.embed(ids), step, lambda: next(begin, 0), together=together):
+            for position, state in zip(leaves.positions, leaves.states, strict=True):
+                yield order[position], state
 
     def sharing_weights(self) -> "Replay":
         """Another replay for use in another thread: modules of its own, with these weights, none copied."""
