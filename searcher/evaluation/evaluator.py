@@ -268,7 +268,11 @@ class Evaluator:
         """How many plans may run together on these ids; see :func:`searcher.replay.plan_batching.batch_sizes`."""
         if ids.shape not in self._sibling_sizes:
             self._sibling_sizes[ids.shape] = batch_sizes(self.replay, ids)
-        return self._sibling_sizes[ids.shape]
+        sizes = self._sibling_sizes[ids.shape]
+        for count in sizes:
+            if not self.replay.knows(len(ids) * count, ids.shape[1]):
+                self.replay.embed(ids.repeat(count, 1))
+        return sizes
 
     def _corrected(self, state: Tensor, prefix: Path) -> Tensor:
         """The state after a prefix with what healing puts at its end, if a gap ends there."""
@@ -276,11 +280,6 @@ class Evaluator:
             return state
         correction = self.healer.gaps.correction(prefix)
         return state if correction is None else self.replay.run_replacement(state, correction)
-
-    def ready_for(self, ids: Tensor) -> None:
-        """Know what blocks receive beside hidden states for inputs of this shape, if that is not yet known."""
-        if not self.replay.knows(ids):
-            self.replay.embed(ids)
 
     def step(self, sizes: BatchSizes, states: list[Tensor], prefixes: list[Path]) -> list[Tensor]:
         """The states after a block, as many at a time as the sizes say."""

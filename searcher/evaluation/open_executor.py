@@ -102,6 +102,6 @@ def executor_for(
 
 
 def _largest_ask(replay: Replay, groups: Groups, footprint: Footprint, largest: int) -> int:
-    """Bytes of the states of a first round of greedy on the search windows, by those of the largest group."""
+    """Bytes of the states of a first round of greedy over sublayers on the search windows."""
     tokens = sum(group.ids.numel() for group in groups.get("search", ()))
-    return math.ceil(replay.num_blocks * tokens * footprint.state / largest)
+    return math.ceil(2 * replay.num_blocks * tokens * footprint.state / largest)

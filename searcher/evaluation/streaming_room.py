@@ -81,9 +81,10 @@ def find_streaming_room(
             "Raise --memory, or lower --window-tokens",
         )
     left = room - evaluators * each
-    states = int(HOST_SHARE * free_bytes(torch.device("cpu"))) if on_host else left
-    states = max(min(states, ask), 2 * footprint.state)
+    states = max(min(left, ask), 2 * footprint.state)
     staying = _staying(store, left if on_host else left - states)
+    host, kept = int(HOST_SHARE * free_bytes(torch.device("cpu"))), sum(map(store.bytes, staying))
+    states = host if on_host else left - kept
     reading = sum(store.stored_bytes(part) for part in store.parts if part not in staying)
     return StreamingRoom(int(evaluators), states, staying, reading, ask)
 

@@ -105,7 +105,7 @@ class _Front:
 
     def _step(self, children: Sequence[Path], evaluator: Evaluator) -> None:
         device = self.batch.ids.device
-        evaluator.ready_for(self.batch.ids)
+        evaluator.sizes(self.batch.ids)  # it then knows these shapes
         parents = [self.states[child[:-1]].to(device) for child in children]
         after = evaluator.step(self.sizes, parents, [*children])
         for child, state in zip(children, after, strict=True):

@@ -148,10 +148,12 @@ def _stream_parts(model: PreTrainedModel, checkpoint: LazyCheckpoint, device: to
 
 
 def _large(model: PreTrainedModel) -> list[nn.Module]:
-    """Embeddings and the head, if they are large and a plain matrix each."""
+    """Embeddings that look ids up, and the head, if they are large and a plain matrix each."""
     blocks = {module for block in find_architecture(model).blocks for module in block.modules()}
     head = model.get_output_embeddings()
-    found: list[nn.Module] = [m for m in model.modules() if isinstance(m, nn.Embedding) and m not in blocks]
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding) and m not in blocks]
+    of_tokens = model.get_input_embeddings()  # may do more than look up; of others that do, nothing is known
+    found: list[nn.Module] = [m for m in embeddings if m is of_tokens or type(m).forward is nn.Embedding.forward]
     if type(head) is nn.Linear:
         found.append(head)
     return [module for module in found if module.weight.nbytes > LARGE]  # type: ignore[operator]

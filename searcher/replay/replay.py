@@ -68,9 +68,9 @@ class Replay:
         """Whether the weights of blocks are in memory only while they run."""
         return streamed(self.architecture.blocks[0])
 
-    def knows(self, ids: Tensor) -> bool:
+    def knows(self, rows: int, tokens: int) -> bool:
         """Whether the blocks' other arguments have been recorded for inputs of this shape."""
-        return ids.shape in self._calls
+        return torch.Size((rows, tokens)) in self._calls
 
     def run_block(self, hidden: Tensor, block: int, action: Action) -> Tensor:
         """Hidden states after a block of which the action removes a part; (rows, tokens, hidden size) to the same."""
