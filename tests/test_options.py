@@ -28,6 +28,7 @@ VALUES = {
     "heal_windows": 4,
     "device": "cpu",
     "memory": "1GiB",
+    "weights": "streamed",
     "workers": 2,
     "ray_address": "auto",
 }
