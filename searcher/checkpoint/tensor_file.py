@@ -50,17 +50,24 @@ class StoredTensor(TensorSpec):
         """Its bytes, `CHUNK` at a time at most.
 
         Raises:
-            UsageError: the file is shorter than it was when its header was read.
+            UsageError: the file cannot be read, or is shorter than it was when its header was read.
         """
         left = self.bytes
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.start)
             while left:
-                chunk = file.read(min(CHUNK, left))
-                if not chunk:
-                    raise UsageError(f"{self.path.name} ends within '{self.name}'", _HINT)
+                chunk = self._read(file, min(CHUNK, left))
                 left -= len(chunk)
                 yield chunk
+
+    def _read(self, file: Any, size: int) -> bytes:
+        try:
+            chunk: bytes = file.read(size)
+        except OSError as error:  # and not one of the disk that is written to
+            raise UsageError(f"{self.path} cannot be read: {error.strerror or error}", _HINT) from error
+        if not chunk:
+            raise UsageError(f"{self.path} ends within '{self.name}'", _HINT)
+        return chunk
 
 
 def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
