@@ -1,5 +1,6 @@
 """How the files of a checkpoint name blocks, and what these names become when some blocks are gone."""
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,20 @@ class BlockNames:
     def _place(self, number: int) -> int | None:
         """Blocks after the last one of the model, which predict tokens further ahead, stay after its last one."""
         return number - self.gone if number >= len(self.places) + self.gone else self.places.get(number)
+
+    def in_metadata(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """The metadata of a file of tensors, where keys and lists in JSON may name them, as torchao writes it."""
+        renamed = {self.tensor(key): self._listed(value) for key, value in metadata.items()}
+        return {key: value for key, value in renamed.items() if key is not None}
+
+    def _listed(self, value: str) -> str:
+        try:
+            names = json.loads(value)
+        except ValueError:
+            return value
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            return value
+        return json.dumps([new for name in names if (new := self.tensor(name)) is not None])
 
     def in_config(self, value: Any) -> Any:
         """A part of a config in which lists and keys may name modules by block, with blocks named anew.

@@ -18,7 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from searcher.architecture.custom_model import find_notes
 from searcher.checkpoint.block_names import BlockNames, NamesDoNotFitError, find_names
 from searcher.checkpoint.rewritten_config import CONFIG, rewritten, side_file
-from searcher.checkpoint.shards import PLAIN, Shard, Shards, read_shards
+from searcher.checkpoint.shards import OTHERS, PLAIN, Shard, Shards, read_shards
 from searcher.checkpoint.skeleton import Skeleton, plain_skeleton, read_skeleton
 from searcher.checkpoint.tensor_file import StoredTensor, TensorSpec, write_tensors
 from searcher.contracts.plan import Part, PrunePlan
@@ -81,8 +81,9 @@ class CopySource:
 
     @property
     def dtypes(self) -> list[str]:
-        """Of the weights, by the names that torch has for ordinary ones, the commonest first."""
-        return [PLAIN.get(name, name.lower()) for name, _ in self.shards.numbers().most_common()]
+        """Of the weights, as torch calls them, the commonest first."""
+        names = {**PLAIN, **OTHERS}
+        return [names.get(name, name) for name, _ in self.shards.numbers().most_common()]
 
 
 def find_copy_source(folder: Path, name: str, plan: PrunePlan, trust: bool) -> CopySource:
@@ -174,7 +175,8 @@ def copy_checkpoint(source: CopySource, folder: Path, done: Done) -> None:
         single = source.shards.index is None or len(shards) == 1
         file = SAFE_WEIGHTS_NAME if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         specs = [TensorSpec(name, one.dtype, one.shape, one.bytes) for one, name in tensors]
-        for written in write_tensors(folder / file, specs, (one.chunks() for one, _ in tensors), shard.metadata):
+        metadata = source.names.in_metadata(shard.metadata)
+        for written in write_tensors(folder / file, specs, (one.chunks() for one, _ in tensors), metadata):
             done(written / total)
         places |= dict.fromkeys((name for _, name in tensors), file)
     if source.shards.index is not None and len(shards) > 1:

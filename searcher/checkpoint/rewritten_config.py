@@ -36,7 +36,11 @@ def rewritten(folder: Path, name: str, config: Any, num_blocks: int, kept: Seque
         for alias, field in type(config).attribute_map.items():  # a file may use either
             if alias in content and after.get(field) != before.get(field):
                 content[alias] = after[field]
-    return _packing_renamed(content, names), _packing_renamed(after, names)
+    content = _packing_renamed(content, names)
+    for part, wanted in ((content, after), (content.get("text_config"), after.get("text_config"))):
+        if isinstance(part, dict) and isinstance(wanted, dict):  # the skeleton of a quantised model is a plain one
+            wanted |= {key: part[key] for key in PACKED_KEYS if key in part}
+    return content, after
 
 
 def side_file(path: Path, names: BlockNames) -> str | None:

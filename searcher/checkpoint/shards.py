@@ -15,9 +15,13 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from searcher.checkpoint.tensor_file import StoredTensor, read_header
 from searcher.errors import UsageError
+from searcher.loading.damage import find_damage
 
 PLAIN = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """Dtypes of ordinary weights, as safetensors and as torch call them."""
+OTHERS = {"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "BOOL": "bool"}
+OTHERS |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"}
+"""Dtypes that quantised weights are kept in besides, the same way."""
 _HINT = "Save or fetch the model again"
 
 
@@ -92,7 +96,10 @@ def read_shards(folder: Path, name: str) -> Shards | None:
 
 
 def _read(path: Path) -> Shard:
-    tensors, metadata = read_header(path)
+    try:
+        tensors, metadata = read_header(path)
+    except UsageError as error:
+        raise UsageError(find_damage(path.parent) or error.message, error.hint) from error
     return Shard(path, tuple(tensors.values()), metadata)
 
 

@@ -55,18 +55,19 @@ class Skeleton:
 
         See :func:`searcher.replay.footprint.measure_amounts`.
         """
-        ids = torch.zeros((1, tokens), dtype=torch.int64, device="meta")
-        for mask in (None, torch.ones_like(ids)):  # some models look into the text where there is no mask
-            try:
-                with torch.inference_mode(), quietly():
-                    done = self.model(input_ids=ids, attention_mask=mask, use_cache=True)
-                blocks = tuple(cache_bytes(layer) / tokens for layer in done.past_key_values.layers)
-            except BROKEN:  # whatever a model does that needs values
-                continue
-            if len(blocks) == self.num_blocks:
-                none = (0.0,) * len(blocks)
-                return Amounts(sum(blocks), blocks, none, none)
-        return None
+        ids, config = torch.zeros((1, tokens), dtype=torch.int64, device="meta"), self.model.config
+        own = vars(config).get("pad_token_id")
+        try:
+            vars(config)["pad_token_id"] = None  # else some models look for it in the text
+            with torch.inference_mode(), quietly():
+                done = self.model(input_ids=ids, use_cache=True)
+            blocks = tuple(cache_bytes(layer) / tokens for layer in done.past_key_values.layers)
+        except BROKEN:  # whatever a model does that needs values
+            return None
+        finally:
+            vars(config)["pad_token_id"] = own
+        none = (0.0,) * len(blocks)
+        return Amounts(sum(blocks), blocks, none, none) if len(blocks) == self.num_blocks else None
 
 
 def read_skeleton(folder: Path, dtype: torch.dtype, trust: bool) -> Skeleton:

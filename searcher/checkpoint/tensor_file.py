@@ -14,6 +14,8 @@ from searcher.errors import UsageError
 CHUNK = 1 << 24
 """Bytes that are in memory at a time."""
 METADATA = "__metadata__"
+_LONGEST_HEADER = 100_000_000
+"""Bytes that the library of the format reads at most."""
 _HINT = "Save or fetch the model again"
 
 
@@ -80,6 +82,8 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > _LONGEST_HEADER:
+                raise ValueError
             header: dict[str, Any] = json.loads(file.read(length)) if length <= size - 8 else {}
         metadata = header.pop(METADATA, {})
         tensors = [_stored(path, 8 + length, name, one) for name, one in header.items()]

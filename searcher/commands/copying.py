@@ -73,12 +73,16 @@ class Copy:
         """Why its weights are in their dtype."""
         dtypes = self.source.dtypes
         if self.source.packed:
-            return f"as in the original, which {self.source.packed} has quantised ({', '.join(dtypes)})"
+            return f"as in the original, which {self.source.packed} has quantised"
         if self.asked:
             return "as asked"
         if self.fingerprint.startswith("gguf:"):
             return "to which the GGUF file was dequantised"
         return "as in the original" + (", which keeps some in another precision" if len(dtypes) > 1 else "")
+
+    @property
+    def _plain_dtype(self) -> str:
+        return next((one for one in self.source.dtypes if one in PLAIN.values()), self.source.dtypes[0])
 
     def facts(self) -> dict[str, Any]:
         """What the checkpoint takes, and what the card says of it, as :func:`searcher.commands.export.facts_of`."""
@@ -92,7 +96,7 @@ class Copy:
             "parameters": int(parameters.left(source.plan)),
             "dense_cache": cache.whole if cache else None,
             "cache": cache.left(source.plan) if cache else None,
-            "dtype": next((one for one in source.dtypes if one in PLAIN.values()), source.dtypes[0]),
+            "dtype": ", ".join(source.dtypes) if source.packed else self._plain_dtype,
             "precision": self.precision,
             "own_code": has_own_code(source.skeleton.model),
             "steps": [asdict(step) for step in self.history.steps],

@@ -210,10 +210,10 @@ class TestDequantised:
         assert len({weight.dtype for weight in searcher.load(checkpoint).parameters()}) == 1
         assert perplexity(options) == pytest.approx(155.4, rel=0.05)
 
-    def test_what_is_exported_of_it_is_an_ordinary_checkpoint(self, checkpoint, options, tmp_path):
+    def test_what_is_exported_of_it_in_a_plain_dtype_is_an_ordinary_checkpoint(self, checkpoint, options, tmp_path):
         self.pack_fp8(checkpoint)
         config = {name: options[name] for name in ("model", "device")}
-        done = searcher.export(None, tmp_path / "out", plan="1", quiet=True, **config)
+        done = searcher.export(None, tmp_path / "out", plan="1", dtype="bfloat16", quiet=True, **config)
         assert done.verified["logit_difference"] < 1e-4
         assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
         assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} <= {
