@@ -72,7 +72,9 @@ def export(
     quiet: bool = False,
     **options: Any,
 ) -> "Exported":
-    """Write a pruned model as a checkpoint, verified by a fresh process that loads it again.
+    """Write a pruned model as a checkpoint, compared with the model before it gets its name.
+
+    A plan of whole blocks that is not healed is copied from the files of the model, which is not loaded.
 
     Args:
         run: a finished run or its folder, whose chosen plan is exported; None with `plan`.
@@ -82,7 +84,8 @@ def export(
         heal: how to heal it first, such as `"lora:steps=200"`; by default as the run did, if it did.
         form: `stock`, `zeroed` or `custom`; by default `stock` where that can be.
         force: replace a checkpoint that is there.
-        check: load it again and compare it; needs memory for the model in float32, twice.
+        check: compare it with the original. What was copied is run only if it is small; all else is, which needs memory
+            for the model in float32, twice.
         runs_dir: where repairs are kept; by default beside the run, or in `runs`.
         quiet: show no progress on stderr.
         options: model, data and the like, as for :func:`run`; `dtype` is that of the weights that are written, by
