@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig
 
 from searcher.checkpoint.copying import CopySource, Done
-from searcher.checkpoint.rewritten_config import as_json
+from searcher.checkpoint.rewritten_config import as_json, config_in
 from searcher.checkpoint.shards import read_shards
 from searcher.checkpoint.skeleton import read_skeleton
 from searcher.checkpoint.tensor_file import StoredTensor
 from searcher.errors import UsageError
-from searcher.loading.pretrained import BROKEN, quietly
+from searcher.loading.pretrained import BROKEN
 
 PIECE = 1 << 25
 """Bytes of a tensor that are compared at a time."""
@@ -37,13 +36,12 @@ class _Piece:
     group: int
 
 
-def check_copy(source: CopySource, folder: Path, trust: bool, done: Done) -> dict[str, Any]:
+def check_copy(source: CopySource, folder: Path, done: Done) -> dict[str, Any]:
     """Compare a copy with its original: every tensor bit for bit, and names and shapes with what its config makes.
 
     Args:
         source: what was copied.
         folder: of the copy.
-        trust: whether to run modelling code that comes with it.
         done: told of each share of the bytes that has been compared.
 
     Returns:
@@ -54,9 +52,9 @@ def check_copy(source: CopySource, folder: Path, trust: bool, done: Done) -> dic
         UsageError: it is another model.
     """
     tensors = _compare_tensors(source, folder, done)
-    _compare_config(source, folder, trust)
+    _compare_config(source, folder)
     if not source.packed:
-        _compare_structure(source, folder, trust)
+        _compare_structure(source, folder)
     return {"tensors": tensors, "tensor_bytes": source.bytes, "built": not source.packed}
 
 
@@ -127,11 +125,10 @@ def _raw(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _compare_config(source: CopySource, folder: Path, trust: bool) -> None:
+def _compare_config(source: CopySource, folder: Path) -> None:
     """What transformers makes of the written config must be what it was to be."""
     try:
-        with quietly():
-            found = as_json(AutoConfig.from_pretrained(folder, trust_remote_code=trust))
+        found = as_json(config_in(folder, source.trust))
     except BROKEN as error:
         raise _wrong(f"its config cannot be read ({error})") from error
     wanted = source.configs[1]
@@ -139,10 +136,10 @@ def _compare_config(source: CopySource, folder: Path, trust: bool) -> None:
         raise _wrong(f"its config says otherwise of {', '.join(sorted(different))}")
 
 
-def _compare_structure(source: CopySource, folder: Path, trust: bool) -> None:
+def _compare_structure(source: CopySource, folder: Path) -> None:
     """transformers, on the device `meta`, must find in the copy what it found in the original, under the new names."""
     try:
-        copied = read_skeleton(folder, source.skeleton.model.dtype, trust)
+        copied = read_skeleton(folder, source.skeleton.model.dtype, source.trust)
     except BROKEN as error:
         raise _wrong(f"transformers cannot build it ({error})") from error
     shapes = source.skeleton.shapes()

@@ -46,6 +46,7 @@ class CopySource:
         plan: what is removed: whole blocks.
         names: of blocks, before and after.
         packed: by what its weights are quantised, empty if they are ordinary.
+        trust: whether to run modelling code that comes with it.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class CopySource:
     plan: PrunePlan
     names: BlockNames
     packed: str
+    trust: bool
 
     @property
     def kept(self) -> list[int]:
@@ -64,10 +66,7 @@ class CopySource:
     @cached_property
     def configs(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The new `config.json`, and what transformers is to make of it."""
-        found: tuple[dict[str, Any], dict[str, Any]] = rewritten(
-            self.folder, self.name, self.skeleton.model.config, self.skeleton.num_blocks, self.kept, self.names
-        )
-        return found
+        return rewritten(self.folder, self.name, self.trust, self.skeleton.num_blocks, self.kept, self.names)
 
     def left(self, shard: Shard) -> list[tuple[StoredTensor, str]]:
         """The tensors of a file that stay, each with its new name."""
@@ -117,7 +116,7 @@ def find_copy_source(folder: Path, name: str, plan: PrunePlan, trust: bool) -> C
     own, ahead = skeleton.names_in_blocks(), heads_ahead(skeleton.model)
     try:
         names = find_names(shards.tensors, skeleton.path, own, ahead, skeleton.num_blocks, kept)
-        source = CopySource(folder, name, shards, skeleton, plan, names, packed)
+        source = CopySource(folder, name, shards, skeleton, plan, names, packed, trust)
         _ = source.configs
     except NamesDoNotFitError as error:
         raise CannotBeCopiedError(str(error)) from error

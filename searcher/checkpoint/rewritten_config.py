@@ -5,20 +5,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
 from searcher.architecture.pruned_config import config_of
 from searcher.checkpoint.block_names import BlockNames
+from searcher.loading.pretrained import quietly
 from searcher.loading.special_checkpoints import PACKED_FILES, PACKED_KEYS, read_config
 
 CONFIG = "config.json"
 
 
-def rewritten(folder: Path, name: str, config: Any, num_blocks: int, kept: Sequence[int], names: BlockNames) -> Any:
+def rewritten(
+    folder: Path, name: str, trust: bool, num_blocks: int, kept: Sequence[int], names: BlockNames
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of the new file, and what transformers is to make of it.
 
     Args:
         folder: of the original checkpoint.
         name: of the model, for messages.
-        config: of transformers, read from the folder.
+        trust: whether to run code that comes with the model.
         num_blocks: of the original.
         kept: numbers of blocks that are kept, in order.
         names: of blocks.
@@ -29,6 +34,7 @@ def rewritten(folder: Path, name: str, config: Any, num_blocks: int, kept: Seque
     Raises:
         NamesDoNotFitError: it names several blocks in one expression.
     """
+    config = config_in(folder, trust)
     content, before = read_config(folder, name), as_json(config)
     with config_of(config, num_blocks, kept):
         after = as_json(config)
@@ -36,11 +42,7 @@ def rewritten(folder: Path, name: str, config: Any, num_blocks: int, kept: Seque
         for alias, field in type(config).attribute_map.items():  # a file may use either
             if alias in content and after.get(field) != before.get(field):
                 content[alias] = after[field]
-    content = _packing_renamed(content, names)
-    for part, wanted in ((content, after), (content.get("text_config"), after.get("text_config"))):
-        if isinstance(part, dict) and isinstance(wanted, dict):  # the skeleton of a quantised model is a plain one
-            wanted |= {key: part[key] for key in PACKED_KEYS if key in part}
-    return content, after
+    return _packing_renamed(content, names), _packing_renamed(after, names)
 
 
 def side_file(path: Path, names: BlockNames) -> str | None:
@@ -54,10 +56,22 @@ def side_file(path: Path, names: BlockNames) -> str | None:
     return json.dumps(names.in_config(json.loads(path.read_text(encoding="utf-8"))), indent=2) + "\n"
 
 
+def config_in(folder: Path, trust: bool) -> Any:
+    """The config of a checkpoint, as transformers reads it."""
+    with quietly():
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+
+
 def as_json(config: Any) -> dict[str, Any]:
     """A config of transformers as plain JSON values, without what does not belong to the model."""
-    content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    return {key: value for key, value in content.items() if key not in ("_name_or_path", "transformers_version")}
+    content: dict[str, Any] = _bare(json.loads(config.to_json_string(use_diff=False)))
+    return content
+
+
+def _bare(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _bare(one) for key, one in value.items() if key not in ("_name_or_path", "transformers_version")}
 
 
 def _change(content: dict[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

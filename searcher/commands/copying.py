@@ -190,7 +190,7 @@ def export_copy(
     Raises:
         UsageError: the folder does not fit, the disk is full, or the checkpoint is not what it should be.
     """
-    source, trust = copy.source, copy.config.trust_remote_code
+    source = copy.source
     check_target(target, force, source.folder)
     check_room(target, source.bytes + BESIDE)
     facts = copy.facts() if opened is None else facts_of(opened, Form.STOCK)
@@ -206,7 +206,7 @@ def export_copy(
         found = None
         if check:
             with progress.part("compare") as done:
-                found = check_copy(source, folder, trust, done)
+                found = check_copy(source, folder, done)
             found |= compare_logits(opened, folder, facts, notes, progress)
         card = replace(card, terms=terms_of(source.name, known_terms(source.name), source.folder))
         write_card(folder, target.name, card, {**facts, "verified": describe_check(found)})

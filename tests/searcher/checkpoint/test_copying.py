@@ -8,11 +8,11 @@ import sys
 
 import pytest
 import torch
-from families import tiny_model
+from families import FAMILIES, tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_gguf import write_tiny_gguf
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
 import searcher
 from searcher.architecture.blocks import find_architecture
@@ -85,6 +85,27 @@ def test_a_copy_is_what_transformers_makes_of_the_original_without_these_blocks(
     assert bits(before.state_dict()) == bits(after.state_dict())
     assert done.parameters[1] < done.parameters[0]
     assert done.cache[1] == pytest.approx(done.cache[0] * len(KEPT) / BLOCKS)
+
+
+def test_a_language_model_beside_a_vision_tower_of_as_many_layers(tmp_path, unloaded):
+    """Its blocks have another prefix in the files than among the modules, and the tower stays as it is."""
+    text = FAMILIES["gemma3_text"](BLOCKS).to_dict()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+    tokens = {"mm_tokens_per_image": 4, "image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7}
+    config = Gemma3Config(text_config=text, vision_config={**sizes, "num_hidden_layers": BLOCKS}, **tokens)
+    Gemma3ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(tmp_path / "dense")
+    tiny_tokenizer().save_pretrained(tmp_path / "dense")
+    export(tmp_path / "dense", tmp_path / "out")
+    before, after = weights(tmp_path / "dense"), weights(tmp_path / "out")
+    for place, number in enumerate(KEPT):
+        one, other = (f"language_model.model.layers.{n}.mlp.up_proj.weight" for n in (number, place))
+        assert torch.equal(before[one], after[other])
+    rest = {name for name in before if not name.startswith("language_model.model.layers.")}
+    assert any("vision_tower" in name and ".layers.5." in name for name in rest)
+    assert bits({name: after[name] for name in rest}) == bits({name: before[name] for name in rest})
+    model = Gemma3ForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert len(model.model.language_model.layers) == len(KEPT)
+    assert model.config.text_config.layer_types == [text["layer_types"][number] for number in KEPT]
 
 
 def test_the_check_of_a_small_model_runs_it_too(sharded, tmp_path, monkeypatch):
