@@ -72,7 +72,9 @@ def export(
     quiet: bool = False,
     **options: Any,
 ) -> "Exported":
-    """Write a pruned model as a checkpoint, verified by a fresh process that loads it again.
+    """Write a pruned model as a checkpoint, compared with the model before it gets its name.
+
+    A plan of whole blocks that is not healed is copied from the files of the model, which is not loaded.
 
     Args:
         run: a finished run or its folder, whose chosen plan is exported; None with `plan`.
@@ -82,7 +84,8 @@ def export(
         heal: how to heal it first, such as `"lora:steps=200"`; by default as the run did, if it did.
         form: `stock`, `zeroed` or `custom`; by default `stock` where that can be.
         force: replace a checkpoint that is there.
-        check: load it again and compare it; needs memory for the model in float32, twice.
+        check: compare it with the original. What was copied is run only if it is small; all else is, which needs memory
+            for the model in float32, twice.
         runs_dir: where repairs are kept; by default beside the run, or in `runs`.
         quiet: show no progress on stderr.
         options: model, data and the like, as for :func:`run`; `dtype` is that of the weights that are written, by
@@ -98,6 +101,7 @@ def export(
     check_options("export", options)
     from results.card import card_of
     from searcher.checkpoint.target import check_target
+    from searcher.commands.copying import export_copy, find_copy
     from searcher.commands.export import export as write
     from searcher.commands.opened import open_plan
     from searcher.commands.progress import Progress
@@ -109,6 +113,8 @@ def export(
     if form is not None and form not in tuple(Form):
         raise UsageError(f"Form '{form}' is not known", f"Choose {', '.join(Form)}")
     wanted, dtype = None if form is None else Form(form), options.get("dtype")
+    if dtype == "auto":  # what suits this machine is no matter of the checkpoint
+        dtype = None
     if run is not None:  # which is healed in the dtype that it was measured in
         options = {name: value for name, value in options.items() if name != "dtype"}
     removed, options, beside, origin = planned(run, plan, size, options)
@@ -116,10 +122,18 @@ def export(
     check_target(Path(folder), force, config.model)  # before a long healing
     spec, repairs = heal or config.heal, Path(runs_dir or beside)
     with Progress(quiet) as progress:
-        opened = open_plan(config, removed, spec, repairs, progress, origin, dtype or STORED, wanted)
+        copy = None if spec else find_copy(config, removed, wanted, dtype, origin, progress)
+        loaded = copy is None or (check and copy.small)
+        opened = (
+            open_plan(config, removed, spec, repairs, progress, origin, dtype or STORED, wanted) if loaded else None
+        )
         given = {"dtype": dtype, "runs-dir": None if runs_dir is None else str(runs_dir)}
         source = None if run is None else opened_runs([run])[0]
-        card = card_of(source, removed, opened.loaded.name, spec or "", config, given)
+        name = opened.loaded.name if opened else copy.source.name if copy else ""
+        card = card_of(source, removed, name, spec or "", config, given)
+        if copy is not None:
+            return export_copy(copy, opened, Path(folder), card, wanted, force, check, progress)
+        assert opened is not None, "what cannot be copied was loaded"
         return write(opened, Path(folder), card, wanted, force, check, progress)
 
 

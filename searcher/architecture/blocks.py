@@ -74,18 +74,30 @@ def find_architecture(model: nn.Module) -> Architecture:
     config: Any = model.config
     text_config = config.get_text_config(decoder=True)
     num_blocks = getattr(text_config, "num_hidden_layers", None)
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num_blocks]
+    lists = _lists(model, num_blocks)
+    if len(lists) > 1 and isinstance(decoder := _decoder(model), nn.Module):  # and not a vision tower of as many layers
+        lists = _lists(decoder, num_blocks) or lists
     if not lists:
         raise UsageError(
             f"No list of {num_blocks} blocks found in a {type(model).__name__}",
             "searcher needs a decoder-only model that keeps its blocks in one torch.nn.ModuleList",
         )
-    blocks = lists[0]  # modules() walks from the outside in
+    blocks = lists[0]
     return Architecture(
         blocks=blocks,
         attention=tuple(_child(block, ATTENTION_NAMES) for block in blocks),
         ffn=tuple(_child(block, FFN_NAMES) for block in blocks),
     )
+
+
+def _lists(module: nn.Module, length: Any) -> list[nn.ModuleList]:
+    """Lists of so many modules, from the outside in."""
+    return [m for m in module.modules() if isinstance(m, nn.ModuleList) and len(m) == length]
+
+
+def _decoder(model: Any) -> Any:
+    """The part of a model that is its language model, where it says so."""
+    return model.get_decoder() if hasattr(model, "get_decoder") else None
 
 
 def _child(block: nn.Module, names: tuple[str, ...]) -> nn.Module | None:

@@ -143,9 +143,21 @@ def terms_of(name: str, known: Terms, source: Path | None) -> Terms:
 
 
 def describe_check(found: Mapping[str, Any] | None) -> str:
-    """What :func:`searcher.checkpoint.check.check_checkpoint` has found, in a sentence or two."""
+    """What :func:`searcher.checkpoint.check.check_checkpoint` has found, in a sentence or two.
+
+    Of a copy, what :func:`searcher.checkpoint.copy_check.check_copy` has found too.
+    """
     if found is None:
         return "It was not loaded again and compared after it was written."
+    if "tensors" not in found:
+        return _describe_run(found)
+    copied = f"It was copied: its {found['tensors']:,} tensors are those of the original, bit for bit"
+    if found["built"]:
+        copied += ", and names and shapes are those that transformers makes of its config"
+    return f"{copied}. {_describe_run(found) if 'logit_difference' in found else 'It was not run.'}"
+
+
+def _describe_run(found: Mapping[str, Any]) -> str:
     loaded = (
         "After it was written, a fresh process loaded it in float32: its logits differ from those of the pruned model "
         f"by {found['logit_difference']:.1e} of the largest"

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from searcher.architecture.custom_model import NOTES, write_notes
 from searcher.checkpoint.forms import Notes
 from searcher.checkpoint.target import files_in
-from searcher.loading.pretrained import quietly
+from searcher.loading.pretrained import BROKEN, quietly
 
 TERMS = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*")
 """Names of files that must go with a model."""
@@ -34,6 +34,10 @@ COMPANIONS = (
     "special_tokens_map.json",
 )
 """Names of files that belong to the tokenizer, the processor or generation, which pruning leaves as they are."""
+TOKENIZER = ("tokenizer*", "*.model")
+"""Names of further files of tokenizers."""
+CODE = ("*.py",)
+"""Names of files with code that comes with a model."""
 
 
 def write_model(folder: Path, model: Any, dtype: torch.dtype, tokenizer: Any) -> None:
@@ -53,6 +57,34 @@ def write_model(folder: Path, model: Any, dtype: torch.dtype, tokenizer: Any) ->
     config = json.loads(path.read_text(encoding="utf-8"))
     config["dtype"] = str(dtype).removeprefix("torch.")  # not that of the first weight
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_tokenizer(source: Path, folder: Path, tokenizer: Any, load: Callable[[Path], Any]) -> None:
+    """Copy the files of a tokenizer as they are; save it where they do not give the same tokenizer again.
+
+    Args:
+        source: the folder that it was loaded from.
+        folder: where to.
+        tokenizer: of the model.
+        load: gives the tokenizer of a folder.
+    """
+    for path in sorted({path for pattern in TOKENIZER for path in source.glob(pattern) if path.is_file()}):
+        shutil.copyfile(path, folder / path.name)
+    copy_companions(source, folder)
+    try:
+        with quietly():
+            copied = load(folder)
+        same = copied.get_vocab() == tokenizer.get_vocab() and copied.chat_template == tokenizer.chat_template
+    except BROKEN:  # it needs a file of another name
+        same = False
+    if not same:
+        tokenizer.save_pretrained(folder)
+
+
+def copy_code(source: Path, folder: Path) -> None:
+    """Copy the code that a config names, of the model, its config or its tokenizer."""
+    for path in sorted(path for pattern in CODE for path in source.glob(pattern) if path.is_file()):
+        shutil.copyfile(path, folder / path.name)
 
 
 @contextlib.contextmanager

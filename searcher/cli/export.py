@@ -33,18 +33,22 @@ def export(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="Precision of the weights: float32, bfloat16 or float16. Default: that of the checkpoint."),
+        typer.Option(
+            help="Precision of the weights: float32, bfloat16 or float16. Default: as they are in the checkpoint."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
-    check: Annotated[bool, typer.Option(help="Load it again in a fresh process and compare it.")] = True,
+    check: Annotated[
+        bool, typer.Option(help="Compare it with the original, and run it unless it was copied and is large.")
+    ] = True,
     runs_dir: RepairsDir = None,
     output: Format = "table",
 ) -> None:
     """Write a pruned model as a Hugging Face checkpoint, with its tokenizer, its plan and a model card.
 
-    A fresh process loads it, and compares logits and generation with what was measured, before the folder gets its
-    name: it is there whole, or not at all. What healing needs is said by `searcher heal --help`; what was healed
-    before is taken from there.
+    Whole blocks are copied from the files of the model as they are, in little memory. The checkpoint is compared with
+    the model before the folder gets its name: it is there whole, or not at all. What healing needs is said by
+    `searcher heal --help`; what was healed before is taken from there.
 
     Examples:
 

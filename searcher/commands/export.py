@@ -1,6 +1,7 @@
 """From a plan to a checkpoint: written, verified in a fresh process, and there whole or not at all."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from searcher.architecture.custom_model import has_own_code
 from searcher.checkpoint.card import Card, Terms, describe_check, terms_of, write_card
 from searcher.checkpoint.check import Candidate, check_checkpoint
 from searcher.checkpoint.exported import Exported
-from searcher.checkpoint.forms import choose_form, in_form
+from searcher.checkpoint.forms import Notes, choose_form, in_form
 from searcher.checkpoint.target import check_room, check_target, new_folder
 from searcher.checkpoint.write import COMPANIONS, TERMS, copy_companions, note, write_model
 from searcher.commands.opened import Opened
@@ -22,7 +23,7 @@ from searcher.contracts.plan import Part, PrunePlan
 from searcher.errors import first_line
 from searcher.evaluation.executor import one_core
 from searcher.loading.embedded import EMBEDDED_LICENSE, EMBEDDED_NAME, EMBEDDED_ORIGINAL
-from searcher.loading.model import LoadedModel
+from searcher.replay.repair import Repair
 
 ROOM = 1.05
 """Bytes to write for each byte of weights: tokenizer and config come to them."""
@@ -39,52 +40,75 @@ def export(
     check_target(target, force, opened.loaded.folder)
     chosen = choose_form(opened.plan, opened.repair, form, opened.loaded.model)
     repair = opened.repair.merged(opened.replay.model)
-    facts = _facts(opened, chosen)
+    facts = facts_of(opened, chosen)
     parameters = sum(p.nbytes for p in opened.replay.model.parameters())
     check_room(target, int(ROOM * parameters * facts["parameters"] / facts["dense_parameters"]))
+    loaded = opened.loaded
     with new_folder(target, force) as folder, one_core(), torch.inference_mode():
         progress.say(f"Writing {opened.plan} in the form {chosen}")
-        given = [*(["--form", form] if form else []), *([] if check else ["--no-check"]), "-o", str(target)]
-        card = replace(card, command=f"{card.command} {shlex.join(given)}")
+        card = with_command(card, target, form, check)
         more = {**opened.notes(), "command": card.command}
         with in_form(opened.replay, opened.plan, repair, chosen) as (model, notes):
-            write_model(folder, model, opened.loaded.dtype, opened.loaded.tokenizer)
-        source = _complete(opened.loaded, progress)
-        if source:
-            copy_companions(source, folder)
+            write_model(folder, model, loaded.dtype, loaded.tokenizer)
+        complete(loaded.fingerprint, progress)
+        if loaded.folder:
+            copy_companions(loaded.folder, folder)
         note(folder, notes, more)
-        found = None
-        if check:
-            progress.say("Loading it again in a fresh process")
-            cache = facts["cache"] and facts["cache"] * 4 / opened.loaded.dtype.itemsize
-            candidate = Candidate(opened.replay, opened.plan, repair, facts["parameters"], cache)
-            found = check_checkpoint(folder, candidate, notes)
-        card = replace(card, terms=terms_of(opened.loaded.name, _known_terms(opened.loaded), source))
+        found = compare_loaded(opened, repair, folder, facts, notes, progress) if check else None
+        card = replace(card, terms=terms_of(loaded.name, known_terms(loaded.name), loaded.folder))
         write_card(folder, target.name, card, {**facts, "verified": describe_check(found)})
         note(folder, notes, more)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        size = size_of(folder)
+    return exported(target, opened.plan, facts, size, found)
+
+
+def with_command(card: Card, target: Path, form: Form | None, check: bool) -> Card:
+    """The card with the options of writing added to its command."""
+    given = [*(["--form", form] if form else []), *([] if check else ["--no-check"]), "-o", str(target)]
+    return replace(card, command=f"{card.command} {shlex.join(given)}")
+
+
+def compare_loaded(
+    opened: Opened, repair: Repair, folder: Path, facts: Mapping[str, Any], notes: Notes, progress: Progress
+) -> dict[str, Any]:
+    """See :func:`searcher.checkpoint.check.check_checkpoint`; the model is in memory, and in float32 twice besides."""
+    progress.say("Loading it again in a fresh process")
+    cache = facts["cache"] and facts["cache"] * 4 / opened.loaded.dtype.itemsize
+    candidate = Candidate(opened.replay, opened.plan, repair, facts["parameters"], cache)
+    return check_checkpoint(folder, candidate, notes)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def exported(
+    target: Path, plan: PrunePlan, facts: Mapping[str, Any], size: int, found: dict[str, Any] | None
+) -> Exported:
+    """What was written, by what its card says."""
     cache = (facts["dense_cache"], facts["cache"]) if facts["dense_cache"] else None
     sizes = (facts["dense_parameters"], facts["parameters"])
-    return Exported(target, chosen, opened.plan, sizes, cache, size, found, facts["dtype"], opened.precision)
+    return Exported(target, Form(facts["form"]), plan, sizes, cache, size, found, facts["dtype"], facts["precision"])
 
 
-def _complete(loaded: LoadedModel, progress: Progress) -> Path | None:
-    """The folder that the model was loaded from, with the files that loading it left on the hub."""
-    kind, _, place = loaded.fingerprint.partition(":")
+def complete(fingerprint: str, progress: Progress, patterns: Sequence[str] = ()) -> None:
+    """Fetch the files of a model that loading it left on the hub, those of further patterns among them."""
+    kind, _, place = fingerprint.partition(":")
     if kind == "hub":
         name, _, commit = place.rpartition("@")
         try:
-            snapshot_download(name, revision=commit, allow_patterns=[*TERMS, *COMPANIONS, "README.md"])
+            snapshot_download(name, revision=commit, allow_patterns=[*TERMS, *COMPANIONS, "README.md", *patterns])
         except (OSError, ValueError) as error:
             progress.warn(f"License and processor of {name} could not be fetched and are left out: {first_line(error)}")
-    return loaded.folder
 
 
-def _known_terms(loaded: LoadedModel) -> Terms:
-    return Terms(EMBEDDED_ORIGINAL, EMBEDDED_LICENSE) if loaded.name == EMBEDDED_NAME else Terms()
+def known_terms(name: str) -> Terms:
+    """Where a model comes from, as far as its name says it."""
+    return Terms(EMBEDDED_ORIGINAL, EMBEDDED_LICENSE) if name == EMBEDDED_NAME else Terms()
 
 
-def _facts(opened: Opened, form: Form) -> dict[str, Any]:
+def facts_of(opened: Opened, form: Form) -> dict[str, Any]:
     """What the checkpoint is expected to take, and what the card says of it."""
     amounts, plan = opened.amounts, opened.plan
     left = PrunePlan.of(unit for unit in plan.removed if unit.part is Part.BLOCK or form is not Form.ZEROED)

@@ -149,6 +149,15 @@ def load_tokenizer(spec: str | None, *, revision: str | None, trust_remote_code:
         return _load_tokenizer(source, {"revision": source.revision, "trust_remote_code": trust_remote_code})
 
 
+def find_source(spec: str | None, revision: str | None) -> _Source:
+    """Where a model is, with its config at least, as :func:`load_model` finds it.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    return _find(spec, revision)
+
+
 def _choose_device(device: str) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":

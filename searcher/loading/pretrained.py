@@ -29,10 +29,22 @@ _MASKS = ("masked_bias", "inv_freq")  # of old checkpoints, which the model work
 
 
 def check_weights(model: Any, info: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Whether a checkpoint's weights are those of its model, see :func:`check_names`, and finite.
+
+    Raises:
+        UsageError: a weight is missing, of another shape, has no place in the model, or is not finite.
+    """
+    left_out = check_names(model, info, name)
+    refuse_not_finite(model.named_parameters(), name)
+    return left_out
+
+
+def check_names(model: Any, info: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Whether a checkpoint's weights are those of its model; transformers fills and leaves out with a warning.
 
     Args:
-        model: as loaded, with `ignore_mismatched_sizes` if what is wrong with shapes is to be told.
+        model: as loaded, with `ignore_mismatched_sizes` if what is wrong with shapes is to be told; it may be on the
+            device `meta`.
         info: what `output_loading_info` gave.
         name: of the model, for messages.
 
@@ -40,7 +52,7 @@ def check_weights(model: Any, info: Mapping[str, Any], name: str) -> tuple[str, 
         What is left out without harm: parts that this class of model does not have, such as a vision tower.
 
     Raises:
-        UsageError: a weight is missing, of another shape, has no place in the model, or is not finite.
+        UsageError: a weight is missing, of another shape, or has no place in the model.
     """
     kind = type(model).__name__
     if wrong := sorted(info.get("mismatched_keys", ())):
@@ -55,7 +67,6 @@ def check_weights(model: Any, info: Mapping[str, Any], name: str) -> tuple[str, 
             "Pass a checkpoint that was saved with all of its weights, for a decoder-only model",
         )
     left_out = _left_out(model, sorted(info.get("unexpected_keys", ())), name)
-    refuse_not_finite(model.named_parameters(), name)
     return tuple(f"Weights of '{part}' are left out: {kind} has no such part" for part in left_out)
 
 

@@ -29,6 +29,31 @@ def call(name, *arguments):
     return done.stdout
 
 
+def test_a_big_checkpoint_is_of_the_size_asked_for_and_loads(tiny, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    from benchmarks import big_checkpoint as big
+
+    def parameters(config):
+        return sum(math.prod(one.shape) for shard in big.shards_of(config, 10**9) for one in shard)
+
+    for asked in (1e9, 3e9, 7e9, 7e10):
+        assert parameters(big.shape_of(asked, 49152)) == pytest.approx(asked, rel=0.02)
+    config = big.shape_of(1.3e7, 97)
+    (tiny / "model/chat_template.jinja").write_text("{{ messages }}")
+    monkeypatch.setattr(big, "find_embedded", lambda: None)
+    monkeypatch.setattr(big, "convert_gguf", lambda _: (tiny / "model", ""))
+    for seed, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        big.write_checkpoint(tmp_path / name, config, 10**7, seed)
+    one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype="auto") for name in ("one", "two"))
+    assert one.num_parameters() == parameters(config)
+    assert str(one.dtype) == "torch.bfloat16"
+    weight, other = (model.model.layers[1].mlp.up_proj.weight.float() for model in (one, two))
+    assert float(weight.std()) == pytest.approx(big.DEVIATION, rel=0.05)
+    assert not (weight == other).all()
+
+
 @pytest.fixture
 def benchmark(tiny, tmp_path, monkeypatch):
     """Runs a benchmark quickly on the tiny model: `output, figures = benchmark("head")`, figures by name of the file."""

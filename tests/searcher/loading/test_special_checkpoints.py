@@ -210,16 +210,30 @@ class TestDequantised:
         assert len({weight.dtype for weight in searcher.load(checkpoint).parameters()}) == 1
         assert perplexity(options) == pytest.approx(155.4, rel=0.05)
 
-    def test_what_is_exported_of_it_is_an_ordinary_checkpoint(self, checkpoint, options, tmp_path):
+    def test_what_is_exported_of_it_in_a_plain_dtype_is_an_ordinary_checkpoint(self, checkpoint, options, tmp_path):
         self.pack_fp8(checkpoint)
         config = {name: options[name] for name in ("model", "device")}
-        done = searcher.export(None, tmp_path / "out", plan="1", quiet=True, **config)
+        done = searcher.export(None, tmp_path / "out", plan="1", dtype="bfloat16", quiet=True, **config)
         assert done.verified["logit_difference"] < 1e-4
         assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
         assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} <= {
             torch.float32,
             torch.bfloat16,
         }
+
+    def test_it_is_exported_as_it_is(self, checkpoint, options, tmp_path):
+        plain = self.pack_fp8(checkpoint)
+        done = searcher.export(None, tmp_path / "out", plan="1", model=options["model"], device="cpu", quiet=True)
+        before, after = (load_file(place / "model.safetensors") for place in (checkpoint, tmp_path / "out"))
+        for part in ("mlp.up_proj.weight", "mlp.up_proj.weight_scale_inv", "input_layernorm.weight"):
+            one, other = before[f"model.layers.5.{part}"], after[f"model.layers.4.{part}"]
+            assert one.dtype == other.dtype
+            assert torch.equal(one.float(), other.float())
+        assert after["model.layers.4.mlp.up_proj.weight"].dtype == torch.float8_e4m3fn
+        assert done.dtype == "float8_e4m3fn, float32"
+        weights = load_model(str(tmp_path / "out"), dtype="float32", device="cpu").model.state_dict()
+        name = "model.layers.{}.mlp.up_proj.weight"
+        torch.testing.assert_close(weights[name.format(4)], plain[name.format(5)], rtol=1e-2, atol=0)
 
     def test_mxfp4_experts_become_ordinary_weights(self, tmp_path):
         model = tiny_model("gpt_oss")
