@@ -154,6 +154,9 @@ def describe_check(found: Mapping[str, Any] | None) -> str:
     copied = f"It was copied: its {found['tensors']:,} tensors are those of the original, bit for bit"
     if found["built"]:
         copied += ", and names and shapes are those that transformers makes of its config"
+    if "replayed" in found:
+        same = "its hidden states and losses are those of the original without these blocks, bit for bit"
+        return f"{copied}. Run block by block on {found['replayed']} random tokens, {same}."
     return f"{copied}. {_describe_run(found) if 'logit_difference' in found else 'It was not run.'}"
 
 

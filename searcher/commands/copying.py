@@ -20,6 +20,7 @@ from searcher.checkpoint.exported import Exported
 from searcher.checkpoint.forms import Notes
 from searcher.checkpoint.history import History, history_of
 from searcher.checkpoint.shards import PLAIN
+from searcher.checkpoint.streamed_check import check_streamed
 from searcher.checkpoint.target import check_room, check_target, new_folder
 from searcher.checkpoint.write import CODE, TOKENIZER, copy_code, copy_tokenizer, note
 from searcher.commands.export import compare_loaded, complete, exported, facts_of, known_terms, size_of, with_command
@@ -207,7 +208,7 @@ def export_copy(
         if check:
             with progress.part("compare") as done:
                 found = check_copy(source, folder, done)
-            found |= compare_logits(opened, folder, facts, notes, progress)
+            found |= compare_logits(copy, opened, folder, facts, notes, progress)
         card = replace(card, terms=terms_of(source.name, known_terms(source.name), source.folder))
         write_card(folder, target.name, card, {**facts, "verified": describe_check(found)})
         note(folder, notes, more)
@@ -216,18 +217,17 @@ def export_copy(
 
 
 def compare_logits(
-    opened: Opened | None, folder: Path, facts: Mapping[str, Any], notes: Notes, progress: Progress
+    copy: Copy, opened: Opened | None, folder: Path, facts: Mapping[str, Any], notes: Notes, progress: Progress
 ) -> dict[str, Any]:
-    """What running the checkpoint has shown; nothing where the model was not loaded, because it is large or quantised.
-
-    This is the place for a comparison that has weights of both models in memory block by block only.
+    """What running the checkpoint has shown; of a large model's, with weights in memory block by block.
 
     Raises:
         UsageError: it is another model.
     """
-    if opened is None:
-        return {}
     with one_core(), torch.inference_mode():
+        if opened is None:
+            progress.say("Running it and the original block by block")
+            return check_streamed(copy.source.folder, copy.source.plan, folder, copy.config.trust_remote_code)
         return compare_loaded(opened, Repair(), folder, facts, notes, progress)
 
 

@@ -60,6 +60,13 @@ def open_streamed(
         UsageError: the weights are in no safetensors files.
     """
     refuse_unstreamable(folder, name)
+    with torch.inference_mode(False):  # what is put into the model must be no inference tensors
+        return _open(folder, location, dtype, device, name, options)
+
+
+def _open(
+    folder: Path, location: str, dtype: torch.dtype, device: torch.device, name: str, options: Mapping[str, Any]
+) -> StreamedModel:
     config = AutoConfig.from_pretrained(location, **options)
     with init_empty_weights(include_buffers=False):
         trust = {"trust_remote_code": True} if options.get("trust_remote_code") else {}
@@ -87,6 +94,11 @@ def must_stream(folder: Path, dtype: torch.dtype | str, device: torch.device, me
     size = stored if isinstance(dtype, str) else numbers * dtype.itemsize
     room = FREE_SHARE * free_bytes(device) if memory is None else memory - taken_bytes(device)
     return size + (RESERVE if memory else 0) > room and _why_not(folder) is None
+
+
+def can_stream(folder: Path) -> bool:
+    """Whether parts of a checkpoint can be read alone."""
+    return _why_not(folder) is None
 
 
 def refuse_unstreamable(folder: Path, name: str) -> None:

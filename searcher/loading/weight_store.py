@@ -80,6 +80,13 @@ class WeightStore:
         with self._lock:
             self._staying = frozenset(parts)
 
+    def let_go(self) -> None:
+        """Have nothing in memory, until something is asked for again."""
+        with self._lock:
+            for part in self._held:
+                self._reader.submit(self._checkpoint.give_back, part)
+            self._held.clear()
+
     def _hold(self, part: Part) -> "Future[Mapping[str, Tensor]]":
         """Begin to read a part, unless that has been done; what was not asked for longest makes room."""
         if part not in self._held:
@@ -103,7 +110,7 @@ class WeightStore:
     def _read(self, part: Part) -> Mapping[str, Tensor]:
         try:
             tensors = self._checkpoint.read(part)
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except (OSError, SafetensorError) as error:
             raise UsageError(
                 f"The weights of '{part}' cannot be read from {self._checkpoint.folder}: {first_line(error)}",
                 "Put the file back as it was; the same command then goes on where it was",
