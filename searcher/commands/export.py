@@ -23,6 +23,7 @@ from searcher.errors import first_line
 from searcher.evaluation.executor import one_core
 from searcher.loading.embedded import EMBEDDED_LICENSE, EMBEDDED_NAME, EMBEDDED_ORIGINAL
 from searcher.loading.model import LoadedModel
+from searcher.runs.fingerprint import plain_fingerprint
 
 ROOM = 1.05
 """Bytes to write for each byte of weights: tokenizer and config come to them."""
@@ -70,7 +71,7 @@ def export(
 
 def _complete(loaded: LoadedModel, progress: Progress) -> Path | None:
     """The folder that the model was loaded from, with the files that loading it left on the hub."""
-    kind, _, place = loaded.fingerprint.partition(":")
+    kind, _, place = plain_fingerprint(loaded.fingerprint).partition(":")
     if kind == "hub":
         name, _, commit = place.rpartition("@")
         try:

@@ -188,9 +188,12 @@ def load(config: MeasurementConfig, say: Callable[[str], None] = lambda _: None)
         trust_remote_code=config.trust_remote_code,
         dtype=config.dtype,
         device=config.device,
+        quantize=config.quantize,
     )
     for warning in loaded.warnings:
         say(f"Warning: {warning}")
+    if loaded.packed:
+        say(f"Its weights are quantised: {loaded.packed}")
     return loaded
 
 
@@ -211,6 +214,10 @@ def _resolved(config: MeasurementConfig, model: LoadedModel, fresh: bool) -> dic
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
     if config.heal is None:  # a run without healing is what it was before there was any
         del fields["heal"], fields["heal_windows"]
+    if config.quantize is None:  # the same
+        del fields["quantize"]
+    if model.packed:
+        fields["packed"] = model.packed
     fields["dtype"] = str(model.dtype).removeprefix("torch.")
     fields["device_type"] = model.device.type
     return fields

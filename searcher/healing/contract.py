@@ -51,6 +51,8 @@ class Healing(ABC):
     scope: ClassVar[Scope] = "plan"
     version: ClassVar[int] = 1
     """Raised where the same options give another repair than before: runs and kept repairs of both do not mix."""
+    plain_weights: ClassVar[str] = ""
+    """Why the weights of blocks must not be quantised, the end of a sentence; empty where they may be."""
 
     @abstractmethod
     def heal(self, calibration: "CalibrationSet", plan: PrunePlan) -> "Repair":

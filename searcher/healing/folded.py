@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class LinearFolded(Healing):
     """
 
     ridge: Annotated[float, Field(gt=0)] | None = None
+
+    plain_weights: ClassVar[str] = "its matrix is folded into them, and a product with packed weights is not packed"
 
     def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """Heal a plan of whole blocks; see :class:`Healing`.

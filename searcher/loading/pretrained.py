@@ -13,8 +13,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     disable_progress_bars,
     enable_progress_bars,
 )
-from torch import nn
+from torch import Tensor, nn
 
+from searcher.architecture.packed_weights import FULL, parts_of
 from searcher.errors import UsageError
 
 BROKEN = (Exception,)
@@ -105,9 +106,7 @@ def _deepest(key: str, modules: Mapping[str, nn.Module]) -> str:
 
 
 def _refuse_not_finite(model: Any, name: str) -> None:
-    for key, weight in model.named_parameters():
-        if not weight.is_floating_point() or not weight.numel():
-            continue
+    for key, weight in _numbers(model):
         low, high = (float(end) for end in torch.aminmax(weight.detach()))  # in one pass, without a mask in memory
         if math.isfinite(low) and math.isfinite(high):
             continue
@@ -118,6 +117,14 @@ def _refuse_not_finite(model: Any, name: str) -> None:
         raise UsageError(
             f"Model '{name}' has a weight that holds {'NaN' if math.isnan(low) else 'infinity'}: '{key}'", hint
         )
+
+
+def _numbers(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The floating-point weights, and the scales of packed ones, each with the name of its weight."""
+    for key, weight in model.named_parameters():
+        for part in parts_of(weight):
+            if part.is_floating_point() and part.numel():
+                yield key, part if part.element_size() >= FULL else part.float()  # torch compares none of one byte
 
 
 def _some(keys: list[str]) -> str:
