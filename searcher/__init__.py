@@ -7,12 +7,24 @@
 Nothing heavy is imported until a function is called.
 """
 
+import logging
+
 from searcher.api.analyzing import analyze
 from searcher.api.pruning import best_model, export, heal, load
 from searcher.api.searching import evaluate, load_run, run
 from searcher.api.showing import compare, report
 from searcher.contracts.plan import Budget, Granularity, PrunePlan, Unit
 from searcher.errors import UsageError
+
+# transformers imports these where they are installed, and they tell in every process of files that are for other
+# hardware, of deprecations that are their own to mend, or at every product in which dtype it is made
+for name, told in (
+    ("torchao", "Failed to load"),
+    ("torch.utils._pytree", "Enum subclass"),
+    ("bitsandbytes.autograd._functions", "inputs will be cast"),
+):
+    logging.getLogger(name).addFilter(lambda record, told=told: told not in str(record.msg))
+del name, told
 
 __all__ = [
     "Budget",

@@ -1,12 +1,15 @@
 """Weights that are packed in fewer bits than they are computed in, by whatever library: told by what holds them."""
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from searcher.architecture.blocks import forwards_replaced
 from searcher.errors import UsageError
 
 FULL = 2
@@ -41,9 +44,21 @@ def has_packed(model: nn.Module) -> bool:
     return layers or any(map(is_packed, model.parameters()))
 
 
+def as_plain_products(model: nn.Module) -> AbstractContextManager[None]:
+    """Let packed layers multiply by plain zeros of their shape: torch counts that, and no library's own way."""
+
+    def product(layer: Any) -> Callable[[Tensor], Tensor]:
+        return lambda entering: nn.functional.linear(
+            entering, entering.new_zeros(1, 1).expand(layer.out_features, layer.in_features)
+        )
+
+    return forwards_replaced({layer: product(layer) for layer in packed_layers(model).values()})
+
+
 def gives_gradients(model: nn.Module) -> bool:
     """Whether what comes out of every packed layer can be derived by what goes in, tried on zeros."""
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operations without a derivative: that is what is asked
         for layer in packed_layers(model).values():
             shape = packed_shape(layer)
             entering = torch.zeros((1, shape[1] if shape else 0), **_like(layer, model), requires_grad=True)

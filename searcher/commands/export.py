@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 from searcher.architecture.custom_model import has_own_code
+from searcher.architecture.packed_weights import refuse_packed
 from searcher.checkpoint.card import Card, Terms, describe_check, terms_of, write_card
 from searcher.checkpoint.check import Candidate, check_checkpoint
 from searcher.checkpoint.exported import Exported
@@ -38,6 +39,12 @@ def export(
         UsageError: the folder or the form does not fit, the disk is full, or the checkpoint is not what it should be.
     """
     check_target(target, force, opened.loaded.folder)
+    refuse_packed(
+        opened.loaded.model,
+        f"An export of '{opened.loaded.name}'",
+        "it is rebuilt from plain tensors, which packed ones are not",
+        "Export the plan by --plan from the checkpoint that it was made from, and quantise what is written",
+    )
     chosen = choose_form(opened.plan, opened.repair, form, opened.loaded.model)
     repair = opened.repair.merged(opened.replay.model)
     facts = _facts(opened, chosen)

@@ -136,7 +136,14 @@ def load_model(
             packed, told = quantise(model, quantize, chosen_device, source.name)
             warnings += told
     model.eval().requires_grad_(False)
-    _refuse_bidirectional(model, source)
+    try:
+        _refuse_bidirectional(model, source)
+    except UsageError:
+        raise
+    except BROKEN as error:  # kernels for packed weights are chosen, and fail, at the first forward
+        if packing is None:
+            raise
+        raise not_run(packing, chosen_device, source.name, first_line(error)) from error
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if limit:  # a tokenizer read from a GGUF file knows of none
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)

@@ -32,14 +32,14 @@ class Packing:
 
     Attributes:
         method: as `quant_method` names it.
-        bits: of a weight, None where the config does not say.
+        kind: which way of the method, such as `4 bits`; empty where the config does not say.
     """
 
     method: str
-    bits: int | None
+    kind: str
 
     def __str__(self) -> str:
-        return f"{self.method} ({self.bits} bits)" if self.bits else self.method
+        return f"{self.method} ({self.kind})" if self.kind else self.method
 
     @property
     def described(self) -> str:
@@ -67,7 +67,16 @@ def read_packing(how: Any, by: str) -> Packing:
     """
     how = how if isinstance(how, dict) else {}
     bits = how.get("bits") or (4 if how.get("load_in_4bit") else 8 if how.get("load_in_8bit") else None)
-    return Packing(str(how.get("quant_method") or by or "a method it does not name"), bits)
+    return Packing(
+        str(how.get("quant_method") or by or "a method it does not name"),
+        f"{bits} bits" if bits else _torchao_kind(how.get("quant_type")),
+    )
+
+
+def _torchao_kind(quant_type: Any) -> str:
+    """The name of torchao's config, `Int8WeightOnlyConfig` or the like."""
+    default = quant_type.get("default") if isinstance(quant_type, dict) else None
+    return str(default.get("_type") or "") if isinstance(default, dict) else ""
 
 
 def runs_here(packing: Packing, device: torch.device) -> bool:

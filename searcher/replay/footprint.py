@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from searcher.architecture.packed_weights import count_bytes, count_parameters
+from searcher.architecture.packed_weights import as_plain_products, count_bytes, count_parameters
 from searcher.contracts.amounts import Amounts
 from searcher.replay.relative_flops import count_flops
 from searcher.replay.repair import ReplacementModule
@@ -97,7 +97,7 @@ def _of_flops(replay: Replay, ids: Tensor) -> Amounts | None:
         for parts in count_flops(replay, hidden):
             for i in parts.blocks:
                 block[i], attention[i], ffn[i] = parts.whole / tokens, parts.attention / tokens, parts.ffn / tokens
-        with FlopCounterMode(display=False) as counter:
+        with as_plain_products(replay.model), FlopCounterMode(display=False) as counter:
             replay.model(input_ids=ids, use_cache=False)
     total = counter.get_total_flops() / tokens
     return Amounts(total, tuple(block), tuple(attention), tuple(ffn)) if total else None
