@@ -18,13 +18,9 @@ from searcher.errors import UsageError
 
 # transformers imports these where they are installed, and they tell in every process of files that are for other
 # hardware, of deprecations that are their own to mend, or at every product in which dtype it is made
-for name, told in (
-    ("torchao", "Failed to load"),
-    ("torch.utils._pytree", "Enum subclass"),
-    ("bitsandbytes.autograd._functions", "inputs will be cast"),
-):
-    logging.getLogger(name).addFilter(lambda record, told=told: told not in str(record.msg))
-del name, told
+logging.getLogger("torchao").addFilter(lambda record: "Failed to load" not in str(record.msg))
+logging.getLogger("torch.utils._pytree").addFilter(lambda record: "Enum subclass" not in str(record.msg))
+logging.getLogger("bitsandbytes.autograd._functions").addFilter(lambda record: "will be cast" not in str(record.msg))
 
 __all__ = [
     "Budget",
