@@ -43,6 +43,8 @@ def card_of(
         f"The plan was chosen by the strategy `{run.config.strategy}` (granularity {run.config.granularity}, budget "
         f"{run.config.budget}), on other text than it is judged on."
     )
+    if run.config.quantize is not None:  # other weights than those that are written
+        search += f" It was chosen and measured with the weights of blocks in {run.config.quantize}."
     columns, found = ["original", "pruned"], [run.dense.report, evaluation.report]
     if evaluation.healed and run.config.heal == healing:
         columns.append("pruned and healed")
@@ -51,8 +53,9 @@ def card_of(
         columns[1] = "pruned and healed"
     rows = [[name, *(estimate(report[name]) for report in found)] for name in run.objectives]
     size = [] if plan == run.best.plan else ["--size", str(evaluation.size)]
-    # what is exported was measured as it is, unless it was healed in a way that the run has not seen
-    values = _values(run, Values(evaluation.search, found[-1])) if healing == (run.config.heal or "") else ()
+    # what is exported was measured as it is, unless it was healed in a way that the run has not seen, or quantised
+    as_measured = healing == (run.config.heal or "") and run.config.quantize is None
+    values = _values(run, Values(evaluation.search, found[-1])) if as_measured else ()
     return Card(
         original,
         _command([str(run.folder), *size], healing, config, run.config, more),

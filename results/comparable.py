@@ -13,6 +13,7 @@ from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 
 FIELDS = (
+    "quantize",
     "model_fingerprint",
     "dtype",
     "device_type",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from results.finished_run import FinishedRun
+from results.precision import precision
 
 
 def run_labels(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
@@ -30,7 +31,7 @@ def _strategy(run: FinishedRun) -> str:
 
 def setting(run: FinishedRun) -> str:
     """Which model was measured on which text."""
-    return f"{run.record['model']} in {run.record['identity']['dtype']} on {run.record['text']}"
+    return f"{run.record['model']} in {precision(run.record['identity'])} on {run.record['text']}"
 
 
 def windows(run: FinishedRun, split: str) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from results.by_text import OneText, by_text
 from results.finished_run import Estimate, Evaluation, FinishedRun
+from results.precision import precision
 
 if TYPE_CHECKING:
     from searcher.checkpoint.exported import Exported
@@ -36,7 +37,7 @@ def show(*items: Any) -> None:
 def run_lines(run: FinishedRun) -> Iterator[Table | str]:
     """The outcome of a run: what was searched on what, the chosen plans, what it cost."""
     identity = run.record["identity"]
-    yield escape(f"{run.record['model']} in {identity['dtype']} on {run.record['text']}")
+    yield escape(f"{run.record['model']} in {precision(identity)} on {run.record['text']}")
     config = run.config
     strategy = identity.get("strategy", config.strategy)  # a plug-in by the name of its file, wherever that is
     yield escape(f"strategy {strategy}, granularity {config.granularity}, budget {config.budget}")

@@ -17,6 +17,7 @@ VALUES = {
     "revision": "main",
     "trust_remote_code": True,
     "dtype": "float32",
+    "quantize": "int8",
     "data": "nowhere.txt",
     "windows": 4,
     "window_tokens": 16,

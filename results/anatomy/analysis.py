@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from results.anatomy.schema import FACTS, Record
 from results.labels import units
+from results.precision import precision
 from searcher.anatomy.parts import PARTS
 from searcher.errors import UsageError
 from searcher.runs.arrays import read_arrays
@@ -92,7 +93,7 @@ class Analysis:
     def setting(self) -> str:
         """Which model was measured on which text, and how much of it."""
         windows, tokens = self.record["windows"], self.record["window_tokens"]
-        model = f"{self.record['model']} in {self.record['identity']['dtype']}"
+        model = f"{self.record['model']} in {precision(self.record['identity'])}"
         return f"{model} on {self.record['text']}, {windows} search windows of {tokens} tokens"
 
 

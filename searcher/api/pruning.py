@@ -120,6 +120,7 @@ def export(
     removed, options, beside, origin = planned(run, plan, size, options)
     config = make_config(MeasurementConfig, options)
     check_target(Path(folder), force, config.model)  # before a long healing
+    _check_quantised_healing(config.quantize, config.heal, heal)
     spec, repairs = heal or config.heal, Path(runs_dir or beside)
     with Progress(quiet) as progress:
         copy = None if spec else find_copy(config, removed, wanted, dtype, origin, progress)
@@ -135,6 +136,21 @@ def export(
             return export_copy(copy, opened, Path(folder), card, wanted, force, check, progress)
         assert opened is not None, "what cannot be copied was loaded"
         return write(opened, Path(folder), card, wanted, force, check, progress)
+
+
+def _check_quantised_healing(quantize: str | None, healed: str | None, heal: str | None) -> None:
+    """Refuse to write what a run fitted to quantised weights beside plain ones.
+
+    Args:
+        quantize: how the run quantised the weights, if it did.
+        healed: how the run healed its plans.
+        heal: how they are to be healed now, if that is said.
+    """
+    if quantize is not None and healed is not None and heal is None:
+        raise UsageError(
+            f"The run fitted its healing '{healed}' to weights in {quantize}, but those that are written are plain",
+            f"Add --heal {healed} to fit it anew to the plain weights, or take the plan alone with --plan",
+        )
 
 
 def best_model(

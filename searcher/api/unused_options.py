@@ -23,7 +23,7 @@ NOT_TAKEN: Mapping[Entry, tuple[str, ...]] = {
     "run": (),
     "evaluate": (),
     "heal": ("windows", "data_seed", *_WORKERS),
-    "export": _NOTHING_MEASURED,
+    "export": ("quantize", *_NOTHING_MEASURED),  # what is written has the weights of the checkpoint
     "best_model": _NOTHING_MEASURED,
     "analyze": ("heal", "heal_windows", "objective", "objective_args", "report_windows", "weights", *_WORKERS),
 }

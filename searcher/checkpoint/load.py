@@ -29,7 +29,7 @@ def load_checkpoint(folder: Path, dtype: torch.dtype | str = "auto", device: str
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} holds no checkpoint: it has no config.json", "Give a folder of searcher export")
     refuse_adapter(folder, str(folder))
-    special = loading_options(folder, str(folder))
+    special = loading_options(folder, str(folder), torch.device(device))
     with quietly():
         try:
             if notes := find_notes(folder):

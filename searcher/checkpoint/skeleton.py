@@ -10,9 +10,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from searcher.architecture.blocks import Architecture, find_architecture
+from searcher.architecture.packed_weights import count_parameters
 from searcher.contracts.amounts import Amounts
 from searcher.loading.pretrained import BROKEN, quietly
-from searcher.replay.footprint import cache_bytes, count_parameters
+from searcher.replay.footprint import cache_bytes
 
 
 @dataclass(frozen=True, eq=False)

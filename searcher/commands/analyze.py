@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from searcher.anatomy import contiguous, heads, influence, interactions, replacement, shapley, updates
 from searcher.anatomy.losses import Losses
 from searcher.anatomy.parts import PARTS
+from searcher.architecture.packed_weights import has_packed
 from searcher.commands.preparation import make_objectives, prepare
 from searcher.commands.prepared import Prepared
 from searcher.commands.progress import Progress
 from searcher.contracts.cost import Cost
 from searcher.contracts.plan import Granularity, Unit, all_units
+from searcher.contracts.statistics import NEED_PLAIN
 from searcher.errors import UsageError
 from searcher.loading.environment import environment
 from searcher.replay.self_check import open_replay
@@ -173,7 +175,15 @@ def _measure(bench: Bench, part: str, folder: Path, record: dict[str, Any], prog
 def _influence(bench: Bench, done: Done) -> Result:
     bench.keep(influence.measure_removals(bench.losses, bench.units, lambda share: done(share / 2)))
     replay = bench.prepared.replay
-    return influence.measure_influence(replay, bench.ids, bench.units, bench.losses, done=lambda share: done(share / 2))
+    return influence.measure_influence(
+        replay, bench.ids, bench.units, bench.losses, _metrics(bench), done=lambda share: done(share / 2)
+    )
+
+
+def _metrics(bench: Bench) -> list[str]:
+    """All but those that look at the weights themselves, where these are quantised."""
+    left_out = NEED_PLAIN if has_packed(bench.prepared.replay.model) else ()
+    return [name for name in influence.METRICS if name not in left_out]
 
 
 def _replacement(bench: Bench, done: Done) -> Result:
@@ -216,7 +226,7 @@ MEASURES: dict[str, Callable[[Bench, Done], Result]] = {
     "shapley": _shapley,
 }
 COSTS: dict[str, Callable[[Bench], Cost]] = {
-    "influence": lambda b: influence.cost(b.losses, len(b.ids), b.units),
+    "influence": lambda b: influence.cost(b.losses, len(b.ids), b.units, _metrics(b)),
     "updates": lambda b: updates.cost(b.losses.num_blocks, len(b.ids), b.sublayers, b.prepared.prices),
     "heads": lambda b: heads.cost(b.losses.num_blocks, len(b.ids)),
     "contiguous": lambda b: contiguous.cost(b.losses.num_blocks, len(b.ids)),
@@ -230,6 +240,8 @@ def _say_costs(bench: Bench, parts: Sequence[str], progress: Progress) -> None:
     """What each part will run, before anything of it is."""
     for part in parts:
         cost = COSTS[part](bench)
+        if part == "influence" and (left_out := set(influence.METRICS) - set(_metrics(bench))):
+            progress.say(f"influence: without {' and '.join(sorted(left_out))}, which quantised weights do not have")
         progress.say(f"{part}: {cost.layer_forwards:,.0f} layer-forwards and {cost.heads:,.0f} heads over a window")
 
 
@@ -237,6 +249,7 @@ def _identity(prepared: Prepared, wanted: Wanted) -> dict[str, Any]:
     names = ("dtype", "device_type", "windows", "window_tokens", "data_seed")
     return {
         **{name: prepared.resolved[name] for name in names},
+        **({"packed": prepared.model.packed} if prepared.model.packed else {}),
         "model_fingerprint": prepared.model.fingerprint,
         "text_fingerprint": prepared.text.fingerprint,
         "granularity": str(wanted.granularity),

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 from searcher.architecture.custom_model import has_own_code
+from searcher.architecture.packed_weights import refuse_packed
 from searcher.checkpoint.card import Card, Terms, describe_check, terms_of, write_card
 from searcher.checkpoint.check import Candidate, check_checkpoint
 from searcher.checkpoint.exported import Exported
@@ -24,6 +25,7 @@ from searcher.errors import first_line
 from searcher.evaluation.executor import one_core
 from searcher.loading.embedded import EMBEDDED_LICENSE, EMBEDDED_NAME, EMBEDDED_ORIGINAL
 from searcher.replay.repair import Repair
+from searcher.runs.fingerprint import plain_fingerprint
 
 ROOM = 1.05
 """Bytes to write for each byte of weights: tokenizer and config come to them."""
@@ -38,6 +40,12 @@ def export(
         UsageError: the folder or the form does not fit, the disk is full, or the checkpoint is not what it should be.
     """
     check_target(target, force, opened.loaded.folder)
+    refuse_packed(
+        opened.loaded.model,
+        f"An export of '{opened.loaded.name}'",
+        "it is rebuilt from plain tensors, which packed ones are not",
+        "Export the plan by --plan from the checkpoint that it was made from, and quantise what is written",
+    )
     chosen = choose_form(opened.plan, opened.repair, form, opened.loaded.model)
     repair = opened.repair.merged(opened.replay.model)
     facts = facts_of(opened, chosen)
@@ -94,7 +102,7 @@ def exported(
 
 def complete(fingerprint: str, progress: Progress, patterns: Sequence[str] = ()) -> None:
     """Fetch the files of a model that loading it left on the hub, those of further patterns among them."""
-    kind, _, place = fingerprint.partition(":")
+    kind, _, place = plain_fingerprint(fingerprint).partition(":")
     if kind == "hub":
         name, _, commit = place.rpartition("@")
         try:

@@ -17,7 +17,7 @@ from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.evaluation.executor import one_core
 from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import AnyExecutor
-from searcher.healing.healer import make_healing
+from searcher.healing.healer import check_healing, make_healing
 from searcher.healing.outcome import HealedPlan, Healings, Rows
 from searcher.healing.store import RepairStore
 from searcher.loading.heal_text import HealText
@@ -50,6 +50,8 @@ def heal_in_ways(
         make_healing(spec)  # a bad one is refused before the model loads
     config = config.model_copy(update={"heal": None, "workers": 0, "ray_address": None})
     prepared = prepare(config, make_objectives(config), granularity_of([plan]), progress.say)
+    for spec in specs:
+        check_healing(spec, prepared.replay.model)
     if origin is not None:
         origin.check_model(prepared.model.fingerprint, prepared.model.name)
         origin.check_text(prepared.text.fingerprint, prepared.text.name)

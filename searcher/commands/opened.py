@@ -31,6 +31,7 @@ from searcher.replay.repair import Repair, ReplacementModule
 from searcher.replay.replay import Replay
 from searcher.replay.self_check import open_replay, probe_of
 from searcher.runs.config import MeasurementConfig
+from searcher.runs.fingerprint import plain_fingerprint
 from searcher.runs.identity import Origin
 from searcher.runs.notation import plain_spec
 
@@ -93,12 +94,18 @@ def open_plan(
         dtype: what the weights are to be in the end, `stored` for that of the checkpoint; by default as loaded.
         form: that will be asked for, so that one that cannot be is refused before healing.
 
+    Where weights are to be written, a model that was quantised as it was loaded is taken as its checkpoint has it.
+
     Raises:
         UsageError: the model, the plan or the healing does not fit; or healing failed.
     """
     if heal is not None:
         heal = plain_spec(heal)  # under which it is kept
         make_healing(heal)
+    if dtype is not None and config.quantize is not None:  # the weights to write are those of the checkpoint
+        progress.say(f"The plan was chosen with weights in {config.quantize}, and is taken out of the checkpoint's own")
+        config = config.model_copy(update={"quantize": None})
+        origin = origin and replace(origin, model_fingerprint=plain_fingerprint(origin.model_fingerprint))
     if dtype not in (None, STORED):
         choose_dtype(str(dtype), torch.device("cpu"))  # before a long healing
     progress.say(f"Loading {config.model or 'the default model'}")

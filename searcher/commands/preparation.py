@@ -209,9 +209,12 @@ def load(config: MeasurementConfig, say: Callable[[str], None] = lambda _: None)
         device=config.device,
         weights=config.weights,
         memory=None if config.memory is None else parse_bytes(config.memory),
+        quantize=config.quantize,
     )
     for warning in loaded.warnings:
         say(f"Warning: {warning}")
+    if loaded.packed:
+        say(f"Its weights are quantised: {loaded.packed}")
     return loaded
 
 
@@ -232,6 +235,10 @@ def _resolved(config: MeasurementConfig, model: LoadedModel, fresh: bool) -> dic
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
     if config.heal is None:  # a run without healing is what it was before there was any
         del fields["heal"], fields["heal_windows"]
+    if config.quantize is None:  # the same
+        del fields["quantize"]
+    if model.packed:
+        fields["packed"] = model.packed
     fields["dtype"] = str(model.dtype).removeprefix("torch.")
     fields["device_type"] = model.device.type
     return fields

@@ -77,7 +77,9 @@ class Progress:
     def opened(self, folder: Path, resolved: dict[str, Any], shared: Sequence[str]) -> None:
         """The run folder is open, this is what will be measured, and measurements are shared with these runs."""
         chosen = ", ".join(
-            f"{name} {resolved[name]}" for name in ("dtype", "windows", "window_tokens", "report_windows")
+            f"{name} {resolved[name]}"
+            for name in ("dtype", "quantize", "windows", "window_tokens", "report_windows")
+            if name in resolved
         )
         self._print(f"Run folder {folder} ({chosen})")
         if shared:

@@ -32,7 +32,7 @@ from searcher.contracts.statistics import check_statistics
 from searcher.contracts.strategy import Outcome, Strategy
 from searcher.errors import UsageError
 from searcher.evaluation.executor import one_core
-from searcher.replay.dense_statistics import find_statistics
+from searcher.replay.dense_statistics import check_weights, find_statistics
 from searcher.runs.config import RunConfig
 from searcher.runs.journal import RUN_FILE, Journal, write_json
 from searcher.runs.sharing import find_shared
@@ -76,6 +76,7 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     screening = config.screening is not None
     prepared = prepare(config, objectives, config.granularity, progress.say, screening, strategy.fresh)
     _check_room_to_race(config, prepared)
+    check_weights(prepared.replay, strategy.statistics)
     # what can be refused is refused before anything is written
     space = open_space(config, prepared.model.num_blocks, prepared.resolved["windows"], prepared.amounts)
     identity = make_identity(config, prepared)

@@ -49,6 +49,9 @@ STATISTICS = CHANGES | MAPS | EFFECTS | BY_WINDOW
 OWN_PASS = {"taylor", "magnitude", "gate-gradients"}
 """Those that are not measured on the states of one common dense pass."""
 
+NEED_PLAIN = {"taylor", "magnitude"}
+"""Those that look at the weights themselves, and not only at states: they need weights that are not quantised."""
+
 
 def check_statistics(names: Sequence[str]) -> None:
     """Raises UsageError if there is no statistic of one of these names."""

@@ -43,6 +43,8 @@ class LinearFolded(Healing):
 
     ridge: Annotated[float, Field(gt=0)] | None = None
 
+    plain_weights: ClassVar[str] = "its matrix is folded into them, and a product with packed weights is not packed"
+
     def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """Heal a plan of whole blocks; see :class:`Healing`.
 

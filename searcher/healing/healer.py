@@ -7,7 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
 
+from searcher.architecture.packed_weights import refuse_packed
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity, PrunePlan
@@ -63,6 +65,21 @@ def make_healing(spec: str) -> Healing:
     return healing
 
 
+def check_healing(spec: str, model: nn.Module) -> None:
+    """Refuse a healing that needs plain weights for a model whose weights are quantised.
+
+    Raises:
+        UsageError: with the reason, and what to take instead.
+    """
+    if reason := make_healing(spec).plain_weights:
+        refuse_packed(
+            model,
+            f"Healing by {spec}",
+            reason,
+            "Use bias, linear, ffn or swiglu, which only read hidden states, or leave --quantize out",
+        )
+
+
 def make_calibration(text: HealText, replay: Replay, prices: Prices) -> CalibrationSet:
     """The model with the windows of the heal split on its device."""
     device = replay.model.device
@@ -112,6 +129,7 @@ class Healer:
     ) -> None:
         self.text, self._prices, self._limit = text, prices, limit
         self._replay = replay
+        check_healing(text.spec, replay.model)
         self._healing = make_healing(text.spec)
         if replay.streamed and not self._healing.streams:
             raise UsageError(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -81,6 +81,8 @@ class Lora(Healing):
     iterative: bool = False
     patience: Annotated[int, Field(ge=0)] = 3
     seed: Annotated[int, Field(ge=0)] = 0
+
+    plain_weights: ClassVar[str] = "what it learns is merged into them, and a sum with packed weights is not packed"
 
     def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""

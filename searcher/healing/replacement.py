@@ -126,6 +126,7 @@ class Layer(Replacement):
     """
 
     name: ClassVar[str] = "layer"
+    plain_weights: ClassVar[str] = "it trains a copy of a block, and packed weights cannot be trained"
 
     def blank(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """See :class:`Replacement`."""

@@ -17,11 +17,20 @@ from searcher.loading.dtypes import stored_dtype
 from searcher.loading.embedded import EMBEDDED_NAME, find_embedded
 from searcher.loading.gguf import convert_gguf
 from searcher.loading.pretrained import BROKEN, check_weights, quietly
-from searcher.loading.special_checkpoints import ADAPTER, in_one_dtype, loading_options, read_config, refuse_adapter
+from searcher.loading.quantise_on_load import check_library, quantise
+from searcher.loading.quantised import Packing, not_run
+from searcher.loading.special_checkpoints import (
+    ADAPTER,
+    find_packing,
+    in_one_dtype,
+    loading_options,
+    read_config,
+    refuse_adapter,
+)
 from searcher.loading.streamed_model import must_stream, open_streamed, refuse_unstreamable
 from searcher.loading.weight_store import WeightStore
 from searcher.runs.config import Weights
-from searcher.runs.fingerprint import fingerprint_folder
+from searcher.runs.fingerprint import fingerprint_folder, packed_fingerprint
 
 _DTYPES = {
     "float32": torch.float32,
@@ -51,6 +60,7 @@ class LoadedModel:
         folder: the checkpoint that it was loaded from: the user's, that of a commit in the hub's cache, or of a
             dequantised GGUF file in searcher's; None if it was made in memory.
         warnings: what a user should know of how it was loaded.
+        packed: what packs its weights, such as `int8 by torchao 0.18.0`; empty if they are plain.
         store: where the weights of its blocks come from, if they are read from the disk each time they run.
     """
 
@@ -62,6 +72,7 @@ class LoadedModel:
     dtype: torch.dtype
     folder: Path | None = None
     warnings: tuple[str, ...] = ()
+    packed: str = ""
     store: WeightStore | None = None
 
     @property
@@ -88,6 +99,7 @@ def load_model(
     trust_remote_code: bool = False,
     dtype: str = "auto",
     device: str = "auto",
+    quantize: str | None = None,
     weights: Weights = "resident",
     memory: int | None = None,
 ) -> LoadedModel:
@@ -96,7 +108,8 @@ def load_model(
     The fingerprint of a hub model is its id and resolved commit; that of a GGUF file its sha256; that of a folder a
     sha256 over the config, any modelling code, and of every weight file the name, the size, the safetensors header
     and 16 evenly spaced pieces of 4 KiB of every tensor. Reading a folder of many gigabytes in full would take as
-    long as loading it; a training step or a zeroed tensor changes every tensor it touches throughout.
+    long as loading it; a training step or a zeroed tensor changes every tensor it touches throughout. Where weights are
+    packed, by `quantize` or by the checkpoint, it goes on with what packs them.
 
     Args:
         spec: a hub id, a local folder or a `.gguf` file; None for the embedded default. A GGUF file is dequantised
@@ -104,8 +117,10 @@ def load_model(
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run modelling code that comes with the checkpoint.
         dtype: `float32`, `bfloat16`, `float16` (or `fp32`, `bf16`, `fp16`); `auto` is bfloat16 where the device
-            computes in it, else float32 on CPU and float16 on CUDA; `stored` is that of the checkpoint.
+            computes in it, else float32 on CPU and float16 on CUDA, but that of the config where the checkpoint's
+            weights are packed; `stored` is that of the checkpoint.
         device: `cpu`, `cuda`, `cuda:1`; `auto` is CUDA if there is any, else CPU.
+        quantize: `int8` or `int4` packs the weights of blocks as they are loaded.
         weights: `resident`: all on the device; `streamed`: on the disk, see :mod:`searcher.loading.streamed_model`;
             `auto`: streamed where they do not fit.
         memory: bytes that they must fit for `auto`; by default what is free, see
@@ -116,25 +131,50 @@ def load_model(
     """
     chosen_device = _choose_device(device)
     chosen_dtype = None if dtype == STORED else choose_dtype(dtype, chosen_device)
+    if quantize is not None:
+        check_library(quantize)
     source = _find(spec, revision)
+    packing = _find_packing(source, chosen_device, quantize)
+    if packing is not None and dtype == "auto":  # what its scales and kernels are made for
+        chosen_dtype = None
     options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
-    wanted_dtype = chosen_dtype or _stored(source)
-    too_large = weights == "auto" and must_stream(source.folder, wanted_dtype, chosen_device, memory)
+    wanted = chosen_dtype or ("auto" if packing is not None else _stored(source))
+    streams = _streams(source, wanted, chosen_device, weights, memory, quantize)
     store = None
     with quietly():
-        if weights == "streamed" or too_large:
-            model, warnings, store = _stream_weights(source, wanted_dtype, chosen_device, options)
+        if streams:
+            model, warnings, store = _stream_weights(source, wanted, chosen_device, options)
         else:
-            model, warnings = _load_weights(source, wanted_dtype, chosen_device, options)
+            first = chosen_device if quantize is None else torch.device("cpu")
+            model, warnings = _load_weights(source, wanted, first, options, packing)
         tokenizer = _load_tokenizer(source, options)
+        packed = "" if packing is None else packing.described
+        if quantize is not None:
+            packed, told = quantise(model, quantize, chosen_device, source.name)
+            warnings += told
     model.eval().requires_grad_(False)
-    _refuse_bidirectional(model, source)
+    try:
+        _refuse_bidirectional(model, source)
+    except UsageError:
+        raise
+    except BROKEN as error:  # kernels for packed weights are chosen, and fail, at the first forward
+        if packing is None:
+            raise
+        raise not_run(packing, chosen_device, source.name, first_line(error)) from error
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if limit:  # a tokenizer read from a GGUF file knows of none
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
-    chosen_dtype = chosen_dtype or model.dtype
     return LoadedModel(
-        model, tokenizer, source.name, source.fingerprint, chosen_device, chosen_dtype, source.folder, warnings, store
+        model=model,
+        tokenizer=tokenizer,
+        name=source.name,
+        fingerprint=packed_fingerprint(source.fingerprint, packed),
+        device=chosen_device,
+        dtype=chosen_dtype or model.dtype,
+        folder=source.folder,
+        warnings=warnings,
+        packed=packed,
+        store=store,
     )
 
 
@@ -250,15 +290,31 @@ def _refuse_adapter_on_hub(spec: str, revision: str | None) -> None:
         refuse_adapter(Path(found).parent, spec)
 
 
+def _find_packing(source: _Source, device: torch.device, quantize: str | None) -> Packing | None:
+    """What packs the weights of a checkpoint that is run as it is, which is refused where that cannot be done."""
+    loading_options(source.folder, source.name, device)
+    packing = find_packing(source.folder, source.name, device)
+    if packing is not None and quantize is not None:
+        raise UsageError(
+            f"--quantize {quantize} is for plain weights, but model '{source.name}' is quantised by {packing} already",
+            "Leave --quantize out, or pass the checkpoint that it was made from",
+        )
+    return packing
+
+
 def _load_weights(
-    source: _Source, dtype: torch.dtype | str, device: torch.device, options: dict[str, Any]
+    source: _Source,
+    dtype: torch.dtype | str,
+    device: torch.device,
+    options: dict[str, Any],
+    packing: Packing | None,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model, and what a user should know of how it was loaded."""
     # weights go to a GPU tensor by tensor; on CPU no device map, which would add hooks for nothing
     placement = {} if device.type == "cpu" else {"device_map": {"": device}}
-    special = loading_options(source.folder, source.name)
+    special = loading_options(source.folder, source.name, device)
     notes = find_notes(source.folder)
-    with _readable(source):
+    with _readable(source, device, packing):
         if notes:
             model, info = load_custom(source.folder, notes, dtype, **placement)
         else:
@@ -280,7 +336,7 @@ def _warnings(source: _Source, model: PreTrainedModel, info: Mapping[str, Any]) 
 
 
 @contextlib.contextmanager
-def _readable(source: _Source) -> Iterator[None]:
+def _readable(source: _Source, device: torch.device, packing: Packing | None = None) -> Iterator[None]:
     """What transformers raises while it loads a model says what is wrong with the checkpoint."""
     try:
         yield
@@ -291,11 +347,33 @@ def _readable(source: _Source) -> Iterator[None]:
             raise UsageError(
                 f"Model '{source.name}' comes with its own code", "Pass --trust-remote-code if you trust its author"
             ) from error
-        reason = find_damage(source.folder) or first_line(error)
+        damage = find_damage(source.folder)
+        if packing is not None and not damage:
+            raise not_run(packing, device, source.name, first_line(error)) from error
+        reason = damage or first_line(error)
         raise UsageError(
             f"Model '{source.name}' cannot be loaded as a causal LM: {reason}",
             "Its config, weights and architecture must be ones that AutoModelForCausalLM takes",
         ) from error
+
+
+def _streams(
+    source: _Source,
+    dtype: torch.dtype | str,
+    device: torch.device,
+    weights: Weights,
+    memory: int | None,
+    quantize: str | None,
+) -> bool:
+    """Whether weights are read from the disk while the model runs."""
+    if quantize is None:
+        return weights == "streamed" or (weights == "auto" and must_stream(source.folder, dtype, device, memory))
+    if weights == "streamed":
+        raise UsageError(
+            f"--quantize {quantize} packs weights in memory, and they are to be streamed",
+            "Leave one of --quantize and --weights streamed out",
+        )
+    return False
 
 
 def _stream_weights(
@@ -304,7 +382,7 @@ def _stream_weights(
     """The model without weights in its blocks, what a user should know of how it was loaded, and where they are."""
     refuse_unstreamable(source.folder, source.name)
     dtype = (stored_dtype(source.folder) or torch.float32) if isinstance(dtype, str) else dtype
-    with _readable(source):
+    with _readable(source, device):
         found = open_streamed(source.folder, source.location, dtype, device, source.name, options)
     return found.model, _warnings(source, found.model, found.info), found.store
 

@@ -13,8 +13,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     disable_progress_bars,
     enable_progress_bars,
 )
-from torch import nn
+from torch import Tensor, nn
 
+from searcher.architecture.packed_weights import FULL, parts_of
 from searcher.errors import UsageError
 
 BROKEN = (Exception,)
@@ -35,7 +36,7 @@ def check_weights(model: Any, info: Mapping[str, Any], name: str) -> tuple[str, 
         UsageError: a weight is missing, of another shape, has no place in the model, or is not finite.
     """
     left_out = check_names(model, info, name)
-    refuse_not_finite(model.named_parameters(), name)
+    refuse_not_finite(_numbers(model), name)
     return left_out
 
 
@@ -118,7 +119,7 @@ def _deepest(key: str, modules: Mapping[str, nn.Module]) -> str:
 def refuse_not_finite(weights: Iterable[tuple[str, Any]], name: str) -> None:
     """Refuse weights, by name, that hold NaN or infinity."""
     for key, weight in weights:
-        if weight.device.type == "meta" or not weight.is_floating_point() or not weight.numel():
+        if not weight.is_floating_point() or not weight.numel():
             continue
         low, high = (float(end) for end in torch.aminmax(weight.detach()))  # in one pass, without a mask in memory
         if math.isfinite(low) and math.isfinite(high):
@@ -130,6 +131,14 @@ def refuse_not_finite(weights: Iterable[tuple[str, Any]], name: str) -> None:
         raise UsageError(
             f"Model '{name}' has a weight that holds {'NaN' if math.isnan(low) else 'infinity'}: '{key}'", hint
         )
+
+
+def _numbers(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The floating-point weights, and the scales of packed ones, each with the name of its weight."""
+    for key, weight in model.named_parameters():
+        for part in () if weight.is_meta else parts_of(weight):  # streamed weights are looked at when they are read
+            if part.is_floating_point() and part.numel():
+                yield key, part if part.element_size() >= FULL else part.float()  # torch compares none of one byte
 
 
 def _some(keys: list[str]) -> str:

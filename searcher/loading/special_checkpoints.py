@@ -11,12 +11,14 @@ import torch
 from transformers import FineGrainedFP8Config, Mxfp4Config
 
 from searcher.errors import UsageError, first_line
+from searcher.loading.quantised import ORIGINAL, Packing, check_packing, read_packing, runs_here
 
 ADAPTER = "adapter_config.json"
 """The file by which transformers knows an adapter, which it applies without a word to the weights beside it."""
 DEQUANTISED = {"fp8": FineGrainedFP8Config, "mxfp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}
 """Methods whose weights transformers turns into ordinary ones while it loads them, if it is told to."""
-PACKED_KEYS = {"quantization_config": "", "compression_config": "compressed-tensors", "quantization": "MLX"}
+PACKED_KEY = "quantization_config"
+PACKED_KEYS = {PACKED_KEY: "", "compression_config": "compressed-tensors", "quantization": "MLX"}
 """Keys of a config that say how weights are packed, and by what if they do not name it."""
 PACKED_FILES = {
     "quantize_config.json": "AutoGPTQ",
@@ -27,7 +29,6 @@ PACKED_FILES = {
 """The same of files that some tools write beside a config that says nothing."""
 
 _MERGE = "peft.AutoPeftModelForCausalLM.from_pretrained('FOLDER').merge_and_unload().save_pretrained('MERGED')"
-_ORIGINAL = "Pass the checkpoint that it was made from"
 
 
 def refuse_adapter(folder: Path, name: str) -> None:
@@ -53,15 +54,17 @@ def refuse_adapter(folder: Path, name: str) -> None:
     )
 
 
-def loading_options(folder: Path, name: str) -> dict[str, Any]:
-    """What `from_pretrained` is to be told of this checkpoint: to dequantise it, where transformers can.
+def loading_options(folder: Path, name: str, device: torch.device) -> dict[str, Any]:
+    """What `from_pretrained` is to be told of this checkpoint: to dequantise it, where it is not run as it is.
 
     Args:
         folder: of the checkpoint.
         name: of the model, for messages.
+        device: where it is to run.
 
     Raises:
-        UsageError: the weights are packed, or not those of a decoder-only model, or the config is none.
+        UsageError: the weights are packed in a way that cannot be run here, or are not those of a decoder-only model,
+            or the config is none.
     """
     config = read_config(folder, name)
     if config.get("is_encoder_decoder"):
@@ -69,14 +72,62 @@ def loading_options(folder: Path, name: str) -> dict[str, Any]:
             f"Model '{name}' cannot be loaded as a causal LM: it is an encoder-decoder ({config.get('model_type')})",
             "Pass a decoder-only model",
         )
+    found = _packing(config)
+    if found is not None:
+        key, packing = found
+        if packing.method in DEQUANTISED and not _as_it_is(packing, device):
+            return {"quantization_config": DEQUANTISED[packing.method](dequantize=True)}
+        if key != PACKED_KEY:
+            raise UsageError(f"Model '{name}' is quantised by {packing}, which transformers does not load", ORIGINAL)
+        check_packing(packing, device, name)
+        return {}
+    for file, by in PACKED_FILES.items():
+        if (folder / file).is_file():
+            raise UsageError(
+                f"Model '{name}' is quantised by {by}, and its config.json does not say how",
+                f"{ORIGINAL}, or delete {file} if its weights are not quantised",
+            )
+    return {}
+
+
+def find_packing(folder: Path, name: str, device: torch.device) -> Packing | None:
+    """What packs the weights of a checkpoint that is run as it is; None if they are plain, or are made so.
+
+    Args:
+        folder: of the checkpoint.
+        name: of the model, for messages.
+        device: where it is to run.
+
+    Raises:
+        UsageError: the config is none.
+    """
+    found = _packing(read_config(folder, name))
+    return found[1] if found is not None and _as_it_is(found[1], device) else None
+
+
+def _packing(config: dict[str, Any]) -> tuple[str, Packing] | None:
+    """The key under which a config tells of packed weights, and how they are packed."""
     for part in (config, config.get("text_config")):
         for key, by in PACKED_KEYS.items():
             if isinstance(part, dict) and part.get(key) is not None:
-                return _dequantised(part[key], by, name)
-    for file, by in PACKED_FILES.items():
-        if (folder / file).is_file():
-            raise _packed(name, by, f"{_ORIGINAL}, or delete {file} if its weights are not quantised")
-    return {}
+                return key, read_packing(part[key], by)
+    return None
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether a checkpoint's config says that its weights are packed, or a file of a tool that packs them does.
+
+    Raises:
+        UsageError: the config is none.
+    """
+    return _packing(read_config(folder, folder.name)) is not None or any((folder / f).is_file() for f in PACKED_FILES)
+
+
+def _as_it_is(packing: Packing, device: torch.device) -> bool:
+    """Whether it is run packed: of those that can be dequantised FP8 alone, where the GPU and its library can."""
+    if packing.method in DEQUANTISED:
+        return packing.method == "fp8" and runs_here(packing, device) and not packing.missing
+    return True
 
 
 def in_one_dtype(model: Any, dtype: torch.dtype) -> None:
@@ -104,20 +155,3 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
             "Save or fetch the model again",
         )
     return config
-
-
-def _dequantised(how: Any, by: str, name: str) -> dict[str, Any]:
-    """Options that turn the weights into ordinary ones."""
-    how = how if isinstance(how, dict) else {}
-    method = str(how.get("quant_method") or by or "a method it does not name")
-    if method in DEQUANTISED:
-        return {"quantization_config": DEQUANTISED[method](dequantize=True)}
-    bits = how.get("bits") or (4 if how.get("load_in_4bit") else 8 if how.get("load_in_8bit") else None)
-    itself = ", or save what model.dequantize() of transformers gives, and its tokenizer"
-    hint = _ORIGINAL + (itself if method == "bitsandbytes" else "")
-    raise _packed(name, f"{method} ({bits} bits)" if bits else method, hint)
-
-
-def _packed(name: str, by: str, hint: str) -> UsageError:
-    reason = "parts of packed weights can be neither removed, healed nor saved"
-    return UsageError(f"Model '{name}' is quantised by {by}, and {reason}", hint)

@@ -19,7 +19,7 @@ from searcher.loading.dtypes import stored_size, weight_files
 from searcher.loading.free_memory import RESERVE, free_bytes, taken_bytes
 from searcher.loading.lazy_checkpoint import LazyCheckpoint
 from searcher.loading.pretrained import BROKEN
-from searcher.loading.special_checkpoints import loading_options
+from searcher.loading.special_checkpoints import is_packed
 from searcher.loading.weight_store import WeightStore
 
 FREE_SHARE = 0.8
@@ -118,8 +118,8 @@ def _why_not(folder: Path) -> tuple[str, str] | None:
         return f"{pickled.name} can only be read whole", "Save it once with save_pretrained, which writes safetensors"
     if find_notes(folder):
         return "its blocks differ, as searcher has exported it", "Stream the model that it was made from, with --plan"
-    if loading_options(folder, folder.name):
-        return "its packed weights are dequantised when they are loaded", "Save the dequantised model once"
+    if is_packed(folder):
+        return "its weights are quantised, and are put together when they are loaded", "Pass plain weights"
     return None
 
 

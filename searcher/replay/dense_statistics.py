@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from searcher.architecture.packed_weights import gives_gradients, refuse_packed
 from searcher.architecture.streamed_modules import present
 from searcher.contracts.plan import Action, Part, PrunePlan, Unit
-from searcher.contracts.statistics import MAPS, blocks_to_open, shape_of
+from searcher.contracts.statistics import MAPS, NEED_PLAIN, blocks_to_open, shape_of
 from searcher.errors import UsageError
 from searcher.replay.dense_cache import DenseCache
 from searcher.replay.gate_gradients import measure_gate_gradients
@@ -93,6 +94,25 @@ def measure_statistics(
     if "magnitude" in names:
         found["magnitude"] = np.array([_magnitude(replay, unit) for unit in units])
     return {name: found[name] for name in names}
+
+
+def check_weights(replay: Replay, names: Sequence[str]) -> None:
+    """Refuse statistics that the model's weights do not allow, before anything is measured.
+
+    Raises:
+        UsageError: weights are quantised, and one of these statistics looks at them, or needs gradients that their
+            library does not give; or they are streamed, and it needs all of them.
+    """
+    if replay.streamed:
+        _refuse_streamed(names)
+    hint = "Choose a strategy that reads only hidden states and losses, or weights that are not quantised"
+    for name in names:
+        if name in NEED_PLAIN:
+            whole = "it sums over the weights of a unit, and packed ones are no numbers to sum or derive by"
+            refuse_packed(replay.model, f"The statistic {name}", whole, hint)
+        if name == "gate-gradients" and not gives_gradients(replay.model):
+            reason = "the library that multiplies with them does not derive by what goes in"
+            refuse_packed(replay.model, f"The statistic {name}", reason, hint)
 
 
 def _refuse_streamed(names: Sequence[str]) -> None:

@@ -1,13 +1,14 @@
 """What the parts of a model take: parameters, bytes of weights and key-value cache, FLOPs. Measured, no tables."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from searcher.architecture.packed_weights import as_plain_products, count_bytes, count_parameters
 from searcher.contracts.amounts import Amounts
 from searcher.replay.relative_flops import count_flops
 from searcher.replay.repair import ReplacementModule
@@ -17,7 +18,8 @@ from searcher.replay.replay import Replay
 def measure_amounts(replay: Replay, tokens: int) -> dict[str, Amounts]:
     """The amounts by the names of the objectives that show them; one that cannot be told for this model is left out.
 
-    - `parameters` and `weights-bytes`: of the modules as loaded, weights that are tied counted once. Removing a
+    - `parameters` and `weights-bytes`: of the modules as loaded, weights that are tied counted once; packed ones as
+      the parameters that they stand for, and as the bytes that they take with their scales. Removing a
       sublayer saves its attention or FFN module; the norms around it stay.
     - `kv-cache`: bytes that a cached forward keeps for each token of context, over a context of this many tokens; a
       sliding window or a recurrent state takes less for each token of a longer one.
@@ -59,20 +61,6 @@ def measure_added(amounts: Mapping[str, Amounts], after: Iterable[ReplacementMod
     return {name: found[name] for name in amounts}
 
 
-def count_parameters(modules: Iterable[nn.Module]) -> int:
-    """How many parameters the modules have, each once."""
-    return sum(parameter.numel() for parameter in _parameters(modules))
-
-
-def count_bytes(modules: Iterable[nn.Module]) -> int:
-    """Bytes of the parameters of the modules, each once."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in _parameters(modules))
-
-
-def _parameters(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
-    return iter({id(p): p for module in modules for p in module.parameters()}.values())
-
-
 def _of_modules(replay: Replay, count: Any) -> Amounts:
     architecture = replay.architecture
     return Amounts(
@@ -109,7 +97,7 @@ def _of_flops(replay: Replay, ids: Tensor) -> Amounts | None:
         for parts in count_flops(replay, hidden):
             for i in parts.blocks:
                 block[i], attention[i], ffn[i] = parts.whole / tokens, parts.attention / tokens, parts.ffn / tokens
-        with FlopCounterMode(display=False) as counter:
+        with as_plain_products(replay.model), FlopCounterMode(display=False) as counter:
             replay.model(input_ids=ids, use_cache=False)
     total = counter.get_total_flops() / tokens
     return Amounts(total, tuple(block), tuple(attention), tuple(ffn)) if total else None

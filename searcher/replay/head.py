@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from searcher.architecture.blocks import Architecture, forwards_replaced
+from searcher.architecture.packed_weights import is_packed
 from searcher.architecture.replacement_modules import like
 from searcher.architecture.streamed_modules import weights_of
 from searcher.replay.block_inputs import Outputs, first
@@ -246,7 +247,7 @@ def find_fused_head(model: Any, architecture: Architecture, ids: Tensor) -> Fuse
     Whether scaling and capping are right is for the self-check to find out.
     """
     head = model.get_output_embeddings()
-    if type(head) is not nn.Linear:  # a quantised or otherwise special head
+    if type(head) is not nn.Linear or is_packed(head.weight):  # a quantised or otherwise special head
         return None
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from searcher.architecture.blocks import alike
+from searcher.architecture.packed_weights import as_plain_products
 from searcher.contracts.cost import Prices
 from searcher.errors import UsageError
 from searcher.replay.replay import Replay
@@ -66,7 +67,7 @@ def count_flops(replay: Replay, hidden: Tensor) -> Iterator[BlockFlops]:
 
 
 def _block_flops(replay: Replay, hidden: Tensor, block: int, removed: list[torch.nn.Module]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with as_plain_products(replay.architecture.blocks[block]), FlopCounterMode(display=False) as counter:
         replay.run_block_without(hidden, block, removed)
     return int(counter.get_total_flops())
 

@@ -3,12 +3,14 @@
 The text is longer than any sliding window, so that a wrong mask cannot hide.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from searcher.architecture.blocks import forwards_replaced
+from searcher.architecture.packed_weights import packed_layers
 from searcher.architecture.replacement_modules import like
 from searcher.contracts.plan import Action, Granularity, PrunePlan, Unit
 from searcher.errors import UsageError, first_line
@@ -177,11 +179,18 @@ def _check_sublayer(replay: Replay, hidden: Tensor, block: int, action: Action, 
         raise _refused(replay.model, f"block {block} does not call its {name} module", granularity)
     module = replay.architecture.blocks[block]
     inside = next(n for n, m in module.named_modules() if m is sublayer)
-    zeroed = {f"{inside}.{n}": torch.zeros_like(p, device=hidden.device) for n, p in sublayer.named_parameters()}
     skipped = replay.run_block(hidden, block, action)
-    plain = replay.run_block_with(hidden, block, zeroed)
+    packed = packed_layers(sublayer)  # whose weights have no zeros of their own kind: what they return is zero instead
+    others = ((n, p) for n, p in sublayer.named_parameters() if n.rpartition(".")[0] not in packed)
+    zeroed = {f"{inside}.{n}": torch.zeros_like(p, device=hidden.device) for n, p in others}
+    with forwards_replaced({layer: _zeros(layer) for layer in packed.values()}):
+        plain = replay.run_block_with(hidden, block, zeroed)
     if not close(skipped, plain):
         raise _refused(replay.model, f"block {block} does not simply add what its {name} returns", granularity)
+
+
+def _zeros(layer: Any) -> Callable[[Tensor], Tensor]:
+    return lambda entering: entering.new_zeros((*entering.shape[:-1], layer.out_features))
 
 
 def _check_both(replay: Replay, hidden: Tensor, block: int) -> None:

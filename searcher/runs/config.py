@@ -44,6 +44,11 @@ class MeasurementConfig(BaseModel):
     revision: str | None = _measurement(None, "Branch, tag or commit of a hub model.")
     trust_remote_code: bool = _measurement(False, "Run modelling code that comes with the model.")
     dtype: str = _measurement("auto", "float32, bfloat16 or float16. Default: what suits the device.")
+    quantize: Literal["int8", "int4"] | None = _measurement(
+        None,
+        "Search the model with the weights of its blocks in 8 or 4 bits, int8 or int4 (needs torchao: pip install "
+        '"pruneplan[quantize]"). Default: as they are.',
+    )
     data: tuple[str, ...] | None = _measurement(
         None,
         "Text: a .txt, .jsonl or .parquet file, a folder of datasets' save_to_disk, or a datasets id "

@@ -15,6 +15,16 @@ def digest_of(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def packed_fingerprint(fingerprint: str, packed: str) -> str:
+    """The fingerprint of a model whose weights are packed so; the same if they are plain."""
+    return f"{fingerprint}+{packed.replace(' ', '-')}" if packed else fingerprint
+
+
+def plain_fingerprint(fingerprint: str) -> str:
+    """The fingerprint of the checkpoint that a model was loaded from, without what packs its weights."""
+    return fingerprint.partition("+")[0]
+
+
 def fingerprint_folder(folder: Path) -> str:
     """A sha256 over a checkpoint's config, code and sampled weights; `searcher.loading.model.load_model` says which."""
     digest = hashlib.sha256()

@@ -13,6 +13,7 @@ from tiny_checkpoint import OPTIONS
 import searcher
 from searcher.errors import UsageError
 from searcher.loading import model as loading
+from searcher.loading import quantised
 from searcher.loading.model import load_model
 from searcher.loading.special_checkpoints import DEQUANTISED, PACKED_FILES
 from searcher.testing import tiny_tokenizer
@@ -35,6 +36,12 @@ MARKERS = {
     "compression_config": {"compression_config": {"config_groups": {}}},
     "MLX": {"quantization": {"group_size": 64, "bits": 4}},
 }
+
+
+@pytest.fixture(autouse=True)
+def without_libraries(monkeypatch):
+    """What runs packed weights is installed on no machine here; with it they are searched: see test_quantised.py."""
+    monkeypatch.setattr(quantised, "is_installed", lambda package: False)
 
 
 @pytest.fixture
