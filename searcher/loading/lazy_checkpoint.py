@@ -26,7 +26,7 @@ from transformers.modeling_utils import LoadStateDictConfig, load_state_dict
 from searcher.architecture.streamed_modules import put_tensor
 from searcher.loading.dtypes import weight_files
 from searcher.loading.mapped_memory import give_back, read_ahead
-from searcher.loading.pretrained import quietly, refuse_not_finite
+from searcher.loading.pretrained import refuse_not_finite, without_bars
 
 Part = str
 """The name of a module whose tensors are read together, such as `model.layers.3`."""
@@ -125,7 +125,7 @@ class LazyCheckpoint:
         state = {key: self._stored[key] for key in keys}
         for tensor in state.values():
             read_ahead(tensor)
-        with self._lock, quietly():
+        with self._lock, without_bars():
             before = dict(self._tensors())
             convert_and_load_state_dict_in_model(self.model, state, self._loading)
             found = {name: tensor for name, tensor in self._tensors() if tensor is not before[name]}

@@ -149,17 +149,27 @@ def _some(keys: list[str]) -> str:
 def quietly() -> Iterator[None]:
     """No warnings and no bars of transformers while loading; bars of downloads stay: they tell why it takes long."""
     log = transformers.utils.logging
-    verbosity, bars, downloads = log.get_verbosity(), log.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    verbosity = log.get_verbosity()
     log.set_verbosity_error()
-    log.disable_progress_bar()
-    if downloads:
-        enable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with without_bars(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         log.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """No bars of transformers but those of downloads; for any thread, which must leave Python's warnings alone."""
+    log = transformers.utils.logging
+    bars, downloads = log.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    log.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
         if bars:
             log.enable_progress_bar()
             if not downloads:
