@@ -93,7 +93,7 @@ def executor_for(
         for_gaps = streaming.states // 2 if healer and healer.scope == "gap" else 0
         healer = healer and healer.limited(for_gaps // streaming.evaluators)
         evaluator = make(kept=PrefixCache(0), healer=healer)
-        return StreamedExecutor(evaluator, groups, store, replace(streaming, states=streaming.states - for_gaps))
+        return StreamedExecutor(evaluator, groups, store, replace(streaming, states=streaming.states - for_gaps), say)
     room = find_room(footprint, memory, replay.model.device, cores)
     for_gaps = room.kept // 2 if healer and healer.scope == "gap" else 0
     healer = healer and healer.limited(for_gaps // room.evaluators)

@@ -1,7 +1,8 @@
 """Measuring plans on a model whose weights come from the disk: all plans of an ask pass a block before the next."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -17,6 +18,9 @@ from searcher.evaluation.sweep import Sweep
 from searcher.loading.weight_store import WeightStore
 from searcher.runs.measurement import Measurement, timed
 
+TELL = 30.0
+"""Seconds after which it is said how far a sweep is."""
+
 
 class StreamedExecutor(Executor):
     """See :class:`searcher.evaluation.executor.Executor`; the same values, with other things in memory.
@@ -26,13 +30,21 @@ class StreamedExecutor(Executor):
         groups: the token sequences of each split.
         store: the model's weights.
         room: what fits.
+        say: told how far a long sweep is.
     """
 
-    def __init__(self, evaluator: Evaluator, groups: Groups, store: WeightStore, room: StreamingRoom) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        groups: Groups,
+        store: WeightStore,
+        room: StreamingRoom,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         super().__init__(evaluator, groups, PrefixCache(0), room.evaluators)
         while len(self._evaluators) < room.evaluators:
             self._evaluators.append(evaluator.colleague())
-        self._room = room
+        self._room, self._say, self._said = room, say, time.monotonic()
         self._sweep = Sweep(self._evaluators, store)
         store.keep(room.staying)
 
@@ -49,7 +61,7 @@ class StreamedExecutor(Executor):
         self._prepare(jobs)
         for part in self._parts(jobs):
             with one_core(), torch.inference_mode():
-                ends = self._sweep.ends(part, going)
+                ends = self._sweep.ends(part, going, at=partial(self._tell, part))
             if ends is None:
                 return
             there = [Job(j.split, j.group, j.rows, j.plans, end) for j, end in zip(part, ends, strict=True)]
@@ -65,10 +77,17 @@ class StreamedExecutor(Executor):
         dense = [Job(split, g, tuple(range(g.layout.rows)), [PrunePlan()]) for split, g in groups.values()]
         for part in self._parts(dense):
             with one_core(), torch.inference_mode():
-                ends = self._sweep.ends(part, going=lambda: True, keep=True)
+                ends = self._sweep.ends(part, going=lambda: True, keep=True, at=partial(self._tell, part))
                 for job, end in zip(part, ends or [], strict=True):
                     for evaluator in self._evaluators:
                         evaluator.prepare(job.split, job.group, end)
+
+    def _tell(self, part: Sequence[Job], block: int) -> None:
+        """Now and then, for values come at the end of a sweep only."""
+        if time.monotonic() - self._said >= TELL:
+            plans = len({plan for job in part for plan in job.plans})
+            self._say(f"Block {block} of {self.evaluator.replay.num_blocks}, {plans} plans together")
+            self._said = time.monotonic()
 
     def _parts(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """The jobs in their order, as many at a time as there is room for; one that is too large in pieces."""

@@ -23,6 +23,7 @@ class StreamingRoom:
         evaluators: threads.
         states: bytes of hidden states that wait at a block at a time; plans that need more go in several sweeps.
         staying: parts of the model that stay in memory.
+        parts: how many there are.
         reading: bytes that a sweep through the other parts reads from the disk.
         ask: bytes of states of the largest ask that is reckoned with.
     """
@@ -30,6 +31,7 @@ class StreamingRoom:
     evaluators: int
     states: int
     staying: tuple[str, ...]
+    parts: int
     reading: int
     ask: int
 
@@ -41,9 +43,9 @@ class StreamingRoom:
     def __str__(self) -> str:
         times = "one sweep" if self.sweeps == 1 else f"{self.sweeps} sweeps"
         return (
-            f"Weights are streamed: {len(self.staying)} parts of the model stay in memory, the others are read in "
-            f"every sweep ({format_bytes(self.reading)}). A first round of greedy has {format_bytes(self.ask)} of "
-            f"states; {format_bytes(self.states)} fit, so it takes {times}"
+            f"Weights are streamed: {len(self.staying)} of {self.parts} parts of the model stay in memory; others are read "
+            f"in every sweep ({format_bytes(self.reading)}). A first round of greedy has {format_bytes(self.ask)} of "
+            f"states; there is room for {format_bytes(self.states)}, so it takes {times}"
         )
 
 
@@ -86,7 +88,7 @@ def find_streaming_room(
     host, kept = int(HOST_SHARE * free_bytes(torch.device("cpu"))), sum(map(store.bytes, staying))
     states = host if on_host else left - kept
     reading = sum(store.stored_bytes(part) for part in store.parts if part not in staying)
-    return StreamingRoom(int(evaluators), states, staying, reading, ask)
+    return StreamingRoom(int(evaluators), states, staying, len(store.parts), reading, ask)
 
 
 def _at_work(store: WeightStore) -> int:

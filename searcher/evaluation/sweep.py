@@ -42,13 +42,16 @@ class Sweep:
             self._free.put(evaluator)
         self._one = evaluators[0]
 
-    def ends(self, jobs: Sequence[Job], going: Going, keep: bool = False) -> list[Ends] | None:
+    def ends(
+        self, jobs: Sequence[Job], going: Going, keep: bool = False, at: Callable[[int], None] = lambda block: None
+    ) -> list[Ends] | None:
         """The states of every job's plans after the last block; None if it was told to stop.
 
         Args:
             jobs: on token sequences.
             going: asked before each block.
             keep: whether the states can be taken more than once.
+            at: told the number of each block before it is run.
         """
         fronts = [_Front(self._one, job) for job in jobs]
         with self._threads() as run, self._store.on_the_way(self._route(fronts)):
@@ -56,6 +59,7 @@ class Sweep:
             for block in range(self._blocks):
                 if not going():
                     return None
+                at(block)
                 run([task for front in fronts for task in front.tasks(block)])
         return [Ends(front.states, keep) for front in fronts]
 
