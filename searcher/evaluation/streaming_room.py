@@ -42,10 +42,11 @@ class StreamingRoom:
 
     def __str__(self) -> str:
         times = "one sweep" if self.sweeps == 1 else f"{self.sweeps} sweeps"
+        waiting, room = format_bytes(self.ask), format_bytes(self.states)
         return (
-            f"Weights are streamed: {len(self.staying)} of {self.parts} parts of the model stay in memory; others are read "
-            f"in every sweep ({format_bytes(self.reading)}). A first round of greedy has {format_bytes(self.ask)} of "
-            f"states; there is room for {format_bytes(self.states)}, so it takes {times}"
+            f"Weights are streamed: {len(self.staying)} of {self.parts} parts of the model stay in memory, others are "
+            f"read in every sweep ({format_bytes(self.reading)}). A first round of greedy has {waiting} of states; "
+            f"there is room for {room}, so it takes {times}"
         )
 
 
