@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from searcher.architecture.devices import computes_on_cpu
 from searcher.contracts.cost import Prices
 from searcher.contracts.objective import HEALED, Objective, Split
 from searcher.contracts.plan import Action, PrunePlan
@@ -117,7 +118,7 @@ class Evaluator:
         """What it takes does not depend on what happens to be kept, in memory or on disk; what is run does."""
         self._run_forwards = 0.0
         job = Job(split, group, tuple(range(group.layout.rows)), [PrunePlan()])
-        cache = self.facts.dense if self.replay.model.device.type == "cpu" else None
+        cache = self.facts.dense if all(map(computes_on_cpu, self.replay.devices)) else None
         count = partial(self._ran_model, PrunePlan())
         dense = DenseCandidate(self.replay, self._batch(job), partial(self._run_dense, job), cache, count)
         for name, objective in wanting.items():
@@ -162,7 +163,7 @@ class Evaluator:
     def _replayed(self, ids: Tensor, plan: PrunePlan, healed: Healed) -> Tensor:
         """(rows, tokens, hidden size): the states of a healed plan after the last block, NaN if its fit ran away."""
         if healed.diverged:
-            return torch.full_like(self.replay.embed(ids), torch.nan)
+            return torch.full_like(self.replay.embed(ids), torch.nan, device=self.replay.exit)
         states = []
         with repaired(self.replay, healed.repair):
             for part in in_groups(ids):  # as plans are run that are not healed one by one, so that the numbers compare
@@ -224,7 +225,7 @@ class Evaluator:
         return self._repair(plan)
 
     def _batch(self, job: Job) -> Batch:
-        group, device = job.group, self.replay.model.device
+        group, device = job.group, self.replay.exit
         rows = group.rows(job.rows)
         index = torch.tensor(rows, dtype=torch.int64)
         ids, scored = group.ids[index].to(device), group.scored[index].to(device)

@@ -1,7 +1,12 @@
-"""Several evaluators at work on one batch of plans, in this process: one for each core, or one for the GPU.
+"""Several evaluators at work on one batch of plans, in this process: one for each core, or one for each accelerator.
 
 On a CPU each evaluator computes on one core. That is faster than several cores on one matrix product, and the numbers
 then do not depend on how many cores there are: a product split over other threads rounds differently.
+
+A model that is spread over several accelerators has as many evaluators as it has devices. Each takes plans of its own
+through all of them. While the states of one plan are in the blocks of the second device, those of another are in the
+blocks of the first: plans follow each other as in a pipeline, without a schedule. A thread waits for a device only
+where it reads a result, at the end of a plan; until then the others give the devices work.
 """
 
 import contextlib
@@ -14,6 +19,7 @@ from typing import Any
 
 import torch
 
+from searcher.architecture.devices import computes_on_cpu
 from searcher.contracts.cost import Prices
 from searcher.contracts.objective import Objective, Split
 from searcher.contracts.plan import PrunePlan
@@ -21,7 +27,7 @@ from searcher.evaluation.candidate import Facts
 from searcher.evaluation.evaluator import Evaluator
 from searcher.evaluation.groups import Groups, make_groups
 from searcher.evaluation.job import Job, make_jobs
-from searcher.evaluation.memory import find_room, measure_footprint
+from searcher.evaluation.memory import find_room_on_all, measure_footprint
 from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.healing.calibration import Check
 from searcher.healing.healer import Healer
@@ -63,7 +69,7 @@ class Executor:
     @property
     def exact(self) -> bool:
         """Whether values are the same to the last bit in every repetition: so on a CPU, not promised elsewhere."""
-        return bool(self.evaluator.replay.model.device.type == "cpu")
+        return all(map(computes_on_cpu, self.evaluator.replay.devices))
 
     @property
     def layout(self) -> Layout:
@@ -148,7 +154,8 @@ def open_executor(
         tokenizer: the model's, for objectives that bring their own inputs.
         prices: for counting parts of blocks.
         memory: bytes, see :func:`searcher.evaluation.memory.find_room`.
-        cores: how many evaluators at most on a CPU; by default one for each thread that torch uses.
+        cores: how many evaluators at most on a CPU; by default one for each thread that torch uses. Elsewhere there is
+            one for each device that the model is on.
         healing: with what and on what plans are healed before they are measured.
         dense: keeps what is computed on the dense model.
 
@@ -178,8 +185,8 @@ def executor_for(
     """The same for token sequences that are grouped already; see :func:`open_executor`."""
     largest = max(group.ids.numel() for split in groups.values() for group in split)
     footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
-    device = replay.model.device
-    room = find_room(footprint, memory, device, cores if device.type == "cpu" else 1)
+    most = cores if all(map(computes_on_cpu, replay.devices)) else len(replay.devices)
+    room = find_room_on_all(footprint, memory, (*replay.places, replay.exit), most)
     healer = None if healing is None else Healer(healing, replay, prices)
     for_gaps = room.kept // 2 if healer and healer.scope == "gap" else 0
     healer = healer and healer.limited(for_gaps // room.evaluators)

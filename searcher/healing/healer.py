@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from searcher.architecture.devices import check_float64
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity, PrunePlan
@@ -63,8 +64,14 @@ def make_healing(spec: str) -> Healing:
 
 
 def make_calibration(text: HealText, replay: Replay, prices: Prices) -> CalibrationSet:
-    """The model with the windows of the heal split on its device."""
+    """The model with the windows of the heal split on its device.
+
+    Raises:
+        UsageError: a device of it has no float64, in which healings sum.
+    """
     device = replay.model.device
+    for place in replay.devices:
+        check_float64(place, f"Healing '{text.spec}'")
     with torch.inference_mode(False):  # those that train cannot use tensors made for inference
         fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
     return CalibrationSet(replay, fit, held_out, prices, documents=text.documents)

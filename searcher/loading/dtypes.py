@@ -25,6 +25,21 @@ def stored_dtype(folder: Path) -> torch.dtype | None:
     return numbers.most_common(1)[0][0] if numbers else None
 
 
+def weight_bytes(folder: Path, dtype: torch.dtype | None) -> int:
+    """Bytes that a checkpoint's weights take in memory.
+
+    Args:
+        folder: of the checkpoint.
+        dtype: what its plain weights are loaded as; None for as they are stored.
+    """
+    total = 0
+    for path in _weight_files(folder):
+        for tensor in load_state_dict(str(path), map_location="meta").values():
+            plain = dtype is not None and tensor.dtype in PLAIN
+            total += tensor.numel() * (dtype.itemsize if dtype is not None and plain else tensor.element_size())
+    return total
+
+
 def restore_precision(model: nn.Module, folder: Path) -> list[str]:
     """Give a model that was loaded in one dtype its weights as they are stored, where some are of another one.
 

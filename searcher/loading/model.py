@@ -10,13 +10,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import cached_file
 
 from searcher.architecture.custom_model import find_notes, load_custom
+from searcher.architecture.devices import choose_device, computes_on_cpu, devices_of, has_bfloat16, may_spread
 from searcher.errors import UsageError, first_line
 from searcher.loading.damage import find_damage, tokens_beyond
-from searcher.loading.dtypes import stored_dtype
+from searcher.loading.dtypes import stored_dtype, weight_bytes
 from searcher.loading.embedded import EMBEDDED_NAME, find_embedded
 from searcher.loading.gguf import convert_gguf
 from searcher.loading.pretrained import BROKEN, check_weights, quietly
 from searcher.loading.special_checkpoints import ADAPTER, in_one_dtype, loading_options, read_config, refuse_adapter
+from searcher.loading.spread import device_map, settle
 from searcher.runs.fingerprint import fingerprint_folder
 
 _DTYPES = {
@@ -35,14 +37,14 @@ _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # as torch names what x86 an
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal LM, ready to be measured: in eval mode, without gradients, all on one device.
+    """A causal LM, ready to be measured: in eval mode, without gradients, on one device or spread over several.
 
     Attributes:
         model: the transformers model.
         tokenizer: its tokenizer.
         name: what tables call it.
         fingerprint: changes when the weights or the config change; see :func:`load_model`.
-        device: where the weights are.
+        device: where the weights are; of several the first.
         dtype: what the weights were loaded as.
         folder: the checkpoint that it was loaded from: the user's, that of a commit in the hub's cache, or of a
             dequantised GGUF file in searcher's; None if it was made in memory.
@@ -57,6 +59,11 @@ class LoadedModel:
     dtype: torch.dtype
     folder: Path | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def spread(self) -> bool:
+        """Whether its weights are on several devices."""
+        return len(devices_of([self.model])) > 1
 
     @property
     def num_blocks(self) -> int:
@@ -96,18 +103,21 @@ def load_model(
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run modelling code that comes with the checkpoint.
         dtype: `float32`, `bfloat16`, `float16` (or `fp32`, `bf16`, `fp16`); `auto` is bfloat16 where the device
-            computes in it, else float32 on CPU and float16 on CUDA; `stored` is that of the checkpoint.
-        device: `cpu`, `cuda`, `cuda:1`; `auto` is CUDA if there is any, else CPU.
+            computes in it, else float32 on CPU and float16 elsewhere; `stored` is that of the checkpoint.
+        device: `cpu`, `cuda`, `cuda:1`, `xpu` and so on; `auto` is the accelerator if there is one, else the CPU. Where
+            a name leaves open which of several is meant, a model that does not fit one of them is spread over all.
 
     Raises:
         UsageError: an argument is wrong, or what it names holds no complete causal LM with a tokenizer.
     """
-    chosen_device = _choose_device(device)
+    chosen_device = choose_device(device)
     chosen_dtype = None if dtype == STORED else choose_dtype(dtype, chosen_device)
     source = _find(spec, revision)
     options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
     with quietly():
-        model, warnings = _load_weights(source, chosen_dtype or _stored(source), chosen_device, options)
+        model, warnings = _load_weights(
+            source, chosen_dtype or _stored(source), _placement(source, chosen_dtype, device), options
+        )
         tokenizer = _load_tokenizer(source, options)
     model.eval().requires_grad_(False)
     _refuse_bidirectional(model, source)
@@ -131,27 +141,15 @@ def load_tokenizer(spec: str | None, *, revision: str | None, trust_remote_code:
         return _load_tokenizer(source, {"revision": source.revision, "trust_remote_code": trust_remote_code})
 
 
-def _choose_device(device: str) -> torch.device:
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return torch.device("cuda:0" if available else "cpu")
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise UsageError(f"Device '{device}' is not known", "Choose auto, cpu, cuda or one GPU such as cuda:1")
-    if kind == "cuda" and int(index or 0) >= available:
-        raise UsageError(f"Device '{device}' is not available: torch sees {available} GPUs", "Try --device cpu")
-    return torch.device("cpu" if kind == "cpu" else f"cuda:{index or 0}")
-
-
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """The dtype of this name, or what suits the device. Raises UsageError for a name that is none."""
     if dtype in _DTYPES:
         return _DTYPES[dtype]
     if dtype != "auto":
         raise UsageError(f"dtype '{dtype}' is not known", f"Choose auto, {', '.join(_DTYPES)}")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+    if computes_on_cpu(device):
+        return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float16
 
 
 def _cpu_has_bf16() -> bool:
@@ -223,12 +221,21 @@ def _refuse_adapter_on_hub(spec: str, revision: str | None) -> None:
         refuse_adapter(Path(found).parent, spec)
 
 
+def _placement(source: _Source, dtype: torch.dtype | None, device: str) -> dict[str, Any]:
+    """Where `from_pretrained` is to put the weights."""
+    chosen = choose_device(device)
+    if computes_on_cpu(chosen):
+        return {}  # a device map would add hooks for nothing
+    with contextlib.suppress(*BROKEN):  # loading it will tell what is wrong
+        if may_spread(device) and (spread := device_map(weight_bytes(source.folder, dtype), chosen, source.name)):
+            return spread
+    return {"device_map": {"": chosen}}  # tensor by tensor
+
+
 def _load_weights(
-    source: _Source, dtype: torch.dtype | str, device: torch.device, options: dict[str, Any]
+    source: _Source, dtype: torch.dtype | str, placement: dict[str, Any], options: dict[str, Any]
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model, and what a user should know of how it was loaded."""
-    # weights go to a GPU tensor by tensor; on CPU no device map, which would add hooks for nothing
-    placement = {} if device.type == "cpu" else {"device_map": {"": device}}
     special = loading_options(source.folder, source.name)
     notes = find_notes(source.folder)
     try:
@@ -256,6 +263,7 @@ def _load_weights(
             f"Model '{source.name}' cannot be loaded as a causal LM: {reason}",
             "Its config, weights and architecture must be ones that AutoModelForCausalLM takes",
         ) from error
+    settle(model, source.name)
     warnings = [*check_weights(model, info, source.name), *tokens_beyond(read_config(source.folder, source.name))]
     if special:
         in_one_dtype(model, model.config.dtype if isinstance(dtype, str) else dtype)

@@ -36,13 +36,13 @@ def open_replay(model: Any, granularity: Granularity) -> Replay:
     zeroing its weights, and skipping both leaves the hidden states as they were.
 
     Args:
-        model: a transformers causal LM in eval mode, with all weights on one device.
+        model: a transformers causal LM in eval mode, on one device, or spread over several by a device map.
         granularity: what a search will remove.
 
     Raises:
         UsageError: the model cannot be replayed, or not at this granularity, with the reason.
     """
-    _refuse_spread(model)
+    _refuse_offloaded(model)
     probe = probe_of(model)
     try:
         replay = Replay(model, probe)
@@ -106,11 +106,12 @@ def probe_of(model: Any) -> Tensor:
     return torch.randint(0, config.vocab_size, (1, tokens), generator=generator).to(model.device)
 
 
-def _refuse_spread(model: Any) -> None:
-    devices = {p.device for p in model.parameters()}
-    if len(devices) > 1:
-        names = ", ".join(sorted(map(str, devices)))
-        raise UsageError(f"The model is spread over {names}; it must be on one device", "Name one with --device")
+def _refuse_offloaded(model: Any) -> None:
+    if any(parameter.device.type == "meta" for parameter in model.parameters()):
+        raise UsageError(
+            "Some weights of the model are offloaded, and are loaded only while it runs itself",
+            "Load it without offload",
+        )
 
 
 def _check_recording(replay: Replay, probe: Tensor) -> None:
@@ -199,7 +200,7 @@ def close(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same but for sums in another order, by the dtype of the second."""
     tolerance = _TOLERANCE.get(other.dtype, _HALF_PRECISION)
     scale = float(other.abs().max()) or 1.0
-    return bool(((one - other).abs().max() <= tolerance * scale).item())
+    return bool(((one.to(other.device) - other).abs().max() <= tolerance * scale).item())
 
 
 def _refused(model: Any, reason: str, granularity: Granularity | None = None) -> UsageError:
