@@ -30,9 +30,9 @@ class KL(Objective):
 
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:
         """The mean over the scored tokens of each window."""
-        divergence = candidate.divergence(self._references[candidate.batch]).double()
-        total = divergence.where(candidate.scored, 0.0).sum(dim=1)
-        rows: NDArray[np.float64] = (total / candidate.scored.sum(dim=1)).cpu().numpy()
+        divergence = candidate.divergence(self._references[candidate.batch]).cpu().double()
+        scored = candidate.scored.cpu()  # not every accelerator has float64
+        rows: NDArray[np.float64] = (divergence.where(scored, 0.0).sum(dim=1) / scored.sum(dim=1)).numpy()
         return rows
 
 

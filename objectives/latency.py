@@ -86,6 +86,7 @@ class Latency(Objective):
 
 
 def _now(model: Any) -> float:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+    for device in {parameter.device for parameter in model.parameters()}:
+        if device.type != "cpu":  # which never lags behind
+            torch.accelerator.synchronize(device)
     return time.perf_counter()

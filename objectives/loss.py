@@ -20,7 +20,7 @@ class Loss(Objective):
 
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:
         """The mean loss of each window."""
-        rows: NDArray[np.float64] = candidate.losses().double().mean(dim=1).cpu().numpy()
+        rows: NDArray[np.float64] = candidate.losses().cpu().double().mean(dim=1).numpy()
         return rows
 
 

@@ -240,8 +240,8 @@ def _batch(items: Sequence[EncodedItem]) -> TokenBatch:
 
 def choice_losses(candidate: Candidate) -> NDArray[np.float64]:
     """float64 (rows,): the negative log-likelihood of each choice in nats, summed over its tokens."""
-    losses = candidate.losses().double().where(candidate.scored, 0.0)
-    total: NDArray[np.float64] = losses.sum(dim=1).cpu().numpy()
+    losses = candidate.losses().cpu().double().where(candidate.scored.cpu(), 0.0)
+    total: NDArray[np.float64] = losses.sum(dim=1).numpy()
     return total
 
 

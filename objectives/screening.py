@@ -29,5 +29,5 @@ class Screening(Objective):
     def measure(self, candidate: Candidate) -> NDArray[np.float64]:
         """The mean loss of each window."""
         losses = candidate.losses_among(self._vocabulary[candidate.batch])
-        rows: NDArray[np.float64] = losses.double().mean(dim=1).cpu().numpy()
+        rows: NDArray[np.float64] = losses.cpu().double().mean(dim=1).numpy()
         return rows

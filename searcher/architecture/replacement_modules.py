@@ -147,7 +147,8 @@ class Inserted(nn.Module):
         """What a block returns, with the hidden states that the module makes of those given."""
         hidden = args[0] if args else kwargs["hidden_states"]
         keep_count(self.layer_idx, hidden, args, kwargs)
-        return like(self.returns, self.module(hidden))
+        place = next((parameter.device for parameter in self.module.parameters()), hidden.device)
+        return like(self.returns, self.module(hidden.to(place)))
 
     @classmethod
     def like_block(cls, block: nn.Module, module: nn.Module, returns: Any, layer_idx: int) -> "Inserted":

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from searcher.architecture.custom_model import has_own_code
+from searcher.architecture.devices import on_cpu
 from searcher.checkpoint import fresh
 from searcher.checkpoint.forms import Notes
 from searcher.checkpoint.verify import TOLERANCE, agreement
@@ -88,7 +89,7 @@ def _agrees(found: Mapping[str, Any]) -> bool:
 def _own_difference(model: Any) -> float | None:
     """By how much the dense model in float32 differs from itself with a cache; None if it cannot be run with one."""
     with torch.inference_mode(False):
-        dense = copy.deepcopy(model).cpu().float()
+        dense = on_cpu(copy.deepcopy(model)).float()
     return agreement(dense, probe_of(dense)).cache_difference
 
 
@@ -131,7 +132,7 @@ def _reference(candidate: Candidate) -> dict[str, torch.Tensor]:
     """Logits of the candidate in float32, with the weights as they are saved."""
     repair = candidate.repair
     with torch.inference_mode(False):
-        model = copy.deepcopy(candidate.replay.model).cpu().float()
+        model = on_cpu(copy.deepcopy(candidate.replay.model)).float()
         weights = {name: weight.cpu().float() for name, weight in repair.weights.items()}
         after = {
             place: ReplacementModule(copy.deepcopy(one.module).cpu().float(), one.like)

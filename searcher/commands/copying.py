@@ -29,7 +29,8 @@ from searcher.commands.progress import Progress
 from searcher.contracts.form import Form
 from searcher.contracts.plan import PrunePlan
 from searcher.evaluation.executor import one_core
-from searcher.loading.model import STORED, choose_dtype, find_source, load_tokenizer
+from searcher.loading.model import STORED, choose_dtype, load_tokenizer
+from searcher.loading.model_source import find_source
 from searcher.loading.pretrained import quietly
 from searcher.replay.repair import Repair
 from searcher.replay.self_check import probe_of

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from searcher.architecture.devices import may_spread, seen
 from searcher.commands.prepared import Prepared
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
@@ -15,6 +16,7 @@ from searcher.evaluation.executor import Executor, one_core
 from searcher.evaluation.groups import SCREENING
 from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor, check_workers
+from searcher.evaluation.ray_session import import_ray
 from searcher.evaluation.ray_worker import Objectives
 from searcher.healing.healer import Treatment, begin_treatment, make_healing
 from searcher.loading.chat_template import ChatTemplate
@@ -190,7 +192,19 @@ def _with_workers(
     if streamed or not (workers or config.ray_address):
         return local
     made_of = Objectives({**config.objective_specs, **{name: (name, {}) for name in screened_by}})
-    limit = memory or default_limit(local.evaluator.replay.model.device)
+    replay = local.evaluator.replay
+    if len(replay.devices) > 1:  # the evaluators of this process take plans through all of them
+        if config.workers or config.ray_address is not None:
+            names = ", ".join(map(str, replay.devices))
+            raise UsageError(
+                f"The model is spread over {names}, and workers are for models that fit one device",
+                "Leave --workers and --ray-address out, or name one device that it fits with --device",
+            )
+        say(f"The model is spread over {len(replay.devices)} devices: {', '.join(map(str, replay.devices))}")
+        return local
+    if config.workers is None and config.ray_address is None:
+        import_ray()  # the default for several devices, of which it was not known whether the model needs them all
+    limit = memory or default_limit(replay.model.device)
     return RayExecutor(local, made_of, workers or None, config.ray_address, limit, say)
 
 
@@ -222,9 +236,10 @@ def _workers(config: MeasurementConfig) -> int:
     """How many are wanted, refused if they cannot be had."""
     if config.workers == 0 and config.ray_address is not None:
         raise UsageError("0 workers cannot join a Ray cluster", "Leave --workers or --ray-address out")
-    gpus = 0 if config.device == "cpu" or not torch.cuda.is_available() else torch.cuda.device_count()
-    several = gpus if gpus > 1 and config.device in ("auto", "cuda") else 0
-    wanted = several if config.workers is None and config.ray_address is None else config.workers or 0
+    gpus = 0 if config.device == "cpu" else seen()[1]
+    if config.workers is None and config.ray_address is None:
+        return gpus if may_spread(config.device) else 0
+    wanted = config.workers or 0
     check_workers(wanted, config.ray_address, gpus or torch.get_num_threads(), "GPUs" if gpus else "cores")
     return wanted
 

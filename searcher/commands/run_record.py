@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from searcher.architecture.devices import computes_on_cpu, name_of
 from searcher.commands.prepared import Prepared
 from searcher.contracts import registry
 from searcher.contracts.objective import HEALED, Split
@@ -213,5 +214,11 @@ def _check_limits(folder: Path, before: dict[str, Any], limits: dict[str, Any]) 
 
 def _hardware(prepared: Prepared) -> dict[str, Any]:
     device = prepared.model.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": str(device), "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    devices = prepared.replay.devices
+    name = platform.processor() or platform.machine() if computes_on_cpu(device) else name_of(device)
+    return {
+        "device": ", ".join(map(str, devices)),
+        "name": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }

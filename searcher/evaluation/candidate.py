@@ -62,7 +62,7 @@ class Heads:
     def __init__(
         self, replay: Replay, ids: Tensor, scored: Tensor, hidden: Sequence[Tensor], sizes: BatchSizes
     ) -> None:
-        self.hidden = hidden
+        self.hidden = [state.to(replay.exit) for state in hidden]
         self._replay, self._ids, self._sizes = replay, ids, sizes
         self._scored = None if bool(scored.all()) else scored
         self._losses: list[Tensor] = []

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from searcher.architecture.devices import computes_on_cpu
 from searcher.contracts.cost import Prices
 from searcher.contracts.objective import HEALED, Objective, Split
 from searcher.contracts.plan import Action, PrunePlan
@@ -133,7 +134,7 @@ class Evaluator:
     def _show_dense(self, split: Split, group: Group, wanting: Mapping[str, Objective], ends: Ends | None) -> Work:
         """What it takes does not depend on what happens to be kept, in memory or on disk; what is run does."""
         job = Job(split, group, tuple(range(group.layout.rows)), [PrunePlan()], ends)
-        cache = self.facts.dense if self.replay.model.device.type == "cpu" else None
+        cache = self.facts.dense if all(map(computes_on_cpu, self.replay.devices)) else None
         count = partial(self._ran_model, PrunePlan())
         dense = DenseCandidate(self.replay, self.batch(job), partial(self._run_dense, job), cache, count)
         for name, objective in wanting.items():
@@ -178,7 +179,7 @@ class Evaluator:
     def _replayed(self, ids: Tensor, plan: PrunePlan, healed: Healed) -> Tensor:
         """(rows, tokens, hidden size): the states of a healed plan after the last block, NaN if its fit ran away."""
         if healed.diverged:
-            return torch.full_like(self.replay.embed(ids), torch.nan)
+            return torch.full_like(self.replay.embed(ids), torch.nan, device=self.replay.exit)
         states = []
         with repaired(self.replay, healed.repair):
             for part in in_groups(ids):  # as plans are run that are not healed one by one, so that the numbers compare
@@ -249,8 +250,8 @@ class Evaluator:
         return self._repair(plan)
 
     def batch(self, job: Job) -> Batch:
-        """The rows of a job, on the device."""
-        group, device = job.group, self.replay.model.device
+        """The rows of a job, on the device of the head."""
+        group, device = job.group, self.replay.exit
         rows = group.rows(job.rows)
         index = torch.tensor(rows, dtype=torch.int64)
         ids, scored = group.ids[index].to(device), group.scored[index].to(device)

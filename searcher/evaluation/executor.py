@@ -1,7 +1,12 @@
-"""Several evaluators at work on one batch of plans, in this process: one for each core, or one for the GPU.
+"""Several evaluators at work on one batch of plans, in this process: one for each core, or one for each accelerator.
 
 On a CPU each evaluator computes on one core. That is faster than several cores on one matrix product, and the numbers
 then do not depend on how many cores there are: a product split over other threads rounds differently.
+
+A model that is spread over several accelerators has as many evaluators as it has devices. Each takes plans of its own
+through all of them. While the states of one plan are in the blocks of the second device, those of another are in the
+blocks of the first: plans follow each other as in a pipeline, without a schedule. A thread waits for a device only
+where it reads a result, at the end of a plan; until then the others give the devices work.
 """
 
 import contextlib
@@ -13,6 +18,7 @@ from queue import SimpleQueue
 
 import torch
 
+from searcher.architecture.devices import computes_on_cpu
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
 from searcher.evaluation.evaluator import Evaluator
@@ -53,7 +59,7 @@ class Executor:
     @property
     def exact(self) -> bool:
         """Whether values are the same to the last bit in every repetition: so on a CPU, not promised elsewhere."""
-        return bool(self.evaluator.replay.model.device.type == "cpu")
+        return all(map(computes_on_cpu, self.evaluator.replay.devices))
 
     @property
     def layout(self) -> Layout:

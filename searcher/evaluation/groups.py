@@ -56,7 +56,7 @@ def make_groups(
         windows: int64 (windows, tokens) for each split that will be measured.
         objectives: by name, in the order of the run.
         tokenizer: the model's, for objectives that bring their own inputs.
-        device_type: `cpu` or `cuda`.
+        device_type: a kind of device such as `cpu` or `cuda`.
 
     Raises:
         UsageError: an objective brings no inputs, or fails to.

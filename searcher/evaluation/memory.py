@@ -1,8 +1,9 @@
 """How much memory measuring takes, and how a limit on it is kept."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from searcher.architecture.blocks import alike
+from searcher.architecture.devices import bytes_taken
 from searcher.contracts.plan import Action
 from searcher.errors import UsageError
-from searcher.loading.free_memory import RESERVE, default_limit, format_bytes, taken_bytes
+from searcher.loading.free_memory import RESERVE, default_limit, format_bytes
 from searcher.replay.replay import Replay
 
 MOST_PLANS = 1 << 16
@@ -76,27 +78,47 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
 
     Args:
         footprint: of one evaluator.
-        limit: bytes that this process may take in all, on a GPU that it may take there; by default a quarter of
-            what is free, on a GPU nine tenths.
+        limit: bytes that this process may take in all, on an accelerator that it may take there; by default a quarter
+            of what is free, on an accelerator nine tenths.
         device: where the model is.
         cores: how many evaluators there may be at most.
 
     Raises:
         UsageError: not even one evaluator fits.
     """
-    taken, limit = taken_bytes(device), default_limit(device) if limit is None else limit
+    taken, limit = bytes_taken(device), default_limit(device) if limit is None else limit
     room = limit - taken - RESERVE
     evaluators = max(0, min(cores, room // (footprint.needed + footprint.path)))
     if evaluators:
         left = room - evaluators * (footprint.needed + footprint.path)
         return Room(evaluators, left)
-    if room >= footprint.needed:  # one, which keeps nothing
-        return Room(1, 0)
+    if room >= footprint.needed:  # fewer at a time, which keep nothing
+        return Room(min(cores, room // footprint.needed), 0)
     raise UsageError(
-        f"Memory of {format_bytes(limit)} is not enough: "
+        f"Memory of {format_bytes(limit)} is not enough{'' if device.type == 'cpu' else f' on {device}'}: "
         f"{format_bytes(taken)} are taken and an evaluator needs {format_bytes(footprint.needed + RESERVE)}",
         "Raise --memory, or lower --window-tokens",
     )
+
+
+def find_room_on_all(footprint: Footprint, limit: int | None, places: Sequence[torch.device], cores: int) -> Room:
+    """The same for a model that is spread over devices, of which each may take the limit.
+
+    The states along a path lie where the blocks are that they come after. Those kept between asks may come to lie all
+    on one device: so there are as many as fit the fullest.
+
+    Args:
+        footprint: of one evaluator.
+        limit: see :func:`find_room`; for each device.
+        places: the device of each block.
+        cores: how many evaluators there may be at most.
+
+    Raises:
+        UsageError: not even one evaluator fits; it names the device.
+    """
+    blocks = Counter(places)
+    rooms = [find_room(replace(footprint, num_blocks=blocks[place]), limit, place, cores) for place in blocks]
+    return Room(min(room.evaluators for room in rooms), min(room.kept for room in rooms))
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -108,10 +130,17 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        returned = {t.untyped_storage().data_ptr(): t for t in tree_leaves(result) if isinstance(t, Tensor)}
+        given = {_storage_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        returned = {_storage_of(t): t for t in tree_leaves(result) if isinstance(t, Tensor)}
         self.bytes += sum(t.untyped_storage().nbytes() for place, t in returned.items() if place not in given)
         return result
+
+
+def _storage_of(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # it is made of other tensors, and has no memory of its own
+        return id(tensor)
 
 
 def _allocated(run: Callable[[], object]) -> int:

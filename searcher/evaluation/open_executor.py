@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from searcher.architecture.devices import computes_on_cpu
 from searcher.contracts.cost import Prices
 from searcher.contracts.objective import Objective, Split
 from searcher.evaluation.candidate import Facts
 from searcher.evaluation.evaluator import Evaluator
 from searcher.evaluation.executor import Executor
 from searcher.evaluation.groups import Groups, make_groups
-from searcher.evaluation.memory import Footprint, find_room, measure_footprint
+from searcher.evaluation.memory import Footprint, find_room_on_all, measure_footprint
 from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.evaluation.streamed_executor import StreamedExecutor
 from searcher.evaluation.streaming_room import find_streaming_room
@@ -49,7 +50,8 @@ def open_executor(
         tokenizer: the model's, for objectives that bring their own inputs.
         prices: for counting parts of blocks.
         memory: bytes, see :func:`searcher.evaluation.memory.find_room`.
-        cores: how many evaluators at most on a CPU; by default one for each thread that torch uses.
+        cores: how many evaluators at most on a CPU; by default one for each thread that torch uses. Elsewhere there is
+            one for each device that the model is on.
         healing: with what and on what plans are healed before they are measured.
         dense: keeps what is computed on the dense model.
         store: where weights come from, if the model is streamed.
@@ -83,7 +85,7 @@ def executor_for(
     """The same for token sequences that are grouped already; see :func:`open_executor`."""
     largest = max(group.ids.numel() for split in groups.values() for group in split)
     footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
-    cores = cores if replay.model.device.type == "cpu" else 1
+    cores = cores if all(map(computes_on_cpu, replay.devices)) else len(replay.devices)
     healer = None if healing is None else Healer(healing, replay, prices)
     make = partial(Evaluator, replay, objectives, prices, window_tokens, facts=facts)
     if store is not None:
@@ -94,7 +96,7 @@ def executor_for(
         healer = healer and healer.limited(for_gaps // streaming.evaluators)
         evaluator = make(kept=PrefixCache(0), healer=healer)
         return StreamedExecutor(evaluator, groups, store, replace(streaming, states=streaming.states - for_gaps), say)
-    room = find_room(footprint, memory, replay.model.device, cores)
+    room = find_room_on_all(footprint, memory, (*replay.places, replay.exit), cores)
     for_gaps = room.kept // 2 if healer and healer.scope == "gap" else 0
     healer = healer and healer.limited(for_gaps // room.evaluators)
     kept = PrefixCache(room.kept - for_gaps)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from searcher.architecture.devices import computes_on_cpu, free_memory, seen
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
@@ -114,10 +115,11 @@ class RayExecutor:
     def _start(self) -> None:
         replay = self._local.evaluator.replay
         weights = sum(tensor.nbytes for tensor in (*replay.model.parameters(), *replay.model.buffers()))
-        gpu = replay.model.device.type == "cuda"
+        device = replay.model.device
+        gpu = not computes_on_cpu(device)
         if self._address is None:
             self._say("Starting Ray")
-            gpus = torch.cuda.device_count() if gpu else 0
+            gpus = seen()[1] if gpu else 0
             self._leave = start(max(gpus, self._wanted or 0, torch.get_num_threads()), gpus, weights)
         else:
             self._say(f"Joining the Ray cluster at {self._address}")
@@ -125,8 +127,8 @@ class RayExecutor:
         count, cores = self._sizes(gpu)
         self._hire(put(self._local), count, cores, gpu)
         if gpu:
-            replay.model.to("cpu")  # the actors have it on their GPUs
-            torch.cuda.empty_cache()
+            replay.move_to(torch.device("cpu"))  # the actors have it on their GPUs
+            free_memory(device)
         self._say(f"{count} workers on {cores} core{'s' * (cores > 1)} each" if not gpu else f"{count} workers on GPUs")
 
     def _sizes(self, gpu: bool) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+from searcher.architecture.devices import choose_device
 from searcher.contracts import registry
 from searcher.contracts.objective import Split
 from searcher.contracts.own_packages import check_own_packages
@@ -67,8 +68,8 @@ class Worker:
             os.chdir(shipment.folder)
         replay, tokens = shipment.replay, shipment.window_tokens
         torch.set_float32_matmul_precision(shipment.precision)
-        if shipment.device_type == "cuda":
-            replay.model.to("cuda")
+        if shipment.device_type != "cpu":
+            replay.move_to(choose_device(shipment.device_type))
         if changes := environment_changes({"environment": shipment.environment}, environment(replay.model.device)):
             raise UsageError(
                 f"A worker would measure other numbers than this machine: {'; '.join(changes)}",

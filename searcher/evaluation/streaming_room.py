@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from searcher.architecture.devices import bytes_free, bytes_taken, computes_on_cpu
 from searcher.errors import UsageError
 from searcher.evaluation.memory import Footprint
-from searcher.loading.free_memory import RESERVE, default_limit, format_bytes, free_bytes, taken_bytes
+from searcher.loading.free_memory import RESERVE, default_limit, format_bytes
 from searcher.loading.weight_store import AT_WORK, WeightStore
 
 HOST_SHARE = 0.5
@@ -72,9 +73,9 @@ def find_streaming_room(
         UsageError: not even one plan on one group fits.
     """
     limit = default_limit(device) - store.held_bytes if limit is None else limit
-    room = limit - taken_bytes(device) + store.held_bytes - RESERVE - _at_work(store)
+    room = limit - bytes_taken(device) + store.held_bytes - RESERVE - _at_work(store)
     each = 3 * footprint.state + footprint.working
-    on_host = device.type != "cpu"
+    on_host = not computes_on_cpu(device)
     least = 0 if on_host else 2 * footprint.state
     evaluators = min(cores, (room - least) // each)
     if evaluators < 1:
@@ -86,7 +87,7 @@ def find_streaming_room(
     left = room - evaluators * each
     states = max(min(left, ask), 2 * footprint.state)
     staying = _staying(store, left if on_host else left - states)
-    host, kept = int(HOST_SHARE * free_bytes(torch.device("cpu"))), sum(map(store.bytes, staying))
+    host, kept = int(HOST_SHARE * bytes_free(torch.device("cpu"))), sum(map(store.bytes, staying))
     states = host if on_host else left - kept
     reading = sum(store.stored_bytes(part) for part in store.parts if part not in staying)
     return StreamingRoom(int(evaluators), states, staying, len(store.parts), reading, ask)

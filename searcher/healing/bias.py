@@ -86,6 +86,7 @@ def mean_updates(calibration: CalibrationSet, places: Collection[Place], first: 
         real[:, 0] &= first
         tokens += int(real.sum())
         for place, part, dense in _steps(calibration, ids, places):
+            real = real.to(dense.device)
             added = (dense[real].double() - part[real].double()).sum(dim=0)
             sums[place] = sums[place] + added if place in sums else added
     return {place: total / tokens for place, total in sums.items()}
@@ -126,7 +127,7 @@ def _rest_of_loss(calibration: CalibrationSet, hidden: Tensor, block: int, ids: 
         hidden = calibration.run_block(hidden, later, Action.KEEP)
     calibration.meter.count(0.0, len(hidden))
     losses = calibration.replay.head.losses(hidden, ids.clamp(min=0))
-    return float(losses[ids[:, 1:] != PADDING].double().sum())
+    return float(losses[(ids[:, 1:] != PADDING).to(losses.device)].double().sum())
 
 
 def _shift(calibration: CalibrationSet, update: Tensor) -> ReplacementModule:
@@ -134,4 +135,4 @@ def _shift(calibration: CalibrationSet, update: Tensor) -> ReplacementModule:
     with torch.inference_mode(False):  # a parameter like any other, whoever uses it
         module = Shift(len(update)).requires_grad_(False)
         module.shift.copy_(update)
-        return ReplacementModule(module.to(model.device, model.dtype))
+        return ReplacementModule(module.to(update.device, model.dtype))

@@ -97,7 +97,8 @@ class CalibrationSet:
         with torch.inference_mode(), repaired(self.replay, repair):
             losses = [self._losses(ids.clamp(min=0), plan) for ids in in_groups(self.held_out)]
         self.count_forward(plan, len(self.held_out), heads=True)
-        return float(torch.cat(losses)[self.held_out[:, 1:] != PADDING].double().mean())
+        found = torch.cat(losses)
+        return float(found[(self.held_out[:, 1:] != PADDING).to(found.device)].double().mean())
 
     def dense_states(self, ids: Tensor, blocks: Collection[int]) -> dict[int, Tensor]:
         """Hidden states of the dense model after these blocks; (rows, tokens, hidden size) each; -1: the embeddings."""
@@ -118,7 +119,7 @@ class CalibrationSet:
         """
         self.go_on()
         if action is Action.GONE:
-            return hidden
+            return hidden.to(self.replay.places[block])
         self.meter.count(self.prices.weight[action] * len(hidden))
         return self.replay.run_block_without(hidden, block, self.replay.architecture.removed_by(block, action))
 

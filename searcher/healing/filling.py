@@ -103,8 +103,8 @@ class Filling:
 
     def _errors(self, pairs: Pairs) -> Tensor:
         """float32 (real tokens,): the squared distance of what leaves from what should."""
-        left = self._calibration.replay.run_replacement(pairs.entering.float(), self._running)
         wanted = pairs.leaving.float()
+        left = self._calibration.replay.run_replacement(pairs.entering.float(), self._running).to(wanted.device)
         errors = (left - wanted).square().mean(dim=-1)
         if self._error == "relative":
             errors = errors / wanted.square().mean(dim=-1).clamp(min=TINY)
@@ -168,7 +168,7 @@ def walk_gaps(
             states = [[calibration.run_block(hidden, kept, Action.KEEP) for hidden in batches] for batches in states]
         entering = [torch.cat(batches) for batches in states]
         fit, held_out = (
-            Pairs(inside, outside[last], ids != PADDING)
+            Pairs(inside, outside[last].to(inside.device), (ids != PADDING).to(inside.device))
             for inside, outside, ids in zip(entering, dense, texts, strict=True)
         )
         yield (first, last), fit, held_out

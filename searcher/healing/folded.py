@@ -87,9 +87,10 @@ class LinearFolded(Healing):
             pruned: states entering that block.
             dense: what should leave the gap.
         """
-        moments = Moments.zeros(dense.width, calibration.replay.model.device)
+        place = calibration.replay.places[projection.block]
+        moments = Moments.zeros(dense.width, place)
         for ids, entering, wanted in zip(pruned.texts[0], pruned.states[0], dense.states[0], strict=True):
-            real = ids != PADDING
+            real, wanted = (ids != PADDING).to(place), wanted.to(place)
             added, leaving = run_with_ffn(calibration, entering, projection.block)
             moments.add(added[real], wanted[real].double() - leaving[real].double(), wanted[real])
         if not moments.finite:
@@ -99,7 +100,7 @@ class LinearFolded(Healing):
 
         def held_out() -> Iterator[tuple[Sequence[Tensor], Tensor]]:
             for ids, entering, wanted in zip(pruned.texts[1], pruned.states[1], dense.states[1], strict=True):
-                real = ids != PADDING
+                real, wanted = (ids != PADDING).to(place), wanted.to(place)
                 ends = (run_with_weights(calibration, entering, projection.block, new) for new in ({}, *changes))
                 yield [end[real] for end in ends], wanted[real]
 

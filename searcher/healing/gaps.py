@@ -96,7 +96,7 @@ class GapFits:
 
     def _fit(self, prefix: Path, earlier: dict[int, ReplacementModule | None]) -> ReplacementModule | None:
         """The correction at the end of a prefix, given those before."""
-        moments = Moments.zeros(self._width, self._calibration.replay.model.device)
+        moments = Moments.zeros(self._width, self._calibration.replay.places[len(prefix) - 1])
         for pruned, dense in self._pairs("fit", prefix, earlier):
             moments.add(pruned, dense.double() - pruned.double(), dense)
         if not moments.finite:
@@ -114,7 +114,8 @@ class GapFits:
         for number, ids in enumerate(in_groups(self._texts[text])):
             real = ids != PADDING
             wanted = self._state(text, number, ids, dense, {})
-            yield self._state(text, number, ids, prefix, corrections)[real], wanted[real]
+            given, real = self._state(text, number, ids, prefix, corrections), real.to(wanted.device)
+            yield given.to(wanted.device)[real], wanted[real]
 
     def _state(
         self, text: str, number: int, ids: Tensor, prefix: Path, corrections: dict[int, ReplacementModule | None]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from searcher.architecture.devices import check_float64
 from searcher.architecture.packed_weights import refuse_packed
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
@@ -81,8 +82,14 @@ def check_healing(spec: str, model: nn.Module) -> None:
 
 
 def make_calibration(text: HealText, replay: Replay, prices: Prices) -> CalibrationSet:
-    """The model with the windows of the heal split on its device."""
+    """The model with the windows of the heal split on its device.
+
+    Raises:
+        UsageError: a device of it has no float64, in which healings sum.
+    """
     device = replay.model.device
+    for place in replay.devices:
+        check_float64(place, f"Healing '{text.spec}'")
     with torch.inference_mode(False):  # those that train cannot use tensors made for inference
         fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
     return CalibrationSet(replay, fit, held_out, prices, documents=text.documents)

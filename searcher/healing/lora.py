@@ -190,7 +190,7 @@ class Adapters:
             begun = self._begin(adapted)
             before = found.get(f"{name}.weight")
             for value in begun if before is None else self._learnt(name, before):
-                self.parameters.append(nn.Parameter(value.to(model.device).float().clone()))
+                self.parameters.append(nn.Parameter(value.to(layers[name].weight.device).float().clone()))
 
     def running(self) -> list[Tensor]:
         """The parameters in the dtype of the layers, as they were when the model last had the adapted layers."""
@@ -278,7 +278,7 @@ def loss_with_gradient(head: FusedHead | OwnHead, hidden: Tensor, ids: Tensor) -
         hidden: (rows, tokens, hidden size), after the last block.
         ids: int64 (rows, tokens); what is predicted as padding does not count.
     """
-    labels = ids[:, 1:]
+    labels = ids[:, 1:].to(hidden.device)
     counted = (labels != PADDING).sum()
     leaf, gradient, total = hidden.requires_grad_(), torch.zeros_like(hidden), 0.0
     for row, logits in enumerate(head.logits(leaf, ids.clamp(min=0))):

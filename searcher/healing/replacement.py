@@ -162,7 +162,7 @@ class Ffn(Replacement):
 
     def begin(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """See :class:`Replacement`."""
-        return ReplacementModule(drawn(self.blank(replay, gap).module, replay, self.seed))
+        return ReplacementModule(drawn(self.blank(replay, gap).module, replay, self.seed, gap[1]))
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Swiglu(Replacement):
 
     def begin(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """See :class:`Replacement`."""
-        return ReplacementModule(drawn(self.blank(replay, gap).module, replay, self.seed))
+        return ReplacementModule(drawn(self.blank(replay, gap).module, replay, self.seed, gap[1]))
 
 
 def blank(kind: type[nn.Module], inner: int, replay: Replay) -> nn.Module:
@@ -197,8 +197,8 @@ def blank(kind: type[nn.Module], inner: int, replay: Replay) -> nn.Module:
         return kind(_width(replay), inner).to(replay.model.dtype)
 
 
-def drawn(module: nn.Module, replay: Replay, seed: int) -> nn.Module:
-    """A blank module that adds nothing yet, on the model's device; its first matrices are drawn as torch draws them."""
+def drawn(module: nn.Module, replay: Replay, seed: int, block: int) -> nn.Module:
+    """A blank module that adds nothing yet, on a block's device; its first matrices are drawn as torch draws them."""
     module = module.float().to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
@@ -209,7 +209,7 @@ def drawn(module: nn.Module, replay: Replay, seed: int) -> nn.Module:
             nn.init.zeros_(parameter)
         else:
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    return module.to(replay.model.device, replay.model.dtype).requires_grad_(False)
+    return module.to(replay.places[block], replay.model.dtype).requires_grad_(False)
 
 
 def _width(replay: Replay) -> int:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from searcher.architecture.blocks import Architecture
+from searcher.architecture.devices import device_of
 from searcher.architecture.replacement_modules import build, describe
 from searcher.contracts import registry
 from searcher.contracts.plan import Action, PrunePlan
@@ -140,7 +141,8 @@ def _healed(notes: Mapping[str, Any], tensors: Mapping[str, Tensor], architectur
         module = build(note["module"]) if note["like"] is None else copy.deepcopy(architecture.blocks[note["like"]])
         prefix = f"after/{note['block']}/{note['action']}/"
         own = {n.removeprefix(prefix): tensor for n, tensor in on_device.items() if n.startswith(prefix)}
-        module.to(parameter.device, parameter.dtype).load_state_dict(own)
+        place = device_of(architecture.blocks[note["block"]], parameter.device)
+        module.to(place, parameter.dtype).load_state_dict(own)
         module.eval().requires_grad_(False)
         after[note["block"], Action(note["action"])] = ReplacementModule(module, note["like"])
     return Healed(

@@ -25,10 +25,19 @@ def stored_dtype(folder: Path) -> torch.dtype | None:
     return numbers.most_common(1)[0][0] if numbers else None
 
 
-def stored_size(folder: Path) -> tuple[int, int]:
-    """How many numbers the weights of a checkpoint are, and how many bytes, by the headers of its files."""
-    tensors = [t for path in weight_files(folder) for t in load_state_dict(str(path), map_location="meta").values()]
-    return sum(tensor.numel() for tensor in tensors), sum(tensor.nbytes for tensor in tensors)
+def weight_bytes(folder: Path, dtype: torch.dtype | None) -> int:
+    """Bytes that a checkpoint's weights take in memory.
+
+    Args:
+        folder: of the checkpoint.
+        dtype: what its plain weights are loaded as; None for as they are stored.
+    """
+    total = 0
+    for path in weight_files(folder):
+        for tensor in load_state_dict(str(path), map_location="meta").values():
+            plain = dtype is not None and tensor.dtype in PLAIN
+            total += tensor.numel() * (dtype.itemsize if dtype is not None and plain else tensor.element_size())
+    return total
 
 
 def restore_precision(model: nn.Module, folder: Path) -> list[str]:

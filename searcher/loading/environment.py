@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from searcher.architecture.devices import computes_on_cpu, name_of, versions_of
 from searcher.runs.versions import versions
 
 if TYPE_CHECKING:
@@ -29,20 +30,17 @@ def environment(device: torch.device) -> dict[str, Any]:
     """All that decides the bits of a number beside its model, tokens and dtype, by name; plain JSON values.
 
     Versions of libraries, and on a CPU its maker, the level that torch computes on, the vector instructions it has and
-    what limits them, on a GPU its name and the version of CUDA. The model name of a CPU is left out: equal instructions
-    give equal bits. So are the numbers of cores and threads, on which no number depends.
+    what limits them, on an accelerator its name and the version of what torch was built for (CUDA, HIP, XPU). The model
+    name of a CPU is left out: equal instructions give equal bits. So are the numbers of cores and threads, on which no
+    number depends.
     """
     known = versions()
     return (
         {name: known[name] for name in PACKAGES}
-        | (_gpu(device) if device.type == "cuda" else _cpu())
+        | (_cpu() if computes_on_cpu(device) else {"processor": name_of(device)} | versions_of(device))
         | {name: os.environ[name] for name in SETTINGS if name in os.environ}
         | {"float32 products": torch.get_float32_matmul_precision()}
     )
-
-
-def _gpu(device: torch.device) -> dict[str, Any]:
-    return {"processor": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
 
 
 def _cpu() -> dict[str, Any]:

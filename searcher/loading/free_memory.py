@@ -1,32 +1,18 @@
-"""How much memory there is, and how much of it this process has."""
+"""How much memory this process may have, and how amounts of it are told."""
 
 import math
 
-import psutil
 import torch
+
+from searcher.architecture.devices import bytes_taken, bytes_to_take
 
 RESERVE = 256 << 20
 """Bytes left for what is not counted: the interpreter's objects, and memory that the allocator keeps for itself."""
 
 
-def taken_bytes(device: torch.device) -> int:
-    """Bytes that this process has now, on a GPU those that it has there."""
-    if device.type == "cuda":
-        return int(torch.cuda.memory_allocated(device))
-    return int(psutil.Process().memory_info().rss)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes that nobody has."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
-
-
 def default_limit(device: torch.device) -> int:
-    """Bytes that this process may have where nothing else is said: a quarter more of what is free, on a GPU 90%."""
-    share = 0.9 if device.type == "cuda" else 0.25
-    return taken_bytes(device) + int(share * free_bytes(device))
+    """Bytes that this process may have where nothing else is said."""
+    return bytes_taken(device) + bytes_to_take(device)
 
 
 def format_bytes(amount: float) -> str:

@@ -8,29 +8,27 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from searcher.architecture.custom_model import find_notes, load_custom
+from searcher.architecture.devices import choose_device, computes_on_cpu, devices_of, has_bfloat16, may_spread
 from searcher.errors import UsageError, first_line
 from searcher.loading.damage import find_damage, tokens_beyond
-from searcher.loading.dtypes import stored_dtype
-from searcher.loading.embedded import EMBEDDED_NAME, find_embedded
-from searcher.loading.gguf import convert_gguf
+from searcher.loading.dtypes import stored_dtype, weight_bytes
+from searcher.loading.model_source import ModelSource, find_source
 from searcher.loading.pretrained import BROKEN, check_weights, quietly
 from searcher.loading.quantise_on_load import check_library, quantise
 from searcher.loading.quantised import Packing, not_run
 from searcher.loading.special_checkpoints import (
-    ADAPTER,
     find_packing,
     in_one_dtype,
     loading_options,
     read_config,
-    refuse_adapter,
 )
+from searcher.loading.spread import device_map, settle
 from searcher.loading.streamed_model import must_stream, open_streamed, refuse_unstreamable
 from searcher.loading.weight_store import WeightStore
 from searcher.runs.config import Weights
-from searcher.runs.fingerprint import fingerprint_folder, packed_fingerprint
+from searcher.runs.fingerprint import packed_fingerprint
 
 _DTYPES = {
     "float32": torch.float32,
@@ -48,14 +46,14 @@ _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # as torch names what x86 an
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal LM, ready to be measured: in eval mode, without gradients, all on one device unless it is streamed.
+    """A causal LM, ready to be measured: in eval mode, without gradients; on a device, spread over some, or streamed.
 
     Attributes:
         model: the transformers model.
         tokenizer: its tokenizer.
         name: what tables call it.
         fingerprint: changes when the weights or the config change; see :func:`load_model`.
-        device: where the weights are.
+        device: where the weights are; of several the first.
         dtype: what the weights were loaded as.
         folder: the checkpoint that it was loaded from: the user's, that of a commit in the hub's cache, or of a
             dequantised GGUF file in searcher's; None if it was made in memory.
@@ -76,20 +74,14 @@ class LoadedModel:
     store: WeightStore | None = None
 
     @property
+    def spread(self) -> bool:
+        """Whether its weights are on several devices."""
+        return len(devices_of([self.model])) > 1
+
+    @property
     def num_blocks(self) -> int:
         """How many decoder blocks the config says there are."""
         return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where transformers finds a model, and what is known of it before it is loaded."""
-
-    location: str
-    name: str
-    fingerprint: str
-    folder: Path
-    revision: str | None = None
 
 
 def load_model(
@@ -117,36 +109,37 @@ def load_model(
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run modelling code that comes with the checkpoint.
         dtype: `float32`, `bfloat16`, `float16` (or `fp32`, `bf16`, `fp16`); `auto` is bfloat16 where the device
-            computes in it, else float32 on CPU and float16 on CUDA, but that of the config where the checkpoint's
+            computes in it, else float32 on CPU and float16 elsewhere, but that of the config where the checkpoint's
             weights are packed; `stored` is that of the checkpoint.
-        device: `cpu`, `cuda`, `cuda:1`; `auto` is CUDA if there is any, else CPU.
+        device: `cpu`, `cuda`, `cuda:1`, `xpu` and so on; `auto` is the accelerator if there is one, else the CPU. Where
+            a name leaves open which of several is meant, a model that does not fit one of them is spread over all.
         quantize: `int8` or `int4` packs the weights of blocks as they are loaded.
         weights: `resident`: all on the device; `streamed`: on the disk, see :mod:`searcher.loading.streamed_model`;
             `auto`: streamed where they do not fit.
         memory: bytes that they must fit for `auto`; by default what is free, see
-            :func:`searcher.loading.fitting.fits`.
+            :func:`searcher.loading.streamed_model.must_stream`.
 
     Raises:
         UsageError: an argument is wrong, or what it names holds no complete causal LM with a tokenizer.
     """
-    chosen_device = _choose_device(device)
+    chosen_device = choose_device(device)
     chosen_dtype = None if dtype == STORED else choose_dtype(dtype, chosen_device)
     if quantize is not None:
         check_library(quantize)
-    source = _find(spec, revision)
+    source = find_source(spec, revision)
     packing = _find_packing(source, chosen_device, quantize)
     if packing is not None and dtype == "auto":  # what its scales and kernels are made for
         chosen_dtype = None
     options = {"revision": source.revision, "trust_remote_code": trust_remote_code}
     wanted = chosen_dtype or ("auto" if packing is not None else _stored(source))
-    streams = _streams(source, wanted, chosen_device, weights, memory, quantize)
+    streams = _streams(source, wanted, device, weights, memory, quantize)
     store = None
     with quietly():
         if streams:
             model, warnings, store = _stream_weights(source, wanted, chosen_device, options)
         else:
-            first = chosen_device if quantize is None else torch.device("cpu")
-            model, warnings = _load_weights(source, wanted, first, options, packing)
+            placement = {} if quantize is not None else _placement(source, chosen_dtype, device)
+            model, warnings = _load_weights(source, wanted, chosen_device, placement, options, packing)
         tokenizer = _load_tokenizer(source, options)
         packed = "" if packing is None else packing.described
         if quantize is not None:
@@ -184,30 +177,9 @@ def load_tokenizer(spec: str | None, *, revision: str | None, trust_remote_code:
     Raises:
         UsageError: there is no such model, or it has no tokenizer.
     """
-    source = _find(spec, revision)
+    source = find_source(spec, revision)
     with quietly():
         return _load_tokenizer(source, {"revision": source.revision, "trust_remote_code": trust_remote_code})
-
-
-def find_source(spec: str | None, revision: str | None) -> _Source:
-    """Where a model is, with its config at least, as :func:`load_model` finds it.
-
-    Raises:
-        UsageError: there is no such model.
-    """
-    return _find(spec, revision)
-
-
-def _choose_device(device: str) -> torch.device:
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return torch.device("cuda:0" if available else "cpu")
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise UsageError(f"Device '{device}' is not known", "Choose auto, cpu, cuda or one GPU such as cuda:1")
-    if kind == "cuda" and int(index or 0) >= available:
-        raise UsageError(f"Device '{device}' is not available: torch sees {available} GPUs", "Try --device cpu")
-    return torch.device("cpu" if kind == "cpu" else f"cuda:{index or 0}")
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -216,9 +188,9 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return _DTYPES[dtype]
     if dtype != "auto":
         raise UsageError(f"dtype '{dtype}' is not known", f"Choose auto, {', '.join(_DTYPES)}")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+    if computes_on_cpu(device):
+        return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float16
 
 
 def _cpu_has_bf16() -> bool:
@@ -228,69 +200,13 @@ def _cpu_has_bf16() -> bool:
     return any(torch.cpu.get_capabilities().get(name) for name in _NATIVE_BF16)
 
 
-def _stored(source: _Source) -> torch.dtype | str:
+def _stored(source: ModelSource) -> torch.dtype | str:
     with contextlib.suppress(*BROKEN):  # loading it will tell what is wrong
         return stored_dtype(source.folder) or "auto"
     return "auto"
 
 
-def _find(spec: str | None, revision: str | None) -> _Source:
-    if spec is None:
-        return _converted(find_embedded(), EMBEDDED_NAME)
-    path = Path(spec).expanduser()
-    if path.suffix.lower() == ".gguf":
-        if not path.is_file():
-            raise UsageError(f"Model '{spec}': there is no such file", "Check the path of the .gguf file")
-        return _converted(path, path.name)
-    if path.is_dir():
-        return _find_folder(path)
-    if path.is_absolute() or spec.startswith((".", "~")) or path.exists():
-        raise UsageError(
-            f"Model '{spec}' is not a folder", "Pass a hub id, a folder written by save_pretrained or a .gguf file"
-        )
-    return _find_on_hub(spec, revision)
-
-
-def _converted(path: Path, name: str) -> _Source:
-    folder, digest = convert_gguf(path)
-    return _Source(str(folder), name, f"gguf:{digest}", folder)
-
-
-def _find_folder(path: Path) -> _Source:
-    refuse_adapter(path, str(path))
-    if not (path / "config.json").is_file():
-        raise UsageError(
-            f"Folder '{path}' holds no causal LM: it has no config.json",
-            "Pass a folder written by save_pretrained, with config, weights and tokenizer",
-        )
-    return _Source(str(path), path.resolve().name, fingerprint_folder(path), path.resolve())
-
-
-def _find_on_hub(spec: str, revision: str | None) -> _Source:
-    with quietly():
-        try:
-            config = cached_file(spec, "config.json", revision=revision)
-        except (OSError, ValueError) as error:
-            _refuse_adapter_on_hub(spec, revision)
-            wanted = spec if revision is None else f"{spec}@{revision}"
-            raise UsageError(
-                f"Model '{wanted}' is neither a local folder nor can it be had from the hub: {first_line(error)}",
-                "Check the name, the connection and, for gated models, `hf auth login`",
-            ) from error
-    commit = Path(config).parent.name  # the hub cache keeps each commit in a folder of that name
-    _refuse_adapter_on_hub(spec, commit)
-    return _Source(spec, spec, f"hub:{spec}@{commit}", Path(config).parent, commit)
-
-
-def _refuse_adapter_on_hub(spec: str, revision: str | None) -> None:
-    found = None
-    with quietly(), contextlib.suppress(OSError, ValueError):  # where there is none, or the hub is out of reach
-        found = cached_file(spec, ADAPTER, revision=revision, _raise_exceptions_for_missing_entries=False)
-    if found is not None:
-        refuse_adapter(Path(found).parent, spec)
-
-
-def _find_packing(source: _Source, device: torch.device, quantize: str | None) -> Packing | None:
+def _find_packing(source: ModelSource, device: torch.device, quantize: str | None) -> Packing | None:
     """What packs the weights of a checkpoint that is run as it is, which is refused where that cannot be done."""
     loading_options(source.folder, source.name, device)
     packing = find_packing(source.folder, source.name, device)
@@ -302,16 +218,26 @@ def _find_packing(source: _Source, device: torch.device, quantize: str | None) -
     return packing
 
 
+def _placement(source: ModelSource, dtype: torch.dtype | None, device: str) -> dict[str, Any]:
+    """Where `from_pretrained` is to put the weights."""
+    chosen = choose_device(device)
+    if computes_on_cpu(chosen):
+        return {}  # a device map would add hooks for nothing
+    with contextlib.suppress(*BROKEN):  # loading it will tell what is wrong
+        if may_spread(device) and (spread := device_map(weight_bytes(source.folder, dtype), chosen, source.name)):
+            return spread
+    return {"device_map": {"": chosen}}  # tensor by tensor
+
+
 def _load_weights(
-    source: _Source,
+    source: ModelSource,
     dtype: torch.dtype | str,
     device: torch.device,
+    placement: dict[str, Any],
     options: dict[str, Any],
     packing: Packing | None,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model, and what a user should know of how it was loaded."""
-    # weights go to a GPU tensor by tensor; on CPU no device map, which would add hooks for nothing
-    placement = {} if device.type == "cpu" else {"device_map": {"": device}}
     special = loading_options(source.folder, source.name, device)
     notes = find_notes(source.folder)
     with _readable(source, device, packing):
@@ -323,6 +249,7 @@ def _load_weights(
             model, info = AutoModelForCausalLM.from_pretrained(
                 source.location, dtype=dtype, output_loading_info=True, **more
             )
+    settle(model, source.name)
     warnings = _warnings(source, model, info)
     if special:
         in_one_dtype(model, model.config.dtype if isinstance(dtype, str) else dtype)
@@ -330,13 +257,13 @@ def _load_weights(
     return model, warnings
 
 
-def _warnings(source: _Source, model: PreTrainedModel, info: Mapping[str, Any]) -> tuple[str, ...]:
+def _warnings(source: ModelSource, model: PreTrainedModel, info: Mapping[str, Any]) -> tuple[str, ...]:
     """What a user should know; raises UsageError if the weights are not those of the model."""
     return *check_weights(model, info, source.name), *tokens_beyond(read_config(source.folder, source.name))
 
 
 @contextlib.contextmanager
-def _readable(source: _Source, device: torch.device, packing: Packing | None = None) -> Iterator[None]:
+def _readable(source: ModelSource, device: torch.device, packing: Packing | None = None) -> Iterator[None]:
     """What transformers raises while it loads a model says what is wrong with the checkpoint."""
     try:
         yield
@@ -358,9 +285,9 @@ def _readable(source: _Source, device: torch.device, packing: Packing | None = N
 
 
 def _streams(
-    source: _Source,
+    source: ModelSource,
     dtype: torch.dtype | str,
-    device: torch.device,
+    device: str,
     weights: Weights,
     memory: int | None,
     quantize: str | None,
@@ -377,7 +304,7 @@ def _streams(
 
 
 def _stream_weights(
-    source: _Source, dtype: torch.dtype | str, device: torch.device, options: dict[str, Any]
+    source: ModelSource, dtype: torch.dtype | str, device: torch.device, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, tuple[str, ...], WeightStore]:
     """The model without weights in its blocks, what a user should know of how it was loaded, and where they are."""
     refuse_unstreamable(source.folder, source.name)
@@ -387,7 +314,7 @@ def _stream_weights(
     return found.model, _warnings(source, found.model, found.info), found.store
 
 
-def _load_tokenizer(source: _Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: ModelSource, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(source.location, **options)
     except BROKEN as error:
@@ -397,7 +324,7 @@ def _load_tokenizer(source: _Source, options: dict[str, Any]) -> PreTrainedToken
         ) from error
 
 
-def _refuse_bidirectional(model: PreTrainedModel, source: _Source) -> None:
+def _refuse_bidirectional(model: PreTrainedModel, source: ModelSource) -> None:
     """`AutoModelForCausalLM` loads BERT and its kin too, and only warns that they look ahead.
 
     Their configs do not tell them apart reliably, so the last of 8 tokens is changed: in a causal LM no logits

@@ -13,10 +13,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from searcher.architecture.blocks import find_architecture
 from searcher.architecture.custom_model import find_notes
+from searcher.architecture.devices import bytes_free, bytes_taken, choose_device, may_spread, seen
 from searcher.architecture.streamed_modules import put_tensor, stream, stream_rows
 from searcher.errors import UsageError
-from searcher.loading.dtypes import stored_size, weight_files
-from searcher.loading.free_memory import RESERVE, free_bytes, taken_bytes
+from searcher.loading.dtypes import weight_bytes, weight_files
+from searcher.loading.free_memory import RESERVE
 from searcher.loading.lazy_checkpoint import LazyCheckpoint
 from searcher.loading.pretrained import BROKEN
 from searcher.loading.special_checkpoints import is_packed
@@ -78,22 +79,25 @@ def _open(
     return StreamedModel(model, store, checkpoint.info)
 
 
-def must_stream(folder: Path, dtype: torch.dtype | str, device: torch.device, memory: int | None) -> bool:
+def must_stream(folder: Path, dtype: torch.dtype | str, device: str, memory: int | None) -> bool:
     """Whether a checkpoint's weights are too large for where they would be, and can be streamed.
 
     Args:
         folder: of the checkpoint.
         dtype: of the weights in memory; a name for that of the checkpoint.
-        device: where the model computes.
-        memory: bytes that this process may take there; by default four fifths of what is free.
+        device: where the model is to compute, as a user names it; where that leaves several open, all count.
+        memory: bytes that this process may take on each device; by default four fifths of what is free.
     """
     try:
-        numbers, stored = stored_size(folder)
+        size = weight_bytes(folder, None if isinstance(dtype, str) else dtype)
     except BROKEN:  # loading it will tell what is wrong
         return False
-    size = stored if isinstance(dtype, str) else numbers * dtype.itemsize
-    room = FREE_SHARE * free_bytes(device) if memory is None else memory - taken_bytes(device)
-    return size + (RESERVE if memory else 0) > room and _why_not(folder) is None
+    first = choose_device(device)
+    places = [torch.device(first.type, index) for index in range(seen()[1])] if may_spread(device) else [first]
+    rooms = (
+        FREE_SHARE * bytes_free(place) if memory is None else memory - bytes_taken(place) - RESERVE for place in places
+    )
+    return size > sum(rooms) and _why_not(folder) is None
 
 
 def can_stream(folder: Path) -> bool:

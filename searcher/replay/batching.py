@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-GROUP_TOKENS = {"cpu": 512, "cuda": 32768}
-"""Tokens run together: enough to keep one core, or a GPU, busy. Fixed by the kind of device, not by memory or the
-number of cores, so that a run is repeatable: matrix products of another shape round differently."""
+GROUP_TOKENS = {"cpu": 512, "accelerator": 32768}
+"""Tokens run together: enough to keep one core, or an accelerator, busy. Fixed by the kind of device, not by memory or
+the number of cores, so that a run is repeatable: matrix products of another shape round differently."""
 
 
 def group_tokens(device_type: str) -> int:
     """Tokens run together on this kind of device."""
-    return GROUP_TOKENS.get(device_type, GROUP_TOKENS["cpu"])
+    return GROUP_TOKENS["cpu" if device_type == "cpu" else "accelerator"]
 
 
 def rows_together(tokens: int, device_type: str) -> int:

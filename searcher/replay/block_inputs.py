@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from searcher.architecture.blocks import Architecture, forwards_replaced
 from searcher.architecture.replacement_modules import keep_count, like
@@ -33,6 +34,27 @@ class Call:
         if self.by_keyword:
             return first(block(*self.args, hidden_states=hidden, **self.kwargs))
         return first(block(hidden, *self.args, **self.kwargs))
+
+
+class Mover:
+    """Hands tensors over to devices, each once for each device, however many blocks receive it."""
+
+    def __init__(self) -> None:
+        self._moved: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def to(self, value: Any, device: torch.device) -> Any:
+        """The same with every tensor in it on this device."""
+        return tree_map(lambda item: self._tensor(item, device) if isinstance(item, Tensor) else item, value)
+
+    def _tensor(self, tensor: Tensor, device: torch.device) -> Tensor:
+        if tensor.device == device:
+            return tensor
+        # the original is kept beside its copy, so that no other tensor can come to have its id
+        return self._moved.setdefault((id(tensor), device), (tensor, tensor.to(device)))[1]
+
+    def call(self, call: Call, device: torch.device) -> Call:
+        """A block's call with its tensors on this device."""
+        return Call(self.to(call.args, device), self.to(call.kwargs, device), call.by_keyword)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from searcher.architecture.devices import check_float64
 from searcher.architecture.packed_weights import gives_gradients, refuse_packed
 from searcher.architecture.streamed_modules import present
 from searcher.contracts.plan import Action, Part, PrunePlan, Unit
@@ -51,12 +52,13 @@ class DenseStates:
             after = self.between[unit.block]
         elif unit.part is Part.FFN:
             before = self.between[unit.block]
-        return before[0].float(), after[0].float()
+        return before[0].to(after.device).float(), after[0].float()
 
     def at_boundaries(self) -> list[Tensor]:
-        """The states at every boundary, in order; those between sublayers too, where every block was opened."""
+        """The states at every boundary, in order and on one device; those between sublayers too, where every block was
+        opened."""
         opened = [[state, self.between[i]] if i in self.between else [state] for i, state in enumerate(self.entering)]
-        return [state for states in opened for state in states]
+        return [state.to(self.entering[-1].device) for states in opened for state in states]
 
 
 OfUnits = Callable[[Replay, DenseStates, Sequence[Unit]], list[float]]
@@ -82,10 +84,13 @@ def measure_statistics(
         By name, float64 of the shapes that `searcher.contracts.statistics.shape_of` gives.
 
     Raises:
-        UsageError: the model gives no gradients by gates, or its weights are streamed and a statistic needs them all.
+        UsageError: the model gives no gradients by gates, a device of it has no float64, or its weights are streamed
+            and a statistic needs them all.
     """
     if replay.streamed:
         _refuse_streamed(names)
+    for device in replay.devices:
+        check_float64(device, "A statistic of the dense model")
     found = _measure_passes(replay, ids, [name for name in names if name in OF_UNITS or name in OF_STATES], units)
     if "taylor" in names:
         found["taylor"] = np.array(measure_taylor(replay, ids, units))

@@ -116,7 +116,10 @@ def _side_by_side(replay: Replay, block: int, entering: Tensor, slope: Tensor) -
     attended = replay.run_block(before, block, Action.NO_FFN)
     fed = replay.run_block(before, block, Action.NO_ATTENTION)
     (lower,) = torch.autograd.grad((attended, fed), before, (slope, slope))
-    return lower - slope, {Part.ATTENTION: _product(slope, before, attended), Part.FFN: _product(slope, before, fed)}
+    return lower - slope.to(lower.device), {
+        Part.ATTENTION: _product(slope, before, attended),
+        Part.FFN: _product(slope, before, fed),
+    }
 
 
 def _leaf(state: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ def _leaf(state: Tensor) -> Tensor:
 def _product(slope: Tensor, before: Tensor, after: Tensor) -> float:
     """The inner product of a gradient by states with what a unit adds to them."""
     wide = torch.promote_types(slope.dtype, torch.float32)
-    added = after.detach().to(wide) - before.detach().to(wide)
+    added = after.detach().to(wide) - before.detach().to(after.device, wide)
     return float((slope.to(wide) * added).sum(dtype=torch.float64).item())
 
 
@@ -146,6 +149,7 @@ def _ways(replay: Replay, units: Sequence[Unit]) -> dict[int, Back]:
 
 
 def _way(replay: Replay, block: int, before: Tensor, after: Tensor) -> Back:
+    before = before.to(after.device)
     try:
         between = replay.run_block(before, block, Action.NO_FFN)
         beside = between + replay.run_block(before, block, Action.NO_ATTENTION) - before

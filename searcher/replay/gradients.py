@@ -78,7 +78,7 @@ def slope_of_loss(replay: Replay, ids: Tensor, state: Tensor) -> Tensor:
     """
     state = state.detach().requires_grad_()
     (logits,) = replay.head.logits(state, ids)  # (tokens, vocabulary)
-    loss = nn.functional.cross_entropy(logits[:-1].float(), ids[0, 1:], reduction="sum")
+    loss = nn.functional.cross_entropy(logits[:-1].float(), ids[0, 1:].to(logits.device), reduction="sum")
     (slope,) = torch.autograd.grad(loss, state)
     return slope
 

@@ -4,6 +4,7 @@ Full float32 logits are never kept: the vocabulary is cut into slices small enou
 log-sum-exp is put together from them.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from searcher.architecture.blocks import Architecture, forwards_replaced
+from searcher.architecture.devices import computes_on_cpu, device_of, synchronize
 from searcher.architecture.packed_weights import is_packed
 from searcher.architecture.replacement_modules import like
 from searcher.architecture.streamed_modules import weights_of
@@ -59,6 +61,7 @@ class OwnHead:
 
     def losses(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """float32 (rows, tokens - 1): loss of each next token."""
+        ids = ids.to(hidden.device)  # where the model leaves its logits
         rows = zip(ids, self.logits(hidden, ids), strict=True)
         return torch.stack([nn.functional.cross_entropy(z[:-1].float(), y[1:], reduction="none") for y, z in rows])
 
@@ -69,6 +72,7 @@ class OwnHead:
 
     def losses_among(self, hidden: Tensor, ids: Tensor, vocabulary: Tensor) -> Tensor:
         """float32 (rows, tokens - 1): losses with a softmax over a part of the vocabulary; no cheaper than `losses`."""
+        ids = ids.to(hidden.device)
         rows = zip(ids, self.logits(hidden, ids), strict=True)
         return torch.stack([_loss_among(logits[:-1, vocabulary].float(), y[1:], vocabulary) for y, logits in rows])
 
@@ -103,14 +107,17 @@ class FusedHead:
             yield self._transformed(self._head(self._normed(hidden[row : row + 1])))[0]
 
     def choose_way(self, hidden: Tensor) -> None:
-        """On a GPU, take torch's own fused head and loss if it is faster there than slices on states like these.
+        """On an accelerator, take torch's own fused head and loss if it is faster than slices on states like these.
 
         On a CPU slices always are: 1.8 times on 2 cores with AMX in bfloat16, 1.4 times in float32; see
         `benchmarks/head.py`.
         """
         plain = self._scale is None and self._divisor is None and self._cap is None
-        if hidden.device.type == "cuda" and plain and hasattr(nn.functional, "linear_cross_entropy"):
-            ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
+        if computes_on_cpu(hidden.device) or not plain or not hasattr(nn.functional, "linear_cross_entropy"):
+            return
+        hidden = hidden.to(self._head.weight.device)
+        ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
+        with contextlib.suppress(NotImplementedError):  # not every kind of accelerator has it
             seconds = {way: _seconds(way, hidden, ids) for way in (self.losses_in_slices, self.losses_by_torch)}
             self._way = min(seconds, key=seconds.__getitem__)
 
@@ -122,14 +129,18 @@ class FusedHead:
         """The same by `torch.nn.functional.linear_cross_entropy`; not for logits that are scaled or capped."""
         states = self.scored_states(hidden)
         losses = nn.functional.linear_cross_entropy(
-            states, self._weight, ids[:, 1:].flatten(), linear_bias=self._head.bias, reduction="none"
+            states,
+            self._weight,
+            ids[:, 1:].flatten().to(states.device),
+            linear_bias=self._head.bias,
+            reduction="none",
         )
         return losses.float().view(len(ids), -1)
 
     def losses_in_slices(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """The same with a slice of the vocabulary at a time, so that logits stay in the cache."""
         states = self.scored_states(hidden)
-        targets = ids[:, 1:].flatten()
+        targets = ids[:, 1:].flatten().to(states.device)
         target_logits = torch.empty(len(states), device=states.device)
         log_sums = []
         for start, logits in self.slices(states):
@@ -154,9 +165,8 @@ class FusedHead:
         bias: Tensor | None = self._head.bias
         weight = self._weight[vocabulary]
         logits = nn.functional.linear(self._normed(hidden)[:, :-1], weight, None if bias is None else bias[vocabulary])
-        return _loss_among(self._transformed(logits).float().flatten(0, 1), ids[:, 1:].flatten(), vocabulary).view(
-            len(ids), -1
-        )
+        targets, vocabulary = ids[:, 1:].flatten().to(logits.device), vocabulary.to(logits.device)
+        return _loss_among(self._transformed(logits).float().flatten(0, 1), targets, vocabulary).view(len(ids), -1)
 
     @property
     def linear(self) -> bool:
@@ -186,6 +196,7 @@ class FusedHead:
 
     def logits_at(self, states: Tensor, tokens: Tensor) -> Tensor:
         """float32 logits of some tokens at each position, rounded as `slices` does; int64 (N, K) to (N, K)."""
+        tokens = tokens.to(states.device)
         bias: Tensor | None = self._head.bias
         found = torch.empty(tokens.shape, dtype=states.dtype, device=states.device)
         for at in (slice(start, start + POSITIONS) for start in range(0, len(states), POSITIONS)):
@@ -216,9 +227,10 @@ class FusedHead:
         return logits if logits is wide else wide.copy_(logits)
 
     def _normed(self, hidden: Tensor) -> Tensor:
+        """After the modules before the head, on the head's device: its weight is read by slices, past any hooks."""
         for module in self._tail:
-            hidden = first(module(hidden))
-        return hidden
+            hidden = first(module(hidden.to(device_of(module, hidden.device))))
+        return hidden.to(self._head.weight.device)
 
     def _transformed(self, logits: Tensor) -> Tensor:
         if self._scale is not None:
@@ -236,8 +248,7 @@ def _seconds(way: Losses, hidden: Tensor, ids: Tensor) -> float:
     for _ in range(2):
         started = time.perf_counter()
         way(hidden, ids)
-        if hidden.device.type == "cuda":
-            torch.cuda.synchronize(hidden.device)
+        synchronize(hidden.device)
     return time.perf_counter() - started
 
 
@@ -274,7 +285,7 @@ def _chain(
         return None
     state, tail = calls[position][2], list[nn.Module]()
     for module, received, returned in calls[position + 1 :]:
-        if received.shape == state.shape and torch.equal(received, state):
+        if received.device == state.device and received.shape == state.shape and torch.equal(received, state):
             if module is head:
                 return tuple(tail)
             tail.append(module)

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from searcher.architecture.devices import computes_on_cpu, synchronize
 from searcher.contracts.plan import Action
 from searcher.replay.batching import group_tokens
 from searcher.replay.replay import Replay
@@ -49,11 +50,11 @@ def _pays(replay: Replay, ids: Tensor, count: int) -> bool:
     states = [replay.embed(ids.roll(shift, dims=1)) for shift in range(count)]  # as different as those of plans
     alone, together = 0.0, 0.0
     for block in range(replay.num_blocks):
-        started = _now(ids)
+        started = _now(replay)
         after = [replay.run_block(state, block, Action.KEEP) for state in states]
-        between = _now(ids)
+        between = _now(replay)
         batched = replay.run_block(torch.cat(states), block, Action.KEEP)
-        alone, together = alone + between - started, together + _now(ids) - between
+        alone, together = alone + between - started, together + _now(replay) - between
         if not _same(torch.cat(after), batched):
             return False
         states = after
@@ -63,10 +64,9 @@ def _pays(replay: Replay, ids: Tensor, count: int) -> bool:
 
 def _same(one: Tensor, other: Tensor) -> bool:
     """Bit for bit on a CPU; elsewhere nothing promises that, and rounding must do."""
-    return torch.equal(one, other) if one.device.type == "cpu" else torch.allclose(one, other, rtol=2e-2, atol=2e-2)
+    return torch.equal(one, other) if computes_on_cpu(one.device) else torch.allclose(one, other, rtol=2e-2, atol=2e-2)
 
 
-def _now(ids: Tensor) -> float:
-    if ids.device.type == "cuda":
-        torch.cuda.synchronize(ids.device)
+def _now(replay: Replay) -> float:
+    synchronize(*replay.devices)
     return time.perf_counter()

@@ -28,7 +28,8 @@ class LowRank:
 
     def added_to(self, weight: Tensor) -> Tensor:
         """The weight with the matrix added, summed in float32, in the weight's dtype."""
-        return torch.addmm(weight.float(), self.left, self.right).to(weight.dtype)
+        left, right = self.left.to(weight.device), self.right.to(weight.device)
+        return torch.addmm(weight.float(), left, right).to(weight.dtype)
 
     def __add__(self, other: "LowRank") -> "LowRank":
         return LowRank(torch.cat([self.left, other.left], dim=1), torch.cat([self.right, other.right], dim=0))
@@ -93,7 +94,8 @@ def weights_replaced(model: nn.Module, repair: Repair) -> Iterator[None]:
             path, _, own = name.rpartition(".")
             module = model.get_submodule(path)
             before.append((module, own, module._parameters[own]))
-            module._parameters[own] = nn.Parameter(weight, requires_grad=False)
+            place = before[-1][2].device
+            module._parameters[own] = nn.Parameter(weight.to(place), requires_grad=False)
         yield
     finally:
         for module, own, parameter in before:

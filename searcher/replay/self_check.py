@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searcher.architecture.blocks import forwards_replaced
+from searcher.architecture.blocks import find_architecture, forwards_replaced
 from searcher.architecture.packed_weights import packed_layers
 from searcher.architecture.replacement_modules import like
+from searcher.architecture.streamed_modules import streamed
 from searcher.contracts.plan import Action, Granularity, PrunePlan, Unit
 from searcher.errors import UsageError, first_line
 from searcher.loading.pretrained import LARGER
@@ -38,13 +39,13 @@ def open_replay(model: Any, granularity: Granularity) -> Replay:
     zeroing its weights, and skipping both leaves the hidden states as they were.
 
     Args:
-        model: a transformers causal LM in eval mode, with all weights on one device.
+        model: a transformers causal LM in eval mode, on one device, or spread over several by a device map.
         granularity: what a search will remove.
 
     Raises:
         UsageError: the model cannot be replayed, or not at this granularity, with the reason.
     """
-    _refuse_spread(model)
+    _refuse_offloaded(model)
     probe = probe_of(model)
     try:
         replay = Replay(model, probe)
@@ -108,11 +109,14 @@ def probe_of(model: Any) -> Tensor:
     return torch.randint(0, config.vocab_size, (1, tokens), generator=generator).to(model.device)
 
 
-def _refuse_spread(model: Any) -> None:
-    devices = {p.device for p in model.parameters()} - {torch.device("meta")}  # where streamed weights are
-    if len(devices) > 1:
-        names = ", ".join(sorted(map(str, devices)))
-        raise UsageError(f"The model is spread over {names}; it must be on one device", "Name one with --device")
+def _refuse_offloaded(model: Any) -> None:
+    architecture = find_architecture(model)
+    offloaded = any(p.is_meta for block in architecture.blocks if not streamed(block) for p in block.parameters())
+    if offloaded:
+        raise UsageError(
+            "Some weights of the model are offloaded, and are loaded only while it runs itself",
+            "Load it without offload",
+        )
 
 
 def _check_recording(replay: Replay, probe: Tensor) -> None:
@@ -208,7 +212,7 @@ def close(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same but for sums in another order, by the dtype of the second."""
     tolerance = _TOLERANCE.get(other.dtype, _HALF_PRECISION)
     scale = float(other.abs().max()) or 1.0
-    return bool(((one - other).abs().max() <= tolerance * scale).item())
+    return bool(((one.to(other.device) - other).abs().max() <= tolerance * scale).item())
 
 
 def _refused(model: Any, reason: str, granularity: Granularity | None = None) -> UsageError:

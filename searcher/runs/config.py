@@ -87,10 +87,15 @@ class MeasurementConfig(BaseModel):
         "GPU 1280.",
         ge=2,
     )
-    device: str = _execution("auto", "cpu, cuda or cuda:1. Default: a GPU if there is one.")
+    device: str = _execution(
+        "auto",
+        "cpu, cuda, cuda:1, xpu, mps and so on. Default: an accelerator if there is one; a model that does not fit one "
+        "of several is spread over them.",
+    )
     memory: str | None = _execution(
         None,
-        "What the process may take, such as 8GiB; on a GPU, there. Default: a quarter of what is free, on a GPU 90%.",
+        "What the process may take, such as 8GiB; on a GPU, there, on several on each. Default: a quarter of what is "
+        "free, on a GPU 90%.",
     )
     weights: Weights = _execution(
         "auto",

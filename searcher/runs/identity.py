@@ -58,7 +58,7 @@ def environment_of(record: Mapping[str, Any]) -> dict[str, Any]:
     if "environment" in record:
         return dict(record["environment"])
     known = {name: version for name, version in record["versions"].items() if name != "python"}
-    on_gpu = record["identity"].get("device_type") == "cuda" and "hardware" in record
+    on_gpu = record["identity"].get("device_type") == "cuda" and "hardware" in record  # as older versions could be
     return known | ({"processor": record["hardware"]["name"]} if on_gpu else {})
 
 
