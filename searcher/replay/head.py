@@ -115,7 +115,7 @@ class FusedHead:
         plain = self._scale is None and self._divisor is None and self._cap is None
         if computes_on_cpu(hidden.device) or not plain or not hasattr(nn.functional, "linear_cross_entropy"):
             return
-        hidden = hidden.to(self._head.weight.device)
+        hidden = hidden.to(device_of(self._head, hidden.device))
         ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
         with contextlib.suppress(NotImplementedError):  # not every kind of accelerator has it
             seconds = {way: _seconds(way, hidden, ids) for way in (self.losses_in_slices, self.losses_by_torch)}
@@ -230,7 +230,7 @@ class FusedHead:
         """After the modules before the head, on the head's device: its weight is read by slices, past any hooks."""
         for module in self._tail:
             hidden = first(module(hidden.to(device_of(module, hidden.device))))
-        return hidden.to(self._head.weight.device)
+        return hidden.to(device_of(self._head, hidden.device))
 
     def _transformed(self, logits: Tensor) -> Tensor:
         if self._scale is not None:

@@ -10,10 +10,11 @@ from streaming import resident_from, streamed_from
 
 from objectives.divergence import KL
 from objectives.loss import Loss
+from searcher.architecture.devices import bytes_taken
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.errors import UsageError
 from searcher.evaluation.streamed_executor import StreamedExecutor
-from searcher.loading.free_memory import RESERVE, taken_bytes
+from searcher.loading.free_memory import RESERVE
 from searcher.replay import batching
 from searcher.replay.self_check import open_replay
 
@@ -94,7 +95,7 @@ def test_all_that_is_run_is_counted(tmp_path, monkeypatch):
 
 def test_too_little_memory_is_said(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"with weights streamed, .* are needed"):
-        streamed_executor(saved(tmp_path), monkeypatch, memory=taken_bytes(torch.device("cpu")) + RESERVE)
+        streamed_executor(saved(tmp_path), monkeypatch, memory=bytes_taken(torch.device("cpu")) + RESERVE)
 
 
 def test_it_is_the_streamed_executor(tmp_path, monkeypatch):
