@@ -24,7 +24,8 @@ def main(
     model: Annotated[str | None, typer.Option(help="A folder or .gguf file. Default: the embedded model.")] = None,
     memory: Annotated[str, typer.Option(help="What the streamed search may take.")] = "900MiB",
     budget: Annotated[int, typer.Option(help="Blocks that greedy removes.", min=1)] = 8,
-    windows: Annotated[int, typer.Option(help="Search windows of 128 tokens.", min=1)] = 8,
+    windows: Annotated[int, typer.Option(help="Search windows.", min=1)] = 8,
+    window_tokens: Annotated[int, typer.Option(help="Tokens of each.", min=2)] = 128,
     out: Annotated[Path | None, typer.Option(help="Folder for figures as JSON. Default: none.")] = None,
 ) -> None:
     """Greedy over blocks, each way in a process of its own, one after the other.
@@ -37,14 +38,15 @@ def main(
         for way in WAYS:
             steps.at(way)
             limit = ["--memory", memory] if way == "streamed" else []
-            options = ["--budget", str(budget), "--windows", str(windows), "--weights", way, *limit]
+            text = ["--windows", str(windows), "--window-tokens", str(window_tokens)]
+            options = ["--budget", str(budget), *text, "--weights", way, *limit]
             found[way] = _run(["--model", model] if model else [], options, Path(scratch) / way)
             steps.done()
         same = _values(Path(scratch) / "resident") == _values(Path(scratch) / "streamed")
     rows = [{"weights": way, **figures} for way, figures in found.items()]
     for row in rows:
         row["time to resident"] = row["seconds"] / rows[0]["seconds"]
-    title = f"Greedy {budget} on {windows} windows of {model or 'the embedded model'}, streamed in {memory}"
+    title = f"Greedy {budget} on {windows} windows of {window_tokens} tokens, {model or 'the embedded model'}, streamed in {memory}"
     name = f"streaming-{Path(model).name if model else 'embedded'}"
     report(Setting(out=out), name, title, rows, same_bits=same)
     if not same:
