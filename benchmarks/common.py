@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.setting import Setting
 from objectives.loss import Loss
+from searcher.architecture.devices import computes_on_cpu, name_of, seen
 from searcher.contracts.cost import Prices
 from searcher.contracts.objective import Split
 from searcher.contracts.plan import Granularity, PrunePlan
@@ -80,7 +81,7 @@ class Opened:
         """An evaluator for each core, or for the GPU, as the threads of an executor have them, and what each runs at a
         time: int64 (windows, tokens)."""
         executor = self.executor()
-        cores = torch.get_num_threads() if self.loaded.device.type == "cpu" else 1
+        cores = torch.get_num_threads() if computes_on_cpu(self.loaded.device) else 1
         colleagues = [executor.evaluator.colleague() for _ in range(cores - 1)]
         return [executor.evaluator, *colleagues], executor.groups["search"][0].ids.to(self.loaded.device)
 
@@ -127,9 +128,10 @@ def loss_of(known: Measurements, plan: PrunePlan) -> float:
 
 
 def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Wait for the accelerators, if there are any."""
+    if torch.accelerator.is_available():
+        for index in range(torch.accelerator.device_count()):
+            torch.accelerator.synchronize(index)
 
 
 def side_by_side(evaluators: Sequence[Evaluator], call: Callable[[Evaluator], object], repeats: int) -> float:
@@ -164,13 +166,14 @@ def machine() -> dict[str, Any]:
     if cpuinfo.exists():
         lines = cpuinfo.read_text().splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    kind, count = seen()
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return {
         "processor": name,
         "amx_bf16": bool(capabilities.get("amx_bf16")),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": name_of(torch.device(kind, 0)) if count else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -12,6 +12,7 @@ from benchmarks.common import Opened, loss_of, measure, open_model, report
 from benchmarks.evaluator import spread
 from benchmarks.setting import Setting, command, start
 from benchmarks.steps import Steps
+from searcher.architecture.devices import computes_on_cpu, seen
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
 from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor
 from searcher.evaluation.ray_session import import_ray
@@ -78,7 +79,7 @@ def main(
         opened = open_model(setting)
         units = all_units(opened.replay.num_blocks, Granularity.BLOCK)
         chosen = spread([PrunePlan.of(pair) for pair in combinations(units, 2)], 8 if setting.quick else plans)
-        there_are = torch.get_num_threads() if opened.loaded.device.type == "cpu" else torch.cuda.device_count()
+        there_are = torch.get_num_threads() if computes_on_cpu(opened.loaded.device) else seen()[1]
         counts = range(1, min(2, there_are) + 1)
         steps.expect(repeats * (1 + len(counts)) * len(chosen))
         for _ in range(repeats):

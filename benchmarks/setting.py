@@ -26,7 +26,9 @@ class Setting:
     model: Annotated[str | None, typer.Option(help="Another model: a hub id, folder or .gguf file.")] = None
     data: Annotated[str | None, typer.Option(help="Another text: a file, folder or `datasets` id.")] = None
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32; auto: what is faster here.")] = "auto"
-    device: Annotated[str, typer.Option(help="cpu or cuda; auto: a GPU if there is one.")] = "auto"
+    device: Annotated[str, typer.Option(help="cpu, cuda, xpu and so on; auto: an accelerator if there is one.")] = (
+        "auto"
+    )
     windows: Annotated[int, typer.Option(help="Search windows.")] = 8
     window_tokens: Annotated[int, typer.Option(help="Tokens of each of them.")] = 128
     quick: Annotated[

@@ -46,8 +46,8 @@ def main(
     rows = [{"weights": way, **figures} for way, figures in found.items()]
     for row in rows:
         row["time to resident"] = row["seconds"] / rows[0]["seconds"]
-    text = f"{windows} windows of {window_tokens} tokens"
-    title = f"Greedy {budget} on {text}, {model or 'the embedded model'}, streamed in {memory}"
+    on = f"{windows} windows of {window_tokens} tokens"
+    title = f"Greedy {budget} on {on}, {model or 'the embedded model'}, streamed in {memory}"
     name = f"streaming-{Path(model).name if model else 'embedded'}"
     report(Setting(out=out), name, title, rows, same_bits=same)
     if not same:

@@ -87,19 +87,19 @@ def put(module: nn.Module, device: torch.device) -> None:
                     held[name] = nn.Parameter(moved, requires_grad=False) if held is inner._parameters else moved
 
 
-def spread(model: Any) -> Any:
-    """A model with the first half of its blocks on the first device and what follows on the second, by accelerate.
+def spread(model: Any, embedding: torch.device = FIRST, head: torch.device = SECOND) -> Any:
+    """A model with the first half of its blocks on the first device and the others on the second, by accelerate.
 
-    A head that shares its weight with the embedding is on the first device, with it.
+    A head that shares its weight with the embedding is where that is.
     """
     set_up()
     count = model.config.get_text_config(decoder=True).num_hidden_layers
     name = next(n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count)
     places = {f"{name}.{block}": (FIRST, SECOND)[2 * block >= count] for block in range(count)}
     leaves = [n for n, m in model.named_modules() if not [*m.children()] and not n.startswith(f"{name}.")]
-    tied = model.config.tie_word_embeddings
+    head = embedding if model.config.tie_word_embeddings else head
     for leaf in leaves:
-        places[leaf] = SECOND if "norm" in leaf or ("head" in leaf and not tied) else FIRST
+        places[leaf] = SECOND if "norm" in leaf else head if "head" in leaf else embedding
     for place, device in places.items():
         put(model.get_submodule(place), device)
     model.tie_weights()

@@ -9,6 +9,7 @@ from oracle import oracle_losses
 from objectives.loss import Loss
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.evaluation.open_executor import open_executor
+from searcher.loading.model import load_model
 from searcher.replay.head import FusedHead
 from searcher.replay.relative_flops import measure_prices
 from searcher.replay.self_check import open_replay
@@ -36,6 +37,27 @@ def test_losses_on_a_gpu_are_the_oracles(family):
         known.add(line)
     for plan in PLANS:
         expected = oracle_losses(tiny_model(family), IDS, plan).numpy()
+        np.testing.assert_allclose(known.rows("search", plan, "loss"), expected, rtol=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no two CUDA devices")
+def test_a_model_spread_over_several_gpus(tmp_path, monkeypatch):
+    model = tiny_model("llama", num_blocks=6)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    free = int(sum(parameter.nbytes for parameter in model.parameters()) * 0.9)  # too little for all of it
+    monkeypatch.setattr("searcher.loading.spread.bytes_free", lambda device: free)
+    loaded = load_model(str(tmp_path), dtype="float32", device="cuda")
+    with torch.inference_mode():
+        replay = open_replay(loaded.model, Granularity.SUBLAYER)
+        prices = measure_prices(replay, IDS.shape[1])
+        executor = open_executor(replay, {"loss": Loss()}, {"search": IDS}, tiny_tokenizer(), prices)
+    assert len(replay.devices) > 1
+    known = Measurements(executor.layout)
+    for line in executor.measure("search", PLANS, known):
+        known.add(line)
+    for plan in PLANS:
+        expected = oracle_losses(tiny_model("llama", num_blocks=6), IDS, plan).numpy()
         np.testing.assert_allclose(known.rows("search", plan, "loss"), expected, rtol=1e-3)
 
 

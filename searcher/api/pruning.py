@@ -103,7 +103,7 @@ def export(
     from searcher.checkpoint.target import check_target
     from searcher.commands.copying import export_copy, find_copy
     from searcher.commands.export import export as write
-    from searcher.commands.opened import open_plan
+    from searcher.commands.opened import open_plan, with_plain_weights
     from searcher.commands.progress import Progress
     from searcher.contracts.form import Form
     from searcher.loading.model import STORED
@@ -123,11 +123,10 @@ def export(
     _check_quantised_healing(config.quantize, config.heal, heal)
     spec, repairs = heal or config.heal, Path(runs_dir or beside)
     with Progress(quiet) as progress:
-        copy = None if spec else find_copy(config, removed, wanted, dtype, origin, progress)
+        plain, origin = with_plain_weights(config, origin, progress)
+        copy = None if spec else find_copy(plain, removed, wanted, dtype, origin, progress)
         loaded = copy is None or (check and copy.small)
-        opened = (
-            open_plan(config, removed, spec, repairs, progress, origin, dtype or STORED, wanted) if loaded else None
-        )
+        opened = open_plan(plain, removed, spec, repairs, progress, origin, dtype or STORED, wanted) if loaded else None
         given = {"dtype": dtype, "runs-dir": None if runs_dir is None else str(runs_dir)}
         source = None if run is None else opened_runs([run])[0]
         name = opened.loaded.name if opened else copy.source.name if copy else ""

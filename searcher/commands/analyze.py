@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from searcher.anatomy import contiguous, heads, influence, interactions, replacement, shapley, updates
 from searcher.anatomy.losses import Losses
 from searcher.anatomy.parts import PARTS
+from searcher.architecture.devices import check_float64
 from searcher.architecture.packed_weights import has_packed
 from searcher.commands.preparation import make_objectives, prepare
 from searcher.commands.prepared import Prepared
@@ -119,6 +120,8 @@ def analyze(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str
     config = config.model_copy(update={"objective": ("loss",), "workers": 0})
     config = config.model_copy(update={"weights": "resident"})  # its parts run blocks in any order
     prepared = prepare(config, make_objectives(config), wanted.granularity, progress.say)
+    for device in prepared.replay.devices:
+        check_float64(device, "An analysis")
     identity = _identity(prepared, wanted)
     folder = runs_dir / (name or f"analysis-{wanted.granularity}-{digest_of(identity)[:8]}")
     with Journal(folder) as journal, contextlib.closing(prepared.executor):

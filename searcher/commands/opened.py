@@ -102,10 +102,8 @@ def open_plan(
     if heal is not None:
         heal = plain_spec(heal)  # under which it is kept
         make_healing(heal)
-    if dtype is not None and config.quantize is not None:  # the weights to write are those of the checkpoint
-        progress.say(f"The plan was chosen with weights in {config.quantize}, and is taken out of the checkpoint's own")
-        config = config.model_copy(update={"quantize": None})
-        origin = origin and replace(origin, model_fingerprint=plain_fingerprint(origin.model_fingerprint))
+    if dtype is not None:  # weights are to be written
+        config, origin = with_plain_weights(config, origin, progress)
     if dtype not in (None, STORED):
         choose_dtype(str(dtype), torch.device("cpu"))  # before a long healing
     progress.say(f"Loading {config.model or 'the default model'}")
@@ -117,6 +115,17 @@ def open_plan(
                 repair = _heal(config, opened.loaded, opened.replay, plan, heal, runs_dir, progress, origin)
             opened = replace(opened, repair=repair, healing=heal)
         return opened if dtype is None else _in_precision(opened, config, dtype, progress)
+
+
+def with_plain_weights(
+    config: MeasurementConfig, origin: Origin | None, progress: Progress
+) -> tuple[MeasurementConfig, Origin | None]:
+    """Configuration and origin for the checkpoint as it is, where a run quantised its weights as they were loaded."""
+    if config.quantize is None:
+        return config, origin
+    progress.say(f"The plan was chosen with weights in {config.quantize}, and is taken out of the checkpoint's own")
+    plain = origin and replace(origin, model_fingerprint=plain_fingerprint(origin.model_fingerprint))
+    return config.model_copy(update={"quantize": None}), plain
 
 
 def _in(config: MeasurementConfig, dtype: str) -> MeasurementConfig:

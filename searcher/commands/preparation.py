@@ -189,22 +189,22 @@ def _with_workers(
             "Workers need the whole model each, and its weights are streamed",
             "Leave --workers and --ray-address out, or use --weights resident where there is room",
         )
-    if streamed or not (workers or config.ray_address):
-        return local
-    made_of = Objectives({**config.objective_specs, **{name: (name, {}) for name in screened_by}})
-    replay = local.evaluator.replay
-    if len(replay.devices) > 1:  # the evaluators of this process take plans through all of them
+    devices = local.evaluator.replay.devices
+    if len(devices) > 1:  # the evaluators of this process take plans through all of them
+        names = ", ".join(map(str, devices))
+        say(f"The model is spread over {names}")
         if config.workers or config.ray_address is not None:
-            names = ", ".join(map(str, replay.devices))
             raise UsageError(
                 f"The model is spread over {names}, and workers are for models that fit one device",
                 "Leave --workers and --ray-address out, or name one device that it fits with --device",
             )
-        say(f"The model is spread over {len(replay.devices)} devices: {', '.join(map(str, replay.devices))}")
+        return local
+    if streamed or not (workers or config.ray_address):
         return local
     if config.workers is None and config.ray_address is None:
         import_ray()  # the default for several devices, of which it was not known whether the model needs them all
-    limit = memory or default_limit(replay.model.device)
+    made_of = Objectives({**config.objective_specs, **{name: (name, {}) for name in screened_by}})
+    limit = memory or default_limit(devices[0])
     return RayExecutor(local, made_of, workers or None, config.ray_address, limit, say)
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from searcher.architecture.custom_model import find_notes, load_custom
-from searcher.architecture.devices import choose_device, computes_on_cpu, devices_of, has_bfloat16, may_spread
+from searcher.architecture.devices import choose_device, computes_on_cpu, has_bfloat16, may_spread
 from searcher.errors import UsageError, first_line
 from searcher.loading.damage import find_damage, tokens_beyond
 from searcher.loading.dtypes import stored_dtype, weight_bytes
@@ -72,11 +72,6 @@ class LoadedModel:
     warnings: tuple[str, ...] = ()
     packed: str = ""
     store: WeightStore | None = None
-
-    @property
-    def spread(self) -> bool:
-        """Whether its weights are on several devices."""
-        return len(devices_of([self.model])) > 1
 
     @property
     def num_blocks(self) -> int:
@@ -223,10 +218,12 @@ def _placement(source: ModelSource, dtype: torch.dtype | None, device: str) -> d
     chosen = choose_device(device)
     if computes_on_cpu(chosen):
         return {}  # a device map would add hooks for nothing
-    with contextlib.suppress(*BROKEN):  # loading it will tell what is wrong
-        if may_spread(device) and (spread := device_map(weight_bytes(source.folder, dtype), chosen, source.name)):
-            return spread
-    return {"device_map": {"": chosen}}  # tensor by tensor
+    spread, weights = {}, 0
+    if may_spread(device):
+        with contextlib.suppress(*BROKEN):  # loading it will tell what is wrong
+            weights = weight_bytes(source.folder, dtype)
+        spread = device_map(weights, chosen, source.name)
+    return spread or {"device_map": {"": chosen}}  # tensor by tensor
 
 
 def _load_weights(

@@ -196,7 +196,6 @@ class FusedHead:
 
     def logits_at(self, states: Tensor, tokens: Tensor) -> Tensor:
         """float32 logits of some tokens at each position, rounded as `slices` does; int64 (N, K) to (N, K)."""
-        tokens = tokens.to(states.device)
         bias: Tensor | None = self._head.bias
         found = torch.empty(tokens.shape, dtype=states.dtype, device=states.device)
         for at in (slice(start, start + POSITIONS) for start in range(0, len(states), POSITIONS)):

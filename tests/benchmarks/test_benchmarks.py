@@ -233,9 +233,35 @@ def test_healing_has_a_row_for_every_healing_and_every_plan(benchmark):
 
 
 def test_gpu_is_refused_where_there_is_none(benchmark, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     with pytest.raises(UsageError, match="no CUDA device"):
         benchmark("gpu")
+
+
+def test_a_shape_is_measured_by_the_usual_loop_and_ours(tmp_path):
+    size = ("--dtype", "float32", "--windows", 8, "--window-tokens", 64)
+    output = call("gpu", "--shape", "tiny", "--device", "cpu", "--quick", *size, "--out", tmp_path)
+    figures = json.loads((tmp_path / "shape-tiny-cpu-float32.json").read_text())
+    usual, ours, floor = figures["rows"]
+    assert (usual["way"], ours["way"], floor["way"]) == ("usual loop", "searcher", "floor of searcher")
+    assert min(numbers(figures, "plans", "seconds a plan", "faster")) > 0
+    assert usual["faster"] == 1
+    assert ours["loss differs by"] < 1e-5
+    assert "random tiny, float32, 2 windows of 16 tokens" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--shape", "8b"), "Shape '8b' is not known"),
+        (("--shape", "tiny", "--model", "x"), "random weights"),
+        (("--shape", "13b", "--dtype", "float32"), "Weights of shape 13b take 48.5 GiB"),
+    ],
+)
+def test_shapes_that_cannot_be(options, message, monkeypatch):
+    monkeypatch.setattr("benchmarks.shapes.bytes_free", lambda device: 40 << 30)
+    with pytest.raises(UsageError, match=message):
+        call("gpu", "--device", "cpu", *options)
 
 
 @pytest.mark.parametrize("name", ALL)

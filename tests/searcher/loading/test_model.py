@@ -196,16 +196,15 @@ class TestDtypeAndDevice:
         assert load_model(str(folder), device="cpu").dtype == dtype
 
     def test_auto_device_without_gpu(self, folder, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
         assert load_model(str(folder)).device == torch.device("cpu")
 
     def test_unknown_dtype(self, folder):
         refuse("dtype 'int3' is not known", str(folder), dtype="int3")
 
-    @pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:1", "", "mps"])
+    @pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:1", "", "meta"])
     def test_unknown_device(self, folder, device):
-        match = "is not available" if device == "cuda:" and not torch.cuda.is_available() else "is not known"
-        refuse(match, str(folder), device=device)
+        refuse("is not known", str(folder), device=device)
 
     def test_absent_device(self, folder):
         refuse("'cuda:99' is not available", str(folder), device="cuda:99")
