@@ -159,7 +159,10 @@ def test_a_healed_run_is_exported_healed(searcher_command, tmp_path):
     assert found["best"]["plan"] == done["plan"]
 
 
-@pytest.mark.parametrize("recipe", ["lora:steps=3,rank=2", "linear-folded", "layer:steps=3"])
+TRAINED = [pytest.param(recipe, marks=pytest.mark.slow) for recipe in ("lora:steps=3,rank=2", "layer:steps=3")]
+
+
+@pytest.mark.parametrize("recipe", ["linear-folded", *TRAINED])
 def test_a_healed_plan_is_an_ordinary_checkpoint(recipe, searcher_command, model):
     arguments = ("--plan", "1-2", "--heal", recipe, "--heal-windows", 12, "-o", "small", "--format", "json")
     assert document(searcher_command("export", *arguments, *model, defaults=False))["form"] == "stock"

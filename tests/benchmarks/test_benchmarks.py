@@ -200,6 +200,7 @@ def test_strategies_are_compared_at_no_more_than_the_allowance(benchmark):
         assert f"`{table['rows']['evolutionary']['plan']}`" in output
 
 
+@pytest.mark.slow  # four searches
 def test_unseen_judges_every_method_at_the_same_cost_and_goes_on_where_it_was(benchmark, tmp_path):
     benchmark("unseen", "--dtype", "float32", "--seeds", 1)
     kept = json.loads((tmp_path / "runs/unseen/unseen-kept.json").read_text())["cells"]
