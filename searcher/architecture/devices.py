@@ -74,12 +74,14 @@ def computes_on_cpu(device: torch.device) -> bool:
 def devices_of(modules: Iterable[nn.Module]) -> tuple[torch.device, ...]:
     """Where the weights of modules are, each device once, in the order in which they come."""
     weights = (parameter for module in modules for parameter in module.parameters())
-    return tuple(dict.fromkeys(weight.device for weight in weights if not weight.is_meta))  # streamed ones are nowhere
+    return tuple(
+        dict.fromkeys(weight.device for weight in weights if weight.device.type != "meta")
+    )  # streamed ones are nowhere
 
 
 def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
     """Where a module's first weight is; another device for a module without any, or whose weights are streamed."""
-    return next((weight.device for weight in module.parameters() if not weight.is_meta), otherwise)
+    return next((weight.device for weight in module.parameters() if weight.device.type != "meta"), otherwise)
 
 
 def synchronize(*devices: torch.device) -> None:

@@ -114,7 +114,7 @@ def prepare(
         screening=screened_by,
         replay=replay,
         windows=windows,
-        executor=_with_workers(local, workers, replay.streamed, config, screened_by, memory, say),
+        executor=_with_workers(local, workers, config, screened_by, memory, say),
         prices=prices,
         resolved=resolved,
         documents={split: found.documents for split, found in cut.items()},
@@ -177,19 +177,19 @@ def _checked(model: LoadedModel, granularity: Granularity, windows: Mapping[Spli
 def _with_workers(
     local: Executor,
     workers: int,
-    streamed: bool,
     config: MeasurementConfig,
     screened_by: Mapping[str, Objective],
     memory: int | None,
     say: Callable[[str], None],
 ) -> AnyExecutor:
     """The executor of this process, or with it those of other processes that are wanted."""
-    if streamed and (config.workers or config.ray_address):
+    replay = local.evaluator.replay
+    if replay.streamed and (config.workers or config.ray_address):
         raise UsageError(
             "Workers need the whole model each, and its weights are streamed",
             "Leave --workers and --ray-address out, or use --weights resident where there is room",
         )
-    devices = local.evaluator.replay.devices
+    devices = replay.devices
     if len(devices) > 1:  # the evaluators of this process take plans through all of them
         names = ", ".join(map(str, devices))
         say(f"The model is spread over {names}")
@@ -199,7 +199,7 @@ def _with_workers(
                 "Leave --workers and --ray-address out, or name one device that it fits with --device",
             )
         return local
-    if streamed or not (workers or config.ray_address):
+    if replay.streamed or not (workers or config.ray_address):
         return local
     if config.workers is None and config.ray_address is None:
         import_ray()  # the default for several devices, of which it was not known whether the model needs them all

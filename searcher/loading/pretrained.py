@@ -136,7 +136,9 @@ def refuse_not_finite(weights: Iterable[tuple[str, Any]], name: str) -> None:
 def _numbers(model: Any) -> Iterator[tuple[str, Tensor]]:
     """The floating-point weights, and the scales of packed ones, each with the name of its weight."""
     for key, weight in model.named_parameters():
-        for part in () if weight.is_meta else parts_of(weight):  # streamed weights are looked at when they are read
+        for part in (
+            () if weight.device.type == "meta" else parts_of(weight)
+        ):  # streamed weights are looked at when they are read
             if part.is_floating_point() and part.numel():
                 yield key, part if part.element_size() >= FULL else part.float()  # torch compares none of one byte
 

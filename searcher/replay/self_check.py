@@ -111,7 +111,9 @@ def probe_of(model: Any) -> Tensor:
 
 def _refuse_offloaded(model: Any) -> None:
     architecture = find_architecture(model)
-    offloaded = any(p.is_meta for block in architecture.blocks if not streamed(block) for p in block.parameters())
+    offloaded = any(
+        p.device.type == "meta" for block in architecture.blocks if not streamed(block) for p in block.parameters()
+    )
     if offloaded:
         raise UsageError(
             "Some weights of the model are offloaded, and are loaded only while it runs itself",
@@ -186,7 +188,7 @@ def _check_sublayer(replay: Replay, hidden: Tensor, block: int, action: Action, 
     skipped = replay.run_block(hidden, block, action)
     packed = packed_layers(sublayer)  # whose weights have no zeros of their own kind: what they return is zero instead
     others = ((n, p) for n, p in sublayer.named_parameters() if n.rpartition(".")[0] not in packed)
-    zeroed = {f"{inside}.{n}": torch.zeros_like(p, device=hidden.device) for n, p in others}
+    zeroed = {f"{inside}.{n}": torch.zeros_like(p, device=replay.places[block]) for n, p in others}
     with forwards_replaced({layer: _zeros(layer) for layer in packed.values()}):
         plain = replay.run_block_with(hidden, block, zeroed)
     if not close(skipped, plain):

@@ -12,8 +12,7 @@ from tiny_checkpoint import OPTIONS
 
 import searcher
 from searcher.errors import UsageError
-from searcher.loading import model as loading
-from searcher.loading import quantised
+from searcher.loading import model_source, quantised
 from searcher.loading.model import load_model
 from searcher.loading.special_checkpoints import DEQUANTISED, PACKED_FILES
 from searcher.testing import tiny_tokenizer
@@ -176,7 +175,7 @@ class TestAdapter:
                 raise OSError(f"{spec} has no {file}")
             return None
 
-        monkeypatch.setattr(loading, "cached_file", cached)
+        monkeypatch.setattr(model_source, "cached_file", cached)
         assert f"Model 'someone/adapted' {said}" in refused(load_model, "someone/adapted")
         (adapted / "adapter_config.json").unlink()
         if lacks:

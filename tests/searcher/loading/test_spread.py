@@ -80,7 +80,7 @@ def test_a_refusal_is_not_lost_while_loading(two_small_devices, tmp_path):
 
 
 def test_workers_are_for_models_that_fit_one_device():
-    local = SimpleNamespace(evaluator=SimpleNamespace(replay=SimpleNamespace(devices=(FIRST, SECOND))))
+    local = SimpleNamespace(evaluator=SimpleNamespace(replay=SimpleNamespace(devices=(FIRST, SECOND), streamed=False)))
     said = []
     given = ({}, None, said.append)
     assert _with_workers(local, 2, RunConfig(budget="1"), *given) is local  # workers that nobody has asked for
