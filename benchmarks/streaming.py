@@ -89,6 +89,4 @@ def _values(runs: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False)
-    app.command()(main)
-    start(app)
+    start(main)
