@@ -93,7 +93,7 @@ def find_room(footprint: Footprint, limit: int | None, device: torch.device, cor
         left = room - evaluators * (footprint.needed + footprint.path)
         return Room(evaluators, left)
     if room >= footprint.needed:  # fewer at a time, which keep nothing
-        return Room(min(cores, room // footprint.needed), 0)
+        return Room(max(1, min(cores, room // footprint.needed)), 0)
     raise UsageError(
         f"Memory of {format_bytes(limit)} is not enough{'' if device.type == 'cpu' else f' on {device}'}: "
         f"{format_bytes(taken)} are taken and an evaluator needs {format_bytes(footprint.needed + RESERVE)}",

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from searcher.errors import UsageError
+from searcher.evaluation.memory import RESERVE, Footprint, Room, find_room, find_room_on_all
 
 MEASURE = """
 import json, sys
@@ -60,3 +64,28 @@ def test_the_peak_stays_under_the_limit(plans):
     assert found["unlimited"] > 2 * room  # without a limit it would not
     assert found["kept"] > room // 4
     assert found["peak"] <= found["limit"], found
+
+
+class TestRoom:
+    """What fits where so much is free; one evaluator needs 30 bytes, and 40 more for the states of a path."""
+
+    FOOTPRINT = Footprint(state=1, working=11, num_blocks=40)
+
+    @pytest.fixture(autouse=True)
+    def _nothing_taken(self, monkeypatch):
+        monkeypatch.setattr("searcher.evaluation.memory.bytes_taken", lambda device: 0)
+
+    @pytest.mark.parametrize(
+        ("room", "cores", "found"),
+        [(200, 2, Room(2, 60)), (80, 2, Room(1, 10)), (65, 4, Room(2, 0)), (31, 4, Room(1, 0)), (65, 0, Room(1, 0))],
+    )
+    def test_on_one_device(self, room, cores, found):
+        assert find_room(self.FOOTPRINT, RESERVE + room, torch.device("cpu"), cores) == found
+
+    def test_on_several_each_holds_the_paths_of_its_own_blocks_and_the_fullest_decides(self):
+        places = (torch.device("cuda:0"),) * 10 + (torch.device("cuda:1"),) * 30
+        one, other = 30 + 10, 30 + 30
+        found = find_room_on_all(self.FOOTPRINT, RESERVE + 130, places, 2)
+        assert found == Room(2, min(130 - 2 * one, 130 - 2 * other))
+        with pytest.raises(UsageError, match="is not enough on cuda:0"):
+            find_room_on_all(self.FOOTPRINT, RESERVE + 20, places, 2)
