@@ -76,7 +76,7 @@ def _run(model: list[str], options: list[str], runs: Path) -> dict[str, Any]:
     outcome = json.loads((runs / "run" / "run.json").read_text(encoding="utf-8"))["outcome"]
     return {
         "seconds": time.perf_counter() - started,
-        "of it searching": outcome["cost"]["executed"]["seconds"],
+        "of it searching": outcome["cost"]["seconds"],
         "CPU seconds": usage.ru_utime + usage.ru_stime,
         "peak MiB": usage.ru_maxrss / 1024,
     }
