@@ -287,3 +287,13 @@ def test_only_figures_of_the_default_model_text_and_size_are_those_of_the_projec
     others = (Setting(), Setting(windows=32, model="other"), Setting(windows=32, data="other"))
     assert [resolved(other, defaults).out for other in (*others, Setting(windows=32, quick=True))] == [None] * 4
     assert resolved(Setting(windows=32, quick=True, out=tmp_path), defaults).out == tmp_path
+
+
+@pytest.mark.slow  # two searches in processes of their own
+def test_streaming_compares_both_ways(tiny, tmp_path):
+    text = ("--windows", "4", "--window-tokens", "16", "--budget", "2")
+    call("streaming", "--model", tiny / "model", *text, "--memory", "2GiB", "--out", tmp_path)
+    figures = json.loads((tmp_path / "streaming-model.json").read_text())
+    assert [row["weights"] for row in figures["rows"]] == ["resident", "streamed"]
+    assert figures["same_bits"] is True
+    assert min(numbers(figures, "seconds", "CPU seconds", "peak MiB", "time to resident")) > 0
