@@ -115,5 +115,7 @@ def main(
     report(Setting(), f"reckoning-{shape}", title, rows)
 
 
+cli = main
+
 if __name__ == "__main__":
-    start(main)
+    start(cli)

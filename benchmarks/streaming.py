@@ -88,5 +88,7 @@ def _values(runs: Path) -> dict[str, Any]:
     return {json.dumps([line.get(k) for k in ("split", "plan", "group", "rows")]): line.get("values") for line in lines}
 
 
+cli = main
+
 if __name__ == "__main__":
-    start(main)
+    start(cli)
