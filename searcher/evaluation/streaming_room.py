@@ -80,8 +80,8 @@ def find_streaming_room(
     evaluators = min(cores, (room - least) // each)
     if evaluators < 1:
         raise UsageError(
-            f"Memory of {format_bytes(limit)} is not enough: with weights streamed, "
-            f"{format_bytes(limit - room + each + least)} are needed",
+            f"Memory of {limit >> 20:,} MiB is not enough: with weights streamed, "
+            f"{(limit - room + each + least >> 20) + 1:,} MiB are needed",
             "Raise --memory, or lower --window-tokens",
         )
     left = room - evaluators * each
