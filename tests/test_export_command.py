@@ -79,6 +79,7 @@ def test_modules_in_the_current_folder_hide_nothing(searcher_command, model, tmp
     assert searcher_command("export", "--plan", "1", "-o", "small", *model, defaults=False).code == 0
 
 
+@pytest.mark.slow
 def test_a_model_with_code_of_its_own(searcher_command, tiny, tmp_path, capsys):
     folder = tmp_path / "own"
     shutil.copytree(tiny / "model", folder)
@@ -222,6 +223,7 @@ def test_an_interrupted_export_leaves_nothing(sent, tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
+@pytest.mark.slow
 def test_the_guide_loads_what_it_says(searcher_command, model, capsys):
     assert searcher_command("export", "--plan", "1-2", "-o", "smol-22", *model, defaults=False).code == 0
     assert searcher_command("export", "--plan", "1.attn", "-o", "smol-custom", *model, defaults=False).code == 0

@@ -83,9 +83,7 @@ def undisturbed(tiny, tmp_path_factory):
     return document, values_of(folder)
 
 
-@pytest.mark.parametrize(
-    "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_killed_at_random_moments_it_ends_the_same_and_runs_nothing_again(tiny, tmp_path, undisturbed, seed):
     document, values = undisturbed
     total = len({key[:3] for key in values})  # lines

@@ -156,6 +156,7 @@ def test_the_answer_is_in_the_readme_and_on_the_page(written):
     assert f"**Is greedy wrong?** {answer}" in (folder / "study.md").read_text()
 
 
+@pytest.mark.slow
 def test_again_it_measures_nothing_and_says_the_same(written, monkeypatch):
     folder, setting = written
     before = (folder / "study.md").read_text()

@@ -56,7 +56,7 @@ def values(executor):
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "mixtral"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("cores", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_values_of_the_resident_way(family, dtype, cores, tmp_path, monkeypatch):
     saved(tmp_path, family)
     here, lines = values(streamed_executor(tmp_path, monkeypatch, dtype, cores=cores))

@@ -393,6 +393,7 @@ class TestGguf:
         monkeypatch.setattr(embedded.Path, "open", denied)
         refuse("cannot be read: .*Permission denied", str(tiny.path))
 
+    @pytest.mark.slow
     @needs_wheel
     def test_embedded_model_is_converted_once_and_exactly(self, cache, monkeypatch, capfd):
         dequantised = {}  # the weights as they came out of the GGUF file, before they were saved

@@ -171,6 +171,7 @@ class TestSearched:
         assert refused_pair.code == 2
         assert "quantize" in refused_pair.err
 
+    @pytest.mark.slow
     def test_what_it_exports_are_the_plain_weights(self, options, tmp_path, tiny):
         run = searcher.run(strategy="greedy", budget=1, quantize="int8", runs_dir=str(tmp_path / "runs"), **options)
         done = searcher.export(run, tmp_path / "out", quiet=True)

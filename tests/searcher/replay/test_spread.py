@@ -104,7 +104,9 @@ def test_the_simulation_refuses_what_is_not_together():
     assert not torch.accelerator.is_available()  # so that other tests see none
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "phi"])  # plain; a capped head, tied to the embedding; biases
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", pytest.param("phi", marks=pytest.mark.slow)]
+)  # plain; a capped head, tied to the embedding; biases
 def test_a_search_gives_the_same_values_as_on_one_device(family, on_one_device):
     replay = opened(spread(tiny_model(family)))
     assert replay.places == (FIRST, FIRST, SECOND, SECOND)
