@@ -57,6 +57,7 @@ def test_every_strategy_is_in_the_guide():
         assert f"`{name}`" in GUIDE
 
 
+@pytest.mark.slow
 def test_the_listing_of_costs(searcher_command):
     _, *arguments = block("sh", "--verbose").split()
     shown = searcher_command(*arguments, defaults=False)
