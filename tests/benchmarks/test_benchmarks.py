@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -40,9 +41,10 @@ def test_a_big_checkpoint_is_of_the_size_asked_for_and_loads(tiny, tmp_path, mon
     for asked in (1e9, 3e9, 7e9, 7e10):
         assert parameters(big.shape_of(asked, 49152)) == pytest.approx(asked, rel=0.02)
     config = big.shape_of(1.3e7, 97)
-    (tiny / "model/chat_template.jinja").write_text("{{ messages }}")
+    embedded = shutil.copytree(tiny / "model", tmp_path / "embedded")  # other tests share the original
+    (embedded / "chat_template.jinja").write_text("{{ messages }}")
     monkeypatch.setattr(big, "find_embedded", lambda: None)
-    monkeypatch.setattr(big, "convert_gguf", lambda _: (tiny / "model", ""))
+    monkeypatch.setattr(big, "convert_gguf", lambda _: (embedded, ""))
     for seed, name in enumerate(("one", "two")):
         (tmp_path / name).mkdir()
         big.write_checkpoint(tmp_path / name, config, 10**7, seed)

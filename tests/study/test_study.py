@@ -16,6 +16,8 @@ from study.grammar import items
 from study.page import write_page
 from study.setting import Setting
 from study.texts import Texts
+
+pytestmark = pytest.mark.slow  # a study in small takes half a minute
 from study.tiers import Space, Tier
 
 BLOCK, FFN = Granularity.BLOCK, Granularity.FFN
@@ -156,7 +158,6 @@ def test_the_answer_is_in_the_readme_and_on_the_page(written):
     assert f"**Is greedy wrong?** {answer}" in (folder / "study.md").read_text()
 
 
-@pytest.mark.slow
 def test_again_it_measures_nothing_and_says_the_same(written, monkeypatch):
     folder, setting = written
     before = (folder / "study.md").read_text()
