@@ -16,9 +16,9 @@ from study.grammar import items
 from study.page import write_page
 from study.setting import Setting
 from study.texts import Texts
+from study.tiers import Space, Tier
 
 pytestmark = pytest.mark.slow  # a study in small takes half a minute
-from study.tiers import Space, Tier
 
 BLOCK, FFN = Granularity.BLOCK, Granularity.FFN
 TINY = Tier(
