@@ -16,7 +16,7 @@ DEFAULTS = Setting(dtype="bfloat16", device="auto", windows=64, window_tokens=51
 def main(
     setting: Setting,
     shape: Annotated[
-        str | None, typer.Option(help="A random model of this shape instead: 1b, 3b, 7b, 13b; tiny to try it.")
+        str | None, typer.Option(help="A random model of this shape instead: 1b, 3b, 7b, 13b, 70b; tiny to try it.")
     ] = None,
 ) -> None:
     """Head, roofline and evaluator on an accelerator, with windows that keep it busy; each prints its table.

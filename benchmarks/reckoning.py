@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from transformers import LlamaConfig
 
 from benchmarks.common import report
 from benchmarks.setting import Setting, start
+from benchmarks.shapes import SHAPES, config_of
 from searcher.contracts.plan import PrunePlan, Unit
 from searcher.contracts.trie import layer_forwards, plan_path
 
@@ -22,7 +24,6 @@ class Shape:
         inner: width of the FFN.
         keys: numbers of a token's keys, and of its values.
         vocabulary: rows of the embedding, and of the head.
-        tied: whether both are one.
         bytes: of a number.
     """
 
@@ -31,7 +32,6 @@ class Shape:
     inner: int
     keys: int
     vocabulary: int
-    tied: bool = False
     bytes: int = 2
 
     @property
@@ -45,11 +45,10 @@ class Shape:
         return self.width * self.vocabulary
 
 
-SHAPES = {
-    "3b": Shape(29, 3072, 8192, 768, 49152, tied=True),
-    "7b": Shape(32, 4096, 11008, 4096, 32000),
-    "70b": Shape(80, 8192, 28672, 1024, 128256),
-}
+def shape_of(config: LlamaConfig) -> Shape:
+    """What a config says of it, in a dtype of two bytes."""
+    keys = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    return Shape(config.num_hidden_layers, config.hidden_size, config.intermediate_size, keys, config.vocab_size)
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,9 @@ def main(
     states: Annotated[float, typer.Option(help="GB of hidden states that there is room for.", min=0)] = 48.0,
 ) -> None:
     """Bytes read, states kept, and seconds by disk and by compute; nothing is run. Takes no time."""
-    rows = reckon(SHAPES[shape], removed, windows * window_tokens, Rates(tflops * 1e12, disk * 1e9, states * 1e9))
+    rows = reckon(
+        shape_of(config_of(shape)), removed, windows * window_tokens, Rates(tflops * 1e12, disk * 1e9, states * 1e9)
+    )
     title = f"Greedy {removed} of a {shape} model on {windows} windows of {window_tokens} tokens"
     report(Setting(), f"reckoning-{shape}", title, rows)
 

@@ -26,6 +26,7 @@ SHAPES = {
     "3b": (3072, 8192, 28, 24, 8, 128256),
     "7b": (4096, 11008, 32, 32, 32, 32000),
     "13b": (5120, 13824, 40, 40, 40, 32000),
+    "70b": (8192, 28672, 80, 64, 8, 128256),
 }
 """Widths of models of the Llama family, by what they are called; `tiny` is there to try the benchmark."""
 
@@ -36,7 +37,7 @@ def open_shape(shape: str, setting: Setting) -> Opened:
     Raises:
         UsageError: there is no such shape or device, or the weights do not fit there.
     """
-    config = _config(shape)
+    config = config_of(shape)
     device = choose_device(setting.device)
     dtype = choose_dtype(setting.dtype, device)
     _refuse_too_large(shape, config, dtype, device)
@@ -49,7 +50,12 @@ def open_shape(shape: str, setting: Setting) -> Opened:
     return opened(loaded, ids, Granularity.BLOCK)
 
 
-def _config(shape: str) -> LlamaConfig:
+def config_of(shape: str) -> LlamaConfig:
+    """The config of a shape.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
     if shape not in SHAPES:
         raise UsageError(f"Shape '{shape}' is not known", f"Choose one of {', '.join(SHAPES)}")
     return LlamaConfig(**dict(zip(COLUMNS, SHAPES[shape], strict=True)), tie_word_embeddings=False)

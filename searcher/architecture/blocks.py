@@ -106,6 +106,12 @@ def _child(block: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
     return next((children[name] for name in names if name in children), None)
 
 
+def path_of(root: nn.Module, wanted: nn.Module) -> str:
+    """The name of a module within another one."""
+    name: str = next(name for name, module in root.named_modules() if module is wanted)
+    return name
+
+
 @contextmanager
 def forwards_replaced(replacements: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Let modules answer with other functions, and be exactly as before afterwards.

@@ -24,7 +24,7 @@ from searcher.checkpoint.tensor_file import StoredTensor, TensorSpec, write_tens
 from searcher.contracts.plan import Part, PrunePlan
 from searcher.errors import UsageError, first_line
 from searcher.loading.pretrained import BROKEN, check_names, heads_ahead
-from searcher.loading.special_checkpoints import PACKED_FILES, PACKED_KEYS, read_config
+from searcher.loading.special_checkpoints import packed_by, read_config
 
 Done = Callable[[float], None]
 """Told of each share of the work that is done."""
@@ -106,7 +106,7 @@ def find_copy_source(folder: Path, name: str, plan: PrunePlan, trust: bool) -> C
     shards = read_shards(folder, name)
     if shards is None:
         raise CannotBeCopiedError("its weights are not in safetensors")
-    packed = packing_of(folder, config)
+    packed = packed_by(folder, config)
     skeleton = _skeleton(folder, shards, packed, trust)
     if skeleton.info is not None:
         check_names(skeleton.model, skeleton.info, name)
@@ -123,16 +123,6 @@ def find_copy_source(folder: Path, name: str, plan: PrunePlan, trust: bool) -> C
     if packed and not _holds_packed_weights(source):
         raise CannotBeCopiedError(f"its config says that {packed} has quantised it, and its weights are ordinary ones")
     return source
-
-
-def packing_of(folder: Path, config: dict[str, Any]) -> str:
-    """By what the weights of a checkpoint are quantised, by its config or files beside it; empty if they are not."""
-    for part in (config, config.get("text_config")):
-        for key, by in PACKED_KEYS.items():
-            if isinstance(part, dict) and part.get(key) is not None:
-                how = part[key]
-                return str((isinstance(how, dict) and how.get("quant_method")) or by or "a method it does not name")
-    return next((by for file, by in PACKED_FILES.items() if (folder / file).is_file()), "")
 
 
 def _skeleton(folder: Path, shards: Shards, packed: str, trust: bool) -> Skeleton:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from searcher.architecture.blocks import Architecture, find_architecture
+from searcher.architecture.blocks import Architecture, find_architecture, path_of
 from searcher.architecture.packed_weights import count_parameters
 from searcher.contracts.amounts import Amounts
 from searcher.loading.pretrained import BROKEN, quietly
@@ -107,9 +106,4 @@ def plain_skeleton(folder: Path, dtype: torch.dtype, trust: bool) -> Skeleton:
 def _skeleton(model: Any, info: Mapping[str, Any] | None) -> Skeleton:
     model.eval().requires_grad_(False)
     architecture = find_architecture(model)
-    return Skeleton(model, architecture, _path_of(model, architecture.blocks), info)
-
-
-def _path_of(model: nn.Module, wanted: nn.Module) -> str:
-    paths: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
-    return paths[wanted]
+    return Skeleton(model, architecture, path_of(model, architecture.blocks), info)

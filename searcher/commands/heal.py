@@ -51,7 +51,7 @@ def heal_in_ways(
     config = config.model_copy(update={"heal": None, "workers": 0, "ray_address": None})
     prepared = prepare(config, make_objectives(config), granularity_of([plan]), progress.say)
     for spec in specs:
-        check_healing(spec, prepared.replay.model)
+        check_healing(spec, prepared.replay)
     if origin is not None:
         origin.check_model(prepared.model.fingerprint, prepared.model.name)
         origin.check_text(prepared.text.fingerprint, prepared.text.name)
@@ -95,9 +95,9 @@ def _heal(
             prices,
             memory,
             cores,
-            text,
-            prepared.dense,
-            prepared.model.store,
+            healing=text,
+            dense=prepared.dense,
+            store=prepared.model.store,
         )
     healer = executor.evaluator.healer
     assert healer is not None, "the executor was given a healing"

@@ -102,10 +102,10 @@ def prepare(
                 prices,
                 memory,
                 cores,
-                heal_text,
-                dense,
-                model.store,
-                say,
+                healing=heal_text,
+                dense=dense,
+                store=model.store,
+                say=say,
             )
     return Prepared(
         model=model,

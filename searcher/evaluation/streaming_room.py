@@ -85,10 +85,11 @@ def find_streaming_room(
             "Raise --memory, or lower --window-tokens",
         )
     left = room - evaluators * each
-    states = max(min(left, ask), 2 * footprint.state)
-    staying = _staying(store, left if on_host else left - states)
-    host, kept = int(HOST_SHARE * bytes_free(torch.device("cpu"))), sum(map(store.bytes, staying))
-    states = host if on_host else left - kept
+    if on_host:
+        states, staying = int(HOST_SHARE * bytes_free(torch.device("cpu"))), _staying(store, left)
+    else:
+        staying = _staying(store, left - max(min(left, ask), least))
+        states = left - sum(map(store.bytes, staying))
     reading = sum(store.stored_bytes(part) for part in store.parts if part not in staying)
     return StreamingRoom(int(evaluators), states, staying, len(store.parts), reading, ask)
 

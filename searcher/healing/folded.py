@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, NoReturn
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from searcher.architecture.blocks import path_of
 from searcher.contracts.plan import Action, Part, PrunePlan
 from searcher.contracts.trie import plan_path
 from searcher.errors import UsageError
@@ -18,7 +19,6 @@ from searcher.healing.projection import NotFoldedError, Projection, find_project
 from searcher.replay.batching import in_groups
 from searcher.replay.block_inputs import first
 from searcher.replay.repair import Repair
-from searcher.replay.replay import Replay
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class LinearFolded(Healing):
             found = self._fit(calibration, projection, pruned, dense)
             pruned.run_one(found)
             pruned.block = last + 1
-            prefix = _name_of(calibration.replay, projection.block)
+            prefix = path_of(calibration.replay.model, projection.owner)
             weights |= {f"{prefix}.{name}": weight for name, weight in found.items()}
         return Repair(weights=weights)
 
@@ -178,12 +178,6 @@ def run_with_ffn(calibration: CalibrationSet, hidden: Tensor, block: int) -> tup
     finally:
         handle.remove()
     return returned[0], leaving
-
-
-def _name_of(replay: Replay, block: int) -> str:
-    wanted = replay.architecture.blocks[block]
-    named: Iterator[tuple[str, nn.Module]] = replay.model.named_modules()
-    return next(name for name, module in named if module is wanted)
 
 
 def _refuse(plan: PrunePlan, reason: str) -> NoReturn:

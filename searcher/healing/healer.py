@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
 
 from searcher.architecture.devices import check_float64
 from searcher.architecture.packed_weights import refuse_packed
@@ -66,15 +65,21 @@ def make_healing(spec: str) -> Healing:
     return healing
 
 
-def check_healing(spec: str, model: nn.Module) -> None:
-    """Refuse a healing that needs plain weights for a model whose weights are quantised.
+def check_healing(spec: str, replay: Replay) -> None:
+    """Refuse a healing that needs plain weights where they are quantised, or all of them where they are streamed.
 
     Raises:
         UsageError: with the reason, and what to take instead.
     """
-    if reason := make_healing(spec).plain_weights:
+    healing = make_healing(spec)
+    if replay.streamed and not healing.streams:
+        raise UsageError(
+            f"Healing '{spec}' needs all weights in memory, and these are streamed",
+            "Heal by bias, linear or linear-folded, or use --weights resident where there is room",
+        )
+    if reason := healing.plain_weights:
         refuse_packed(
-            model,
+            replay.model,
             f"Healing by {spec}",
             reason,
             "Use bias, linear, ffn or swiglu, which only read hidden states, or leave --quantize out",
@@ -136,13 +141,8 @@ class Healer:
     ) -> None:
         self.text, self._prices, self._limit = text, prices, limit
         self._replay = replay
-        check_healing(text.spec, replay.model)
+        check_healing(text.spec, replay)
         self._healing = make_healing(text.spec)
-        if replay.streamed and not self._healing.streams:
-            raise UsageError(
-                f"Healing '{text.spec}' needs all weights in memory, and these are streamed",
-                "Heal by bias, linear or linear-folded, or use --weights resident where there is room",
-            )
         self._calibration = make_calibration(text, replay, prices)
         self._repairs = repairs or _Repairs()
         self._gaps: Gaps | None = None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from searcher.architecture.blocks import forwards_replaced
+from searcher.architecture.blocks import forwards_replaced, path_of
 from searcher.architecture.replacement_modules import like
 from searcher.architecture.streamed_modules import present
 from searcher.replay.block_inputs import first
@@ -94,8 +94,7 @@ def find_projection(replay: Replay, block: int, hidden: Tensor) -> Projection:
         found = [layer for layer, given, own in returned if layer in layers and _is_output(layer, given, own, output)]
     if len(found) != 1:
         raise NotFoldedError(f"what the FFN of block {block} returns is not the output of one layer, as with experts")
-    name = next(name for name, module in owner.named_modules() if module is found[0])
-    return Projection(block, name, found[0], owner)
+    return Projection(block, path_of(owner, found[0]), found[0], owner)
 
 
 def _is_output(layer: nn.Module, given: Tensor, own: Tensor, output: Tensor) -> bool:

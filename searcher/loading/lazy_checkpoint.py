@@ -6,14 +6,14 @@ there.
 """
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     WeightConverter,
@@ -21,7 +21,7 @@ from transformers.core_model_loading import (
     convert_and_load_state_dict_in_model,
     rename_source_key,
 )
-from transformers.modeling_utils import LoadStateDictConfig, load_state_dict
+from transformers.modeling_utils import LoadStateDictConfig
 
 from searcher.architecture.streamed_modules import put_tensor
 from searcher.loading.dtypes import weight_files
@@ -39,11 +39,11 @@ class LazyCheckpoint:
 
     Args:
         folder: of the checkpoint, in safetensors.
-        kind: the class of its model.
-        config: its config.
+        location: what transformers calls it.
         dtype: of the weights in the model.
         device: where tensors are wanted.
         name: of the model, for messages.
+        options: of `from_pretrained`: revision, trust in its own code.
 
     Attributes:
         folder: of the checkpoint.
@@ -54,25 +54,21 @@ class LazyCheckpoint:
     def __init__(
         self,
         folder: Path,
-        kind: type[PreTrainedModel],
-        config: Any,
+        location: str,
         dtype: torch.dtype,
         device: torch.device,
         name: str,
+        options: Mapping[str, Any],
     ) -> None:
         self.folder, self._finite = folder, set[Part]()
         self._name, self._device, self._lock = name, device, threading.Lock()
-        paths = weight_files(folder)
-        files: list[Any] = [safe_open(path, "pt", backend="mmap") for path in paths]
-        empty = {key: one for path in paths for key, one in load_state_dict(str(path), map_location="meta").items()}
-        self.model, self.info = kind.from_pretrained(
-            None,
-            config=config,
+        self.model, self.info = AutoModelForCausalLM.from_pretrained(
+            location,
             dtype=dtype,
-            state_dict=empty,
-            device_map={"": "meta"},
+            device_map="meta",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,
+            ignore_mismatched_sizes=True,  # which are then refused by name
+            **options,
         )
         self._loading = LoadStateDictConfig(
             device_map={"": device},
@@ -80,9 +76,9 @@ class LazyCheckpoint:
             dtype_plan=self.model._get_dtype_plan(dtype),
             weight_mapping=get_model_conversion_mapping(self.model),
         )
-        self._stored = {key: file.get_slice(key)[...] for file in files for key in file.keys()}  # noqa: SIM118
+        files: list[Any] = [safe_open(path, "pt", backend="mmap") for path in weight_files(folder)]
+        self._stored: dict[str, Tensor] = {key: file.get_slice(key)[...] for file in files for key in file.keys()}  # noqa: SIM118
         self._targets = dict(self._renamed())
-        self._bytes = {key: tensor.nbytes for key, tensor in empty.items()}
 
     def _renamed(self) -> Iterator[tuple[str, str]]:
         """Every tensor of the files with its name in the model; where several become one, with that one's."""
@@ -98,7 +94,7 @@ class LazyCheckpoint:
 
     def stored_bytes(self, part: Part) -> int:
         """Bytes that are read for a part."""
-        return sum(self._bytes[key] for key in self._keys(part))
+        return sum(self._stored[key].nbytes for key in self._keys(part))
 
     def bytes(self, part: Part) -> int:
         """Bytes of a part in memory, in the dtype of the model."""

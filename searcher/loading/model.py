@@ -141,14 +141,7 @@ def load_model(
             packed, told = quantise(model, quantize, chosen_device, source.name)
             warnings += told
     model.eval().requires_grad_(False)
-    try:
-        _refuse_bidirectional(model, source)
-    except UsageError:
-        raise
-    except BROKEN as error:  # kernels for packed weights are chosen, and fail, at the first forward
-        if packing is None:
-            raise
-        raise not_run(packing, chosen_device, source.name, first_line(error)) from error
+    _run_once(model, source, chosen_device, packing)
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if limit:  # a tokenizer read from a GGUF file knows of none
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
@@ -319,6 +312,18 @@ def _load_tokenizer(source: ModelSource, options: dict[str, Any]) -> PreTrainedT
             f"Model '{source.name}' has no tokenizer that can be loaded: {first_line(error)}",
             "Save the tokenizer into the same folder with tokenizer.save_pretrained",
         ) from error
+
+
+def _run_once(model: PreTrainedModel, source: ModelSource, device: torch.device, packing: Packing | None) -> None:
+    """See that the model runs, and looks at no later tokens."""
+    try:
+        _refuse_bidirectional(model, source)
+    except UsageError:
+        raise
+    except BROKEN as error:  # kernels for packed weights are chosen, and fail, at the first forward
+        if packing is None:
+            raise
+        raise not_run(packing, device, source.name, first_line(error)) from error
 
 
 def _refuse_bidirectional(model: PreTrainedModel, source: ModelSource) -> None:

@@ -114,13 +114,11 @@ def _packing(config: dict[str, Any]) -> tuple[str, Packing] | None:
     return None
 
 
-def is_packed(folder: Path) -> bool:
-    """Whether a checkpoint's config says that its weights are packed, or a file of a tool that packs them does.
-
-    Raises:
-        UsageError: the config is none.
-    """
-    return _packing(read_config(folder, folder.name)) is not None or any((folder / f).is_file() for f in PACKED_FILES)
+def packed_by(folder: Path, config: dict[str, Any]) -> str:
+    """By what the weights of a checkpoint are packed, by its config or files beside it; empty if they are not."""
+    if (found := _packing(config)) is not None:
+        return found[1].method
+    return next((by for file, by in PACKED_FILES.items() if (folder / file).is_file()), "")
 
 
 def _as_it_is(packing: Packing, device: torch.device) -> bool:

@@ -11,7 +11,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from searcher.architecture.blocks import find_architecture
+from searcher.architecture.blocks import find_architecture, path_of
 from searcher.architecture.custom_model import find_notes
 from searcher.architecture.devices import bytes_free, bytes_taken, choose_device, may_spread, seen
 from searcher.architecture.streamed_modules import put_tensor, stream, stream_rows
@@ -20,7 +20,7 @@ from searcher.loading.dtypes import weight_bytes, weight_files
 from searcher.loading.free_memory import RESERVE
 from searcher.loading.lazy_checkpoint import LazyCheckpoint
 from searcher.loading.pretrained import BROKEN
-from searcher.loading.special_checkpoints import is_packed
+from searcher.loading.special_checkpoints import packed_by, read_config
 from searcher.loading.weight_store import WeightStore
 
 FREE_SHARE = 0.8
@@ -72,7 +72,7 @@ def _open(
     with init_empty_weights(include_buffers=False):
         trust = {"trust_remote_code": True} if options.get("trust_remote_code") else {}
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, **trust)
-    checkpoint = LazyCheckpoint(folder, type(model), config, dtype, device, name)
+    checkpoint = LazyCheckpoint(folder, location, dtype, device, name, options)
     _load_what_stays(model, checkpoint, device)
     store = _stream_parts(model, checkpoint, device)
     model.eval().requires_grad_(False)
@@ -122,15 +122,15 @@ def _why_not(folder: Path) -> tuple[str, str] | None:
         return f"{pickled.name} can only be read whole", "Save it once with save_pretrained, which writes safetensors"
     if find_notes(folder):
         return "its blocks differ, as searcher has exported it", "Stream the model that it was made from, with --plan"
-    if is_packed(folder):
+    if packed_by(folder, read_config(folder, folder.name)):
         return "its weights are quantised, and are put together when they are loaded", "Pass plain weights"
     return None
 
 
 def _load_what_stays(model: PreTrainedModel, checkpoint: LazyCheckpoint, device: torch.device) -> None:
     """Give the model what is neither of a block nor large: norms, small embeddings, buffers."""
-    blocks = [f"{_path(model, block)}." for block in find_architecture(model).blocks]
-    large = {f"{_path(model, module)}.weight" for module in _large(model)}
+    blocks = [f"{path_of(model, block)}." for block in find_architecture(model).blocks]
+    large = {f"{path_of(model, module)}.weight" for module in _large(model)}
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **model.state_dict(keep_vars=True)}
     wanted = [key for key in tensors if not key.startswith(tuple(blocks)) and key not in large]
     source = {key: checkpoint.source_of(key) for key in wanted}
@@ -146,16 +146,16 @@ def _load_what_stays(model: PreTrainedModel, checkpoint: LazyCheckpoint, device:
 def _stream_parts(model: PreTrainedModel, checkpoint: LazyCheckpoint, device: torch.device) -> WeightStore:
     """Let blocks, a large head and large embeddings read their weights when they run."""
     large, head = _large(model), model.get_output_embeddings()
-    modules: dict[str, nn.Module] = {_path(model, block): block for block in find_architecture(model).blocks}
+    modules: dict[str, nn.Module] = {path_of(model, block): block for block in find_architecture(model).blocks}
     if head in large:
-        source = checkpoint.source_of(f"{_path(model, head)}.weight")
+        source = checkpoint.source_of(f"{path_of(model, head)}.weight")
         modules[source.rpartition(".")[0]] = head
     store = WeightStore(checkpoint, tuple(modules))
     for part, module in modules.items():
         stream(module, partial(store.tensors, part))
     for module in large:
         if isinstance(module, nn.Embedding):
-            weight = checkpoint.source_of(f"{_path(model, module)}.weight")
+            weight = checkpoint.source_of(f"{path_of(model, module)}.weight")
             module.padding_idx = None  # of no use but for gradients, and there may be fewer rows
             nothing = torch.zeros((), dtype=module.weight.dtype, device=device)  # so that the model has its device
             put_tensor(module, "weight", nothing.expand(module.weight.shape))
@@ -173,8 +173,3 @@ def _large(model: PreTrainedModel) -> list[nn.Module]:
     if type(head) is nn.Linear:
         found.append(head)
     return [module for module in found if module.weight.nbytes > LARGE]  # type: ignore[operator]
-
-
-def _path(model: nn.Module, wanted: nn.Module) -> str:
-    name: str = next(name for name, module in model.named_modules(remove_duplicate=False) if module is wanted)
-    return name

@@ -73,8 +73,8 @@ def measure_statistics(
     """Measure statistics of the dense model.
 
     Args:
-        replay: the model, checked for the granularity of the units; its weights no inference tensors for `taylor` and
-            `gate-gradients`.
+        replay: the model, checked for the granularity of the units, its weights by :func:`check_weights`; no inference
+            tensors for `taylor` and `gate-gradients`.
         ids: int64 (windows, tokens); run one by one, so that one window's states are held at a time (for `taylor`,
             those of all windows).
         names: see `searcher.contracts.statistics`.
@@ -84,11 +84,8 @@ def measure_statistics(
         By name, float64 of the shapes that `searcher.contracts.statistics.shape_of` gives.
 
     Raises:
-        UsageError: the model gives no gradients by gates, a device of it has no float64, or its weights are streamed
-            and a statistic needs them all.
+        UsageError: the model gives no gradients by gates, or a device of it has no float64.
     """
-    if replay.streamed:
-        _refuse_streamed(names)
     for device in replay.devices:
         check_float64(device, "A statistic of the dense model")
     found = _measure_passes(replay, ids, [name for name in names if name in OF_UNITS or name in OF_STATES], units)

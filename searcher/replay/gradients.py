@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from searcher.architecture.blocks import path_of
 from searcher.contracts.plan import Action, Part, Unit
 from searcher.replay.replay import Replay
 
@@ -59,7 +60,7 @@ def _module_of(replay: Replay, unit: Unit) -> tuple[str, nn.Module]:
         return "", block
     action = Action.NO_ATTENTION if unit.part is Part.ATTENTION else Action.NO_FFN
     (module,) = replay.architecture.removed_by(unit.block, action)
-    return next(f"{name}." for name, inner in block.named_modules() if inner is module), module
+    return f"{path_of(block, module)}.", module
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searcher.architecture.blocks import find_architecture, forwards_replaced
+from searcher.architecture.blocks import find_architecture, forwards_replaced, path_of
 from searcher.architecture.packed_weights import packed_layers
 from searcher.architecture.replacement_modules import like
 from searcher.architecture.streamed_modules import streamed
@@ -184,7 +184,7 @@ def _check_sublayer(replay: Replay, hidden: Tensor, block: int, action: Action, 
     if sublayer not in replay.outputs.sublayers:
         raise _refused(replay.model, f"block {block} does not call its {name} module", granularity)
     module = replay.architecture.blocks[block]
-    inside = next(n for n, m in module.named_modules() if m is sublayer)
+    inside = path_of(module, sublayer)
     skipped = replay.run_block(hidden, block, action)
     packed = packed_layers(sublayer)  # whose weights have no zeros of their own kind: what they return is zero instead
     others = ((n, p) for n, p in sublayer.named_parameters() if n.rpartition(".")[0] not in packed)

@@ -6,7 +6,8 @@ from executors import executor_on, measure_all
 from families import VOCABULARY, tiny_model
 from streaming import streamed_from
 
-from benchmarks.reckoning import SHAPES, Rates, Shape, reckon
+from benchmarks.reckoning import Rates, Shape, reckon, shape_of
+from benchmarks.shapes import config_of
 from objectives.loss import Loss
 from searcher.contracts.plan import Granularity, PrunePlan, Unit
 from searcher.replay import batching
@@ -46,7 +47,9 @@ def jobs_of(executor):
 
 
 def test_less_room_takes_more_sweeps():
-    whole, half = (reckon(SHAPES["70b"], 1, 1 << 15, Rates(1e14, 3e9, states))[0] for states in (48e9, 24e9))
+    whole, half = (
+        reckon(shape_of(config_of("70b")), 1, 1 << 15, Rates(1e14, 3e9, states))[0] for states in (48e9, 24e9)
+    )
     assert (whole["sweeps"], half["sweeps"]) == (1, 2)
     assert half["GB read"] == pytest.approx(2 * whole["GB read"])
     assert half["PFLOP"] == whole["PFLOP"]

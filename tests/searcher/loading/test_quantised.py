@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from families import tiny_model
+from loaded import perplexity, refused
 from safetensors.torch import load_file
 from tiny_checkpoint import OPTIONS
 from torch import nn
@@ -17,7 +18,6 @@ import searcher
 from results.anatomy.analysis import read_analysis
 from searcher.architecture.packed_weights import count_bytes, count_parameters, has_packed, packed_layers, parts_of
 from searcher.contracts.plan import Granularity, PrunePlan, all_units
-from searcher.errors import UsageError
 from searcher.evaluation.ray_weights import from_numpy, to_numpy
 from searcher.loading import quantise_on_load, quantised
 from searcher.loading.model import load_model
@@ -51,19 +51,6 @@ def packed_checkpoint(tiny, tmp_path):
 def edit_config(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def refused(call, *args, **options):
-    with pytest.raises(UsageError) as caught:
-        call(*args, **options)
-    assert caught.value.hint
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def perplexity(options):
-    (found,) = searcher.evaluate(["dense"], **options)["evaluations"]
-    return found["values"]["perplexity"]
 
 
 def small(method, family="llama"):

@@ -7,11 +7,11 @@ import pytest
 import torch
 import transformers
 from families import tiny_model
+from loaded import perplexity, refused
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import OPTIONS
 
 import searcher
-from searcher.errors import UsageError
 from searcher.loading import model_source, quantised
 from searcher.loading.model import load_model
 from searcher.loading.special_checkpoints import DEQUANTISED, PACKED_FILES
@@ -62,19 +62,6 @@ def edit_weights(folder, edit):
     weights = load_file(folder / "model.safetensors")
     edit(weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def refused(call, *args, **options):
-    with pytest.raises(UsageError) as caught:
-        call(*args, **options)
-    assert caught.value.hint
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def perplexity(options):
-    (found,) = searcher.evaluate(["dense"], **options)["evaluations"]
-    return found["values"]["perplexity"]
 
 
 @pytest.mark.parametrize("marker", MARKERS)
