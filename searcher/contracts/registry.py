@@ -65,6 +65,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "healing": {
         "lora": "searcher.healing.lora:Lora",
+        "full": "searcher.healing.full:Full",
         "bias": "searcher.healing.bias:Bias",
         "linear": "searcher.healing.linear:Linear",
         "linear-folded": "searcher.healing.folded:LinearFolded",

@@ -1,7 +1,9 @@
 """What a healing is given: the model, replayed, and windows of the heal split."""
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,12 +12,10 @@ from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.contracts.trie import layer_forwards, plan_path
 from searcher.replay.batching import in_groups
+from searcher.replay.head_gradients import PADDING as PADDING
 from searcher.replay.repair import Repair
 from searcher.replay.replay import Replay, repaired
 from searcher.runs.clusters import spread
-
-PADDING = -100
-"""Stands for the tokens that are missing at the end of a row; nothing is learnt from it and no loss counts it."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,18 @@ class Meter:
     """What healing has run, in the units of :class:`searcher.contracts.cost.Cost`: a block, forward over a window.
 
     A backward pass counts as two forward passes.
+
+    Attributes:
+        layer_forwards: blocks.
+        heads: output heads.
+        tokens: trained on.
+        seconds_before: that the fit took in processes that ended before it did.
     """
 
     layer_forwards: float = 0.0
     heads: float = 0.0
     tokens: int = 0
+    seconds_before: float = 0.0
 
     def count(self, layer_forwards: float, heads: float = 0.0) -> None:
         """Count work, in blocks times windows and in output heads times windows."""
@@ -77,6 +84,10 @@ class CalibrationSet:
         go_on: called at every step of a fit; raises an exception to end it.
         meter: counts what is run.
         documents: of each held-out window, the document it was cut from; empty if each is of its own.
+        memory: bytes that the process may take while it trains, on an accelerator there; None for the default.
+        sharers: how many fits may go on at a time in this process.
+        unfinished: the folder where fits are kept that were ended in the middle; None for nowhere.
+        begun: when the fit began, by `time.monotonic`.
     """
 
     replay: Replay
@@ -87,6 +98,10 @@ class CalibrationSet:
     go_on: Callable[[], None] = keep_going
     meter: Meter = field(default_factory=Meter)
     documents: tuple[int, ...] = ()
+    memory: int | None = None
+    sharers: int = 1
+    unfinished: Path | None = None
+    begun: float = field(default_factory=time.monotonic)
 
     def some_held_out(self, count: int) -> Tensor:
         """int64 (windows, tokens): so many of the held-out windows, of as many documents as there are."""

@@ -50,12 +50,12 @@ def most_work(healing: Healing, calibration: CalibrationSet, plan: PrunePlan) ->
 def heal_plan(healing: Healing, calibration: CalibrationSet, plan: PrunePlan) -> Healed:
     """Fit a healing to a plan; the empty plan is the control, the dense model healed the same way."""
     started, work = time.monotonic(), Meter()
-    calibration = replace(calibration, meter=work)
+    calibration = replace(calibration, meter=work, begun=started)
     before = calibration.loss(plan, Repair())
     try:
         repair = healing.heal(calibration, plan)
     except UsageError as error:
-        diverged, seconds = isinstance(error, DivergedError), time.monotonic() - started
+        diverged, seconds = isinstance(error, DivergedError), time.monotonic() - started + work.seconds_before
         return Healed(Repair(), False, before, before, work, seconds, str(error), diverged)
     after = calibration.loss(plan, repair) if repair else before
     helps = after < before
@@ -65,5 +65,5 @@ def heal_plan(healing: Healing, calibration: CalibrationSet, plan: PrunePlan) ->
         before=before,
         after=after,
         work=work,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - started + work.seconds_before,
     )

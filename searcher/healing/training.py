@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from searcher.healing.calibration import CalibrationSet, Check
 from searcher.healing.contract import DivergedError
+from searcher.healing.unfinished import Best, Fit, keep_fit, resume
 
 CHECKS = 10
 """How often at most the held-out windows are looked at in the course of a fit, besides before its first step."""
@@ -79,7 +80,8 @@ class Task:
 def train(calibration: CalibrationSet, task: Task, options: TrainingOptions) -> float:
     """Train the parameters; they end as they were at the best check, which may be the one before the first step.
 
-    Call it outside of inference mode, with gradients on.
+    Call it outside of inference mode, with gradients on. Where the calibration set keeps unfinished fits, it goes on
+    where this one was left, and ends, on a CPU, with the same bits.
 
     Args:
         calibration: has the windows to fit on; is told of the checks, and asked at every step whether to go on.
@@ -93,24 +95,27 @@ def train(calibration: CalibrationSet, task: Task, options: TrainingOptions) -> 
         DivergedError: a loss is no finite number.
     """
     optimizer = torch.optim.AdamW(task.parameters, lr=options.lr, weight_decay=options.weight_decay)
-    order = islice(shuffled(len(calibration.fit), options.batch, options.seed), task.first, None)
+    fit = Fit(optimizer, Best(task.parameters), [])
+    begun = resume(calibration, task.first, fit)
+    order = islice(shuffled(len(calibration.fit), options.batch, options.seed), task.first + begun, None)
     every = steps_between_checks(task.steps, options.batch, len(calibration.held_out))
-    best, fitted = _Best(task.parameters), list[float]()
-    for step in range(options.steps + 1):
-        if step % every == 0 or step == options.steps:
-            best.offer(_check(calibration, task, options, step, fitted))
-            fitted.clear()
-        if step == options.steps or 0 < options.patience <= best.in_vain:
+    for step in range(begun, options.steps + 1):
+        if (step % every == 0 or step == options.steps) and fit.checked != step:
+            fit.best.offer(_check(calibration, task, options, step, fit.losses))
+            fit.losses.clear()
+            fit.checked = step
+        keep_fit(calibration, task.first, step, fit)
+        if step == options.steps or 0 < options.patience <= fit.best.in_vain:
             break
         calibration.go_on()
         for group in optimizer.param_groups:
             group["lr"] = options.lr_at(step)
-        fitted.append(_finite(task.backward(next(order)), task, options, step))
+        fit.losses.append(_finite(task.backward(next(order)), task, options, step))
         torch.nn.utils.clip_grad_norm_(task.parameters, LARGEST_GRADIENT)
         optimizer.step()
         optimizer.zero_grad()
-    best.restore()
-    return best.loss
+    fit.best.restore()
+    return fit.best.loss
 
 
 def steps_between_checks(steps: int, batch: int, held_out: int) -> int:
@@ -176,26 +181,3 @@ def _finite(loss: float, task: Task, options: TrainingOptions, step: int) -> flo
         f"Healing '{options.name}' diverged at step {task.first + step} (loss {loss})",
         f"Lower its learning rate, for example lr={options.lr / 10:g}",
     )
-
-
-class _Best:
-    """The parameters at the best check."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._parameters = parameters
-        self._state: list[Tensor] = []
-        self.loss, self.in_vain = math.inf, 0
-
-    def offer(self, loss: float) -> None:
-        """Keep the parameters as they are now if this loss is the lowest."""
-        if loss < self.loss:
-            self.loss, self.in_vain = loss, 0
-            self._state = [parameter.detach().clone() for parameter in self._parameters]
-        else:
-            self.in_vain += 1
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Give the parameters the values they had."""
-        for parameter, value in zip(self._parameters, self._state, strict=True):
-            parameter.copy_(value)

@@ -194,6 +194,20 @@ class FusedHead:
         """float32 (tokens, hidden size): the head's rows for these tokens."""
         return self._weight[tokens].float()
 
+    def times_rows(self, values: Tensor, start: int) -> Tensor:
+        """float32 (N, S) times the head's rows from `start` on, in the model's dtype: float32 (N, hidden size)."""
+        weight = self._weight[start : start + values.shape[1]]
+        return torch.mm(values.to(weight.dtype), weight).float()
+
+    @property
+    def slope(self) -> float:
+        """What logits are multiplied with before they are capped, if they are."""
+        return (1.0 if self._scale is None else self._scale) / (1.0 if self._divisor is None else self._divisor)
+
+    def cap_slope(self, logits: Tensor) -> Tensor:
+        """The derivative of the cap where it gave these float32 logits."""
+        return torch.ones_like(logits) if self._cap is None else 1 - (logits / self._cap).square()
+
     def logits_at(self, states: Tensor, tokens: Tensor) -> Tensor:
         """float32 logits of some tokens at each position, rounded as `slices` does; int64 (N, K) to (N, K)."""
         bias: Tensor | None = self._head.bias

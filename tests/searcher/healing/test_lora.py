@@ -12,9 +12,11 @@ from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.contracts.registry import make
 from searcher.errors import UsageError
+from searcher.healing.adapters import AdapterOptions, Adapters, find_layers
 from searcher.healing.calibration import PADDING, CalibrationSet, Meter
 from searcher.healing.contract import DivergedError
-from searcher.healing.lora import Adapters, Lora, find_layers, loss_with_gradient
+from searcher.healing.lora import Lora
+from searcher.replay.head_gradients import HeadLoss, head_gradient
 from searcher.replay.pruned_model import pruned
 from searcher.replay.repair import LowRank, Repair
 from searcher.replay.self_check import open_replay
@@ -75,7 +77,7 @@ def test_the_merged_model_has_the_loss_of_the_adapted_one(family):
     calibration, plan = calibration_of(family), PrunePlan.parse(plans_for(family)[-1])
     replay = calibration.replay
     layers = find_layers(replay.model, replay.architecture, plan, [b for b in range(4) if plan.action(b) != 3])
-    adapters = Adapters(replay.model, layers, rank=2, alpha=3.0, seed=0, found={})
+    adapters = Adapters(replay.model, layers, AdapterOptions(2, 3.0))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in adapters.parameters:
@@ -94,7 +96,7 @@ def test_what_was_found_is_learnt_further(family):
     calibration, plan = calibration_of(family), PrunePlan.parse("1")
     layers = find_layers(calibration.replay.model, calibration.replay.architecture, plan, [2])
     before = heal(calibration, "1", replace(SMALL, where="after")).added
-    adapters = Adapters(calibration.replay.model, layers, SMALL.rank, SMALL.alpha, seed=5, found=before)
+    adapters = Adapters(calibration.replay.model, layers, AdapterOptions(SMALL.rank, SMALL.alpha, seed=5), before)
     after = adapters.factors()
     assert after.keys() == before.keys()
     for name, added in before.items():
@@ -254,7 +256,7 @@ def test_the_gradient_is_that_of_a_plain_cross_entropy(family):
     hidden = torch.randn((3, TOKENS, 32), generator=torch.Generator().manual_seed(0))
     ids = text(3, seed=2)
     ids[1, 20:] = PADDING
-    found, gradient = loss_with_gradient(head, hidden.clone(), ids)
+    found, gradient = head_gradient(head, hidden.clone(), ids, HeadLoss())
     leaf = hidden.clone().requires_grad_()
     logits = torch.stack(list(head.logits(leaf, ids.clamp(min=0))))
     expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PADDING)
@@ -279,7 +281,7 @@ def test_a_learning_rate_that_is_too_high_is_an_error():
 
 def test_options_are_checked():
     assert make("healing", "lora", {"steps": "20", "iterative": "true", "where": "after"}) == Lora(
-        20, iterative=True, where="after"
+        steps=20, iterative=True, where="after"
     )
     for option, value in {"steps": "0", "rank": "0", "lr": "0", "where": "before", "patience": "-1"}.items():
         with pytest.raises(UsageError, match=f"Option '{option}'"):

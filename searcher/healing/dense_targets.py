@@ -1,0 +1,122 @@
+"""What the dense model does on the windows of a calibration set, for losses that measure the distance from it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from searcher.contracts.plan import DENSE, Action
+from searcher.healing.calibration import CalibrationSet
+from searcher.healing.losses import Loss
+from searcher.replay.batching import in_groups
+from searcher.replay.head_gradients import SoftTargets, soft_targets
+
+KEPT = 1 << 30
+"""Bytes of targets that are kept; where there are more, they are computed again for every step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The dense model on some windows.
+
+    Attributes:
+        soft: its next-token distributions; None if no loss needs them.
+        states: (rows, tokens, hidden size) after each block that a loss compares.
+    """
+
+    soft: SoftTargets | None
+    states: dict[int, Tensor]
+
+    def select(self, rows: Sequence[int]) -> "Targets":
+        """Those of some of the rows."""
+        index = list(rows)
+        return Targets(self.soft and self.soft.select(index), {b: state[index] for b, state in self.states.items()})
+
+    @property
+    def nbytes(self) -> int:
+        """Of all."""
+        return (self.soft.nbytes if self.soft else 0) + sum(state.nbytes for state in self.states.values())
+
+
+class DenseTargets:
+    """Targets of windows, computed once where they fit, in groups that do not depend on who asks first.
+
+    The model must have its own weights where they are computed, which is when this is made, or else when they are
+    asked for.
+
+    Args:
+        calibration: whose model.
+        loss: which needs them.
+        blocks: whose states are compared, where the loss has `hidden`.
+        texts: int64 (windows, tokens) by name: the windows to fit on, those held out.
+        kept: bytes that may be kept.
+    """
+
+    def __init__(
+        self, calibration: CalibrationSet, loss: Loss, blocks: Collection[int], texts: dict[str, Tensor], kept: int
+    ) -> None:
+        self._calibration, self._loss = calibration, loss
+        self._blocks = frozenset(blocks) if loss.hidden else frozenset()
+        self._texts, self._kept = texts, dict[str, list[Targets]]()
+        if loss.distils and self.size() <= kept:
+            self._kept = {name: [self._compute(ids) for ids in in_groups(text)] for name, text in texts.items()}
+
+    def size(self) -> int:
+        """Bytes that all targets take."""
+        windows = sum(len(text) for text in self._texts.values())
+        model = self._calibration.replay.model
+        width = int(model.config.get_text_config(decoder=True).hidden_size)
+        tokens = windows * next(iter(self._texts.values())).shape[1]
+        soft = (model.dtype.itemsize + 4) * width + 8 if self._loss.kl else 0
+        return int(tokens * (soft + len(self._blocks) * width * model.dtype.itemsize))
+
+    @property
+    def kept(self) -> bool:
+        """Whether they were computed beforehand."""
+        return bool(self._kept)
+
+    def of(self, text: str, rows: Sequence[int]) -> Targets | None:
+        """Those of some windows of a text; None if the loss needs none."""
+        if not self._loss.distils:
+            return None
+        if not self._kept:
+            return self._compute(self._texts[text][list(rows)])
+        groups = self._kept[text]
+        size = len(next(iter(in_groups(self._texts[text]))))
+        return _joined([groups[row // size].select([row % size]) for row in rows])
+
+    @torch.no_grad()
+    def _compute(self, ids: Tensor) -> Targets:
+        calibration, replay = self._calibration, self._calibration.replay
+        hidden, states = replay.embed(ids.clamp(min=0)), dict[int, Tensor]()
+        for block in range(replay.num_blocks if self._loss.kl else max(self._blocks, default=-1) + 1):
+            hidden = calibration.run_block(hidden, block, Action.KEEP)
+            if block in self._blocks:
+                states[block] = hidden
+        if not self._loss.kl:
+            return Targets(None, states)
+        calibration.meter.count(0.0, 2 * len(ids))  # logits, and the product with the head's rows
+        return Targets(soft_targets(replay.head, hidden.to(replay.exit), self._loss.temperature), states)
+
+
+def _joined(parts: Sequence[Targets]) -> Targets:
+    soft = [part.soft for part in parts if part.soft is not None]
+    states = {block: torch.cat([part.states[block] for part in parts]) for block in parts[0].states}
+    if not soft:
+        return Targets(None, states)
+    mean_rows = [one.mean_rows for one in soft if one.mean_rows is not None]
+    together = SoftTargets(
+        torch.cat([one.hidden for one in soft]),
+        torch.cat([one.log_sums for one in soft]),
+        torch.cat(mean_rows) if mean_rows else None,
+        torch.cat([one.negative_entropy for one in soft]),
+    )
+    return Targets(together, states)
+
+
+def most_target_work(calibration: CalibrationSet, loss: Loss, rows: int) -> tuple[float, float]:
+    """Blocks and heads over a window that targets of so many rows take, if each is computed when it is needed."""
+    if not loss.distils:
+        return 0.0, 0.0
+    return calibration.blocks_of(DENSE) * rows, 2.0 * rows if loss.kl else 0.0
