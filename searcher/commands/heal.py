@@ -105,7 +105,8 @@ def _heal(
     for one in (plan, DENSE):
         if (known := store.find(one)) is not None:
             healer.remember(one, known)
-    executor.watch(progress.healing)
+    executor.watch(progress.healing, progress.say)
+    healer.keep_unfinished(store.unfinished)
 
     def keep(one: PrunePlan) -> None:
         """As soon as it is healed: what comes after may be interrupted."""

@@ -18,7 +18,7 @@ from searcher.contracts.granularity import granularity_of
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 from searcher.evaluation.executor import one_core
-from searcher.healing.healer import Healer, make_healing
+from searcher.healing.healer import Healer, HealingRoom, make_healing
 from searcher.healing.store import RepairStore
 from searcher.loading.chat_template import ChatTemplate
 from searcher.loading.dtypes import restore_precision, stored_dtype
@@ -33,7 +33,7 @@ from searcher.replay.self_check import open_replay, probe_of
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.fingerprint import plain_fingerprint
 from searcher.runs.identity import Origin
-from searcher.runs.notation import plain_spec
+from searcher.runs.notation import parse_bytes, plain_spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +190,11 @@ def _heal(
     healed = store.find(plan)
     if healed is None:
         progress.say(f"Healing {plan} by {heal}")
-        healer = Healer(windows, replay, measure_prices(replay, windows.fit.shape[1]))
-        healer.watched_by(progress.healing)
+        memory = None if config.memory is None else parse_bytes(config.memory)
+        prices = measure_prices(replay, windows.fit.shape[1])
+        healer = Healer(windows, replay, prices, HealingRoom(process=memory))
+        healer.watched_by(progress.healing, progress.say)
+        healer.keep_unfinished(store.unfinished)
         healed = healer.healed(plan)
         store.keep(plan, healed, progress.warn)
     if healed.failure:

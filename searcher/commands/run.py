@@ -171,7 +171,7 @@ def _judge(
     ranked = ranked_plans(loop, outcome)
     lists = Shortlists({}, 0)
     if prepared.treatment and prepared.treatment.scope == "plan":
-        loop.recorder.executor.watch(progress.healing)
+        loop.recorder.executor.watch(progress.healing, progress.say)
         price = healing_price(prepared, loop.ledger)
         lists = heal_shortlists(loop, ranked, config.heal_top, price, deadline, progress.healing_begins)
         loop.recorder.measure("healed-report", [DENSE, *(plans[0] for plans in lists.healed.values())])

@@ -19,7 +19,7 @@ from searcher.evaluation.memory import Footprint, find_room_on_all, measure_foot
 from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.evaluation.streamed_executor import StreamedExecutor
 from searcher.evaluation.streaming_room import find_streaming_room
-from searcher.healing.healer import Healer
+from searcher.healing.healer import Healer, HealingRoom
 from searcher.loading.heal_text import HealText
 from searcher.loading.weight_store import WeightStore
 from searcher.loading.windows import check_vocabulary
@@ -93,12 +93,12 @@ def executor_for(
         streaming = find_streaming_room(footprint, memory, replay.model.device, cores, store, ask)
         say(str(streaming))
         for_gaps = streaming.states // 2 if healer and healer.scope == "gap" else 0
-        healer = healer and healer.limited(for_gaps // streaming.evaluators)
+        healer = healer and healer.within(HealingRoom(for_gaps // streaming.evaluators, memory))
         evaluator = make(kept=PrefixCache(0), healer=healer)
         return StreamedExecutor(evaluator, groups, store, replace(streaming, states=streaming.states - for_gaps), say)
     room = find_room_on_all(footprint, memory, (*replay.places, replay.exit), cores)
     for_gaps = room.kept // 2 if healer and healer.scope == "gap" else 0
-    healer = healer and healer.limited(for_gaps // room.evaluators)
+    healer = healer and healer.within(HealingRoom(for_gaps // room.evaluators, memory, room.evaluators))
     kept = PrefixCache(room.kept - for_gaps)
     return Executor(make(kept=kept, healer=healer), groups, kept, room.evaluators)
 

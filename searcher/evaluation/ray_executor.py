@@ -97,9 +97,9 @@ class RayExecutor:
         """The actors that are not ready yet, by what says that they are."""
         return self._opening
 
-    def watch(self, watch: Callable[[PrunePlan, Check], None]) -> None:
+    def watch(self, watch: Callable[[PrunePlan, Check], None], say: Callable[[str], None]) -> None:
         """Tell this of every check of a healing in this process; what the workers do is heard of when it is done."""
-        self._local.watch(watch)
+        self._local.watch(watch, say)
 
     def close(self) -> None:
         """End the actors, and Ray if it was started for this executor."""

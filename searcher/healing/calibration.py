@@ -71,6 +71,10 @@ def keep_going() -> None:
     """Ends nothing."""
 
 
+def keep_quiet(what: str) -> None:
+    """Says nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
     """A model and the text to heal it on; use under `torch.inference_mode()`, which a healing that trains leaves.
@@ -82,6 +86,7 @@ class CalibrationSet:
         prices: for counting parts of blocks.
         watch: told of every check of a fit.
         go_on: called at every step of a fit; raises an exception to end it.
+        say: told in words how a fit is done, and how long it will take.
         meter: counts what is run.
         documents: of each held-out window, the document it was cut from; empty if each is of its own.
         memory: bytes that the process may take while it trains, on an accelerator there; None for the default.
@@ -96,6 +101,7 @@ class CalibrationSet:
     prices: Prices
     watch: Callable[[Check], None] = ignore
     go_on: Callable[[], None] = keep_going
+    say: Callable[[str], None] = keep_quiet
     meter: Meter = field(default_factory=Meter)
     documents: tuple[int, ...] = ()
     memory: int | None = None

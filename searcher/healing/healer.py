@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -14,9 +15,10 @@ from searcher.contracts import registry
 from searcher.contracts.cost import Prices
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
-from searcher.healing.calibration import CalibrationSet, Check, Meter
+from searcher.healing.calibration import CalibrationSet, Check, Meter, keep_quiet
 from searcher.healing.contract import Gaps, Healing, Scope
 from searcher.healing.heal import Healed, heal_plan, most_work
+from searcher.healing.unfinished import forget_fits
 from searcher.loading.heal_text import HealText
 from searcher.replay.repair import Place, Repair, ReplacementModule
 from searcher.replay.replay import Replay
@@ -30,11 +32,28 @@ class HealingStopped(Exception):  # noqa: N818 - control flow
     """A fit was given up because the run ends."""
 
 
+@dataclass(frozen=True)
+class HealingRoom:
+    """What memory healing may take.
+
+    Attributes:
+        gaps: bytes that corrections of gaps may keep.
+        process: bytes of the whole process while something is trained, on an accelerator there; None for the default.
+        fits: how many may go on at a time.
+    """
+
+    gaps: int = 0
+    process: int | None = None
+    fits: int = 1
+
+
 @dataclass
 class _Repairs:
     """Of plans that were healed as a whole, each once, whoever needs it first."""
 
     watch: Callable[[PrunePlan, Check], None] = lambda plan, check: None
+    say: Callable[[str], None] = keep_quiet
+    unfinished: Callable[[PrunePlan], Path | None] = lambda plan: None
     lock: threading.Lock = field(default_factory=threading.Lock)
     futures: OrderedDict[PrunePlan, "Future[Healed]"] = field(default_factory=OrderedDict)
 
@@ -86,7 +105,9 @@ def check_healing(spec: str, replay: Replay) -> None:
         )
 
 
-def make_calibration(text: HealText, replay: Replay, prices: Prices) -> CalibrationSet:
+def make_calibration(
+    text: HealText, replay: Replay, prices: Prices, room: HealingRoom = HealingRoom()
+) -> CalibrationSet:
     """The model with the windows of the heal split on its device.
 
     Raises:
@@ -97,7 +118,9 @@ def make_calibration(text: HealText, replay: Replay, prices: Prices) -> Calibrat
         check_float64(place, f"Healing '{text.spec}'")
     with torch.inference_mode(False):  # those that train cannot use tensors made for inference
         fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
-    return CalibrationSet(replay, fit, held_out, prices, documents=text.documents)
+    return CalibrationSet(
+        replay, fit, held_out, prices, documents=text.documents, memory=room.process, sharers=room.fits
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,18 +155,23 @@ class Healer:
         text: with what and on what.
         replay: of the evaluator.
         prices: for counting parts of blocks.
-        limit: bytes that corrections of gaps may keep.
+        room: what memory it may take.
         repairs: shared by the evaluators of a process.
     """
 
     def __init__(
-        self, text: HealText, replay: Replay, prices: Prices, limit: int = 0, repairs: _Repairs | None = None
+        self,
+        text: HealText,
+        replay: Replay,
+        prices: Prices,
+        room: HealingRoom = HealingRoom(),
+        repairs: _Repairs | None = None,
     ) -> None:
-        self.text, self._prices, self._limit = text, prices, limit
+        self.text, self._prices, self._room = text, prices, room
         self._replay = replay
         check_healing(text.spec, replay)
         self._healing = make_healing(text.spec)
-        self._calibration = make_calibration(text, replay, prices)
+        self._calibration = make_calibration(text, replay, prices, room)
         self._repairs = repairs or _Repairs()
         self._gaps: Gaps | None = None
 
@@ -154,11 +182,11 @@ class Healer:
 
     def colleague(self, replay: Replay) -> "Healer":
         """A healer for another evaluator."""
-        return Healer(self.text, replay, self._prices, self._limit, self._repairs)
+        return Healer(self.text, replay, self._prices, self._room, self._repairs)
 
-    def limited(self, limit: int) -> "Healer":
-        """The same with another limit."""
-        return Healer(self.text, self._replay, self._prices, limit, self._repairs)
+    def within(self, room: HealingRoom) -> "Healer":
+        """The same with other room."""
+        return Healer(self.text, self._replay, self._prices, room, self._repairs)
 
     def fit_units(self, granularity: Granularity) -> Repair:
         """For scope `unit`: what stands after each block, once for all plans."""
@@ -172,7 +200,7 @@ class Healer:
     def gaps(self) -> Gaps:
         """For scope `gap`."""
         if self._gaps is None:
-            self._gaps = self._healing.gaps(self._calibration, self._limit)
+            self._gaps = self._healing.gaps(self._calibration, self._room.gaps)
         return self._gaps
 
     def healed(self, plan: PrunePlan, going: Callable[[], bool] = lambda: True) -> Healed:
@@ -193,9 +221,17 @@ class Healer:
         future, mine = self._repairs.claim(plan)
         if not mine:
             return future.result()
-        watched = replace(self._calibration, go_on=go_on, watch=lambda check: self._repairs.watch(plan, check))
+        unfinished = self._repairs.unfinished(plan)
+        watched = replace(
+            self._calibration,
+            go_on=go_on,
+            watch=lambda check: self._repairs.watch(plan, check),
+            say=self._repairs.say,
+            unfinished=unfinished,
+        )
         try:
             healed = heal_plan(self._healing, watched, plan)
+            forget_fits(unfinished)
         except BaseException as error:
             self._repairs.forget(plan)
             future.set_exception(error)
@@ -213,9 +249,18 @@ class Healer:
         future, _ = self._repairs.claim(plan)
         future.set_result(healed)
 
-    def watched_by(self, watch: Callable[[PrunePlan, Check], None]) -> None:
-        """From now on tell this of every check of a fit, and those of the other healers of this process."""
-        self._repairs.watch = watch
+    def watched_by(self, watch: Callable[[PrunePlan, Check], None], say: Callable[[str], None] = keep_quiet) -> None:
+        """From now on tell this of every check of a fit, and those of the other healers of this process.
+
+        Args:
+            watch: told of checks.
+            say: told in words how fits are done.
+        """
+        self._repairs.watch, self._repairs.say = watch, say
+
+    def keep_unfinished(self, folder: Callable[[PrunePlan], Path | None]) -> None:
+        """From now on keep fits that are ended in the middle in this folder of a plan, and go on with those there."""
+        self._repairs.unfinished = folder
 
     def take_work(self) -> Meter:
         """What has been run since the last time."""

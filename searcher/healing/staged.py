@@ -18,7 +18,7 @@ from searcher.healing.losses import HiddenError, Loss, parse_loss
 from searcher.healing.stages import Stage, Where, plan_stages
 from searcher.healing.trainable import Trainable
 from searcher.healing.training import BACKWARD, Task, TrainingOptions, most_rows, train
-from searcher.healing.training_room import plan_passes
+from searcher.healing.training_room import plan_passes, told
 from searcher.replay.repair import Repair
 from searcher.replay.replay import Replay
 
@@ -114,7 +114,8 @@ class Staged(Healing):
         """What is learnt in a stage, on from what was found before."""
         trained = self.trainable(calibration, plan, stage, found)
         others = without(found, trained.repair())
-        passes = plan_passes(calibration, stage.plan, trained, self.batch, self.name)
+        passes, needed = plan_passes(calibration, stage.plan, trained, self.batch, self.name)
+        calibration.say(told(trained, calibration, passes, needed))
         student = EndToEnd(calibration, stage.plan, trained, self.minimised(), passes, others)
         task = Task(trained.parameters, student.backward, student.held_out, stage.first, self.steps)
         train(calibration, task, self._training_options(stage.steps))

@@ -77,6 +77,10 @@ class RepairStore:
                 f"when it is wanted again. {hint_of(error, 'Choose another --runs-dir')}"
             )
 
+    def unfinished(self, plan: PrunePlan) -> Path:
+        """The folder where fits of this plan are kept while they go on."""
+        return self._place(plan)
+
     def _identity_of(self, plan: PrunePlan) -> dict[str, Any]:
         return {**self._identity, "plan": str(plan)}
 

@@ -1,6 +1,7 @@
 """The training loop of the healings that train: AdamW, and checks on text that nothing is fitted on."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +21,10 @@ LARGEST_GRADIENT = 1.0
 """The norm that the gradients of all parameters together are cut down to."""
 BACKWARD = 2
 """Forward passes that a backward pass counts as."""
+TIMED = 2
+"""Steps that are timed to tell how long all will take."""
+WORTH_TELLING = 60.0
+"""Seconds of a fit from which on its length is told beforehand."""
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
 
@@ -99,6 +104,7 @@ def train(calibration: CalibrationSet, task: Task, options: TrainingOptions) -> 
     begun = resume(calibration, task.first, fit)
     order = islice(shuffled(len(calibration.fit), options.batch, options.seed), task.first + begun, None)
     every = steps_between_checks(task.steps, options.batch, len(calibration.held_out))
+    clock = _Clock(options.steps - begun, every)
     for step in range(begun, options.steps + 1):
         if (step % every == 0 or step == options.steps) and fit.checked != step:
             fit.best.offer(_check(calibration, task, options, step, fit.losses))
@@ -110,6 +116,7 @@ def train(calibration: CalibrationSet, task: Task, options: TrainingOptions) -> 
         calibration.go_on()
         for group in optimizer.param_groups:
             group["lr"] = options.lr_at(step)
+        clock.step(calibration)
         fit.losses.append(_finite(task.backward(next(order)), task, options, step))
         torch.nn.utils.clip_grad_norm_(task.parameters, LARGEST_GRADIENT)
         optimizer.step()
@@ -181,3 +188,32 @@ def _finite(loss: float, task: Task, options: TrainingOptions, step: int) -> flo
         f"Healing '{options.name}' diverged at step {task.first + step} (loss {loss})",
         f"Lower its learning rate, for example lr={options.lr / 10:g}",
     )
+
+
+class _Clock:
+    """Says how long a fit will take as soon as two steps have shown it; what is over in a minute is not told of.
+
+    Args:
+        steps: to do.
+        every: from one check to the next.
+    """
+
+    def __init__(self, steps: int, every: int) -> None:
+        self._steps, self._every = steps, every
+        self._begun = time.monotonic()
+        self._starts: list[float] = []
+
+    def step(self, calibration: CalibrationSet) -> None:
+        """A step begins."""
+        if len(self._starts) > TIMED:
+            return
+        self._starts.append(time.monotonic())
+        if len(self._starts) > TIMED:
+            step = (self._starts[-1] - self._starts[0]) / TIMED
+            check = self._starts[0] - self._begun  # the first one came before the first step
+            seconds = (self._steps - TIMED) * (step + check / self._every)
+            if seconds > WORTH_TELLING:
+                calibration.say(
+                    f"{self._steps} steps of about {step:.1f} s and a check of {check:.1f} s every {self._every}: "
+                    f"at most about {math.ceil(seconds / 60)} min"
+                )

@@ -1,6 +1,6 @@
 """How a fit goes through the model within the memory there is: planned from one window before the first step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -56,9 +56,13 @@ class Need:
         return self.fixed + passes.rows * (kept + self.block)  # and what the way back through a block allocates
 
 
-def plan_passes(calibration: CalibrationSet, plan: PrunePlan, trainable: Trainable, batch: int, name: str) -> Passes:
-    """The fastest way that fits: as many windows as are run together anywhere; then without what can be computed again;
-    then one by one, which rounds differently.
+def plan_passes(
+    calibration: CalibrationSet, plan: PrunePlan, trainable: Trainable, batch: int, name: str
+) -> tuple[Passes, int]:
+    """The fastest way that fits, and the bytes that it takes.
+
+    First as many windows as are run together anywhere; then without what can be computed again; then one by one, which
+    rounds differently.
 
     Args:
         calibration: whose model, and what memory there is.
@@ -75,7 +79,7 @@ def plan_passes(calibration: CalibrationSet, plan: PrunePlan, trainable: Trainab
     ways = (Passes(together, False), Passes(together, True), Passes(1, True))
     for passes in ways:
         if need.of(passes) <= room:
-            return passes
+            return passes, need.of(passes)
     raise UsageError(
         f"Memory of {format_bytes(limit)} is not enough to heal by {name}: a step needs "
         f"{format_bytes(need.of(ways[-1]))}, and {format_bytes(max(0, room))} are left",
@@ -96,7 +100,8 @@ def measure_need(calibration: CalibrationSet, plan: PrunePlan, trainable: Traina
     replay = calibration.replay
     saved, fixed = list[int](), _fixed(trainable, calibration)
     with trainable.in_place():
-        known = {id(tensor) for tensor in (*replay.model.parameters(), *replay.model.buffers(), *trainable.running())}
+        own = (*replay.model.parameters(), *replay.model.buffers(), *trainable.running())
+        known = {memory_of(tensor) for tensor in own}
         hidden = replay.embed(calibration.fit[:1].clamp(min=0))
         state = hidden.nbytes
         for block, action in enumerate(plan.actions(replay.num_blocks)):
@@ -118,8 +123,8 @@ def _kept(run: Callable[[], Tensor], known: set[int]) -> tuple[int, Tensor]:
     memories: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        if id(tensor) not in known:
-            memories[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        if (memory := memory_of(tensor)) not in known:
+            memories[memory] = max(memories.get(memory, 0), tensor.nbytes)
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
@@ -127,9 +132,21 @@ def _kept(run: Callable[[], Tensor], known: set[int]) -> tuple[int, Tensor]:
     return int(sum(memories.values())), result.detach()
 
 
-def told(passes: Passes, batch: int) -> Sequence[str]:
-    """What a user should know of how it is done, in words; nothing where there is room for all."""
-    if not passes.checkpointed:
-        return ()
-    by = "one by one" if passes.rows == 1 and batch > 1 else "together"
-    return (f"Memory is short: states inside blocks are computed again on the way back, windows go through {by}",)
+def memory_of(tensor: Tensor) -> int:
+    """Tells memories apart; views of one have the same."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # it is made of other tensors, and has no memory of its own
+        return id(tensor)
+
+
+def told(trainable: Trainable, calibration: CalibrationSet, passes: Passes, needed: int) -> str:
+    """What a user should know of how a fit is done."""
+    values = sum(parameter.numel() for parameter in trainable.parameters)
+    whole = sum(parameter.numel() for parameter in calibration.replay.model.parameters())
+    short = "; memory is short, so states inside blocks are computed twice" if passes.checkpointed else ""
+    windows = "1 window" if passes.rows == 1 else f"{passes.rows} windows"
+    return (
+        f"Training {values:,} values ({values / whole:.1%} of the model's), {windows} at a time, in up to "
+        f"{format_bytes(needed)} beside the model{short}"
+    )

@@ -16,6 +16,8 @@ from searcher.runs.files import replacing
 
 EVERY = 30.0
 """Seconds of a fit that may be lost, where writing takes no time."""
+NAME = "unfinished-{stage}.pt"
+"""Of the files."""
 WRITING = 20
 """How many times longer than writing took last the fit goes on before it is written again."""
 
@@ -134,6 +136,16 @@ def resume(calibration: CalibrationSet, stage: int, fit: Fit) -> int:
         return 0
 
 
+def forget_fits(folder: Path | None) -> None:
+    """What was kept of a plan's fits is no longer needed."""
+    if folder is None:
+        return
+    with suppress(OSError):
+        for file in folder.glob(NAME.format(stage="*")):
+            file.unlink()
+        folder.rmdir()  # unless a repair is kept in it
+
+
 def _file(folder: Path, stage: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"unfinished-{stage}.pt"
+    return folder / NAME.format(stage=stage)

@@ -30,9 +30,7 @@ class Regression:
         def go_on():
             self.asked += 1
 
-        return SimpleNamespace(
-            held_out=(), fit=self.fit, watch=self.checks.append, go_on=go_on, unfinished=None
-        )
+        return SimpleNamespace(held_out=(), fit=self.fit, watch=self.checks.append, go_on=go_on, unfinished=None)
 
     def backward(self, rows):
         self.seen += rows.tolist()
