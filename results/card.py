@@ -13,7 +13,7 @@ from searcher.runs.config import MeasurementConfig
 
 FLAGS = ("model", "revision", "trust_remote_code", "device")
 """Options of measurement that `searcher export` takes and that matter to it."""
-HEALING_FLAGS = ("data", "window_tokens", "heal_windows")
+HEALING_FLAGS = ("data", "heal_data", "window_tokens", "heal_windows")
 """The same, where it heals."""
 
 
@@ -37,7 +37,7 @@ def card_of(
     """
     if run is None:
         command = _command(["--plan", str(plan)], healing, config, MeasurementConfig(), more)
-        return Card(original, command, healing, datasets=_datasets(config) if healing else ())
+        return Card(original, command, healing, datasets=_healed_on(config) if healing else ())
     evaluation = run.evaluation(plan)
     search = (
         f"The plan was chosen by the strategy `{run.config.strategy}` (granularity {run.config.granularity}, budget "
@@ -62,13 +62,13 @@ def card_of(
         healing,
         Numbers(columns, rows, f"the report split of {run.record['text']}", values),
         search=search,
-        datasets=sorted({*_datasets(run.config), *(_datasets(config) if healing else ())}),
+        datasets=sorted({*_datasets(run.config.data), *(_healed_on(config) if healing else ())}),
     )
 
 
 def _values(run: FinishedRun, found: Values) -> tuple[Value, ...]:
     """Those that say how good the model is, and not how large or fast."""
-    found_on = _datasets(run.config)
+    found_on = _datasets(run.config.data)
     text = found_on[0] if len(found_on) == len(run.text_names) == 1 else run.record["text"]
     values = []
     for label, objective in run.objectives.items():
@@ -80,9 +80,13 @@ def _values(run: FinishedRun, found: Values) -> tuple[Value, ...]:
     return tuple(values)
 
 
-def _datasets(config: MeasurementConfig) -> tuple[str, ...]:
+def _healed_on(config: MeasurementConfig) -> tuple[str, ...]:
+    return _datasets(config.heal_data or config.data)
+
+
+def _datasets(texts: tuple[str, ...] | None) -> tuple[str, ...]:
     """Hub ids of the texts that are from there."""
-    names = (SHORT_NAMES.get(text, text).split(":")[0] for text in config.data or ())
+    names = (SHORT_NAMES.get(text, text).split(":")[0] for text in texts or ())
     return tuple(name for name in names if "/" in name and not _is_here(name))
 
 

@@ -22,6 +22,7 @@ FIELDS = (
     "report_windows",
     "heal",
     "heal_windows",
+    "heal_text_fingerprint",
 )
 """What must be equal, fields of `identity` in `run.json`; the names under which model and text were given need not."""
 SEARCHED = ("windows", "data_seed")

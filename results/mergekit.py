@@ -125,6 +125,6 @@ def _checkpoint(run: FinishedRun) -> str:
             "Name the original checkpoint with --model-name, such as HuggingFaceTB/SmolLM2-135M-Instruct",
         )
     if Path(model).is_dir():
-        origin = origin_of(run.folder, run.record, run.best.plan, other_text=False)
+        origin = origin_of(run.folder, run.record, run.best.plan, ())
         origin.check_model(fingerprint_folder(Path(model)), Path(model).name)
     return f"{model}@{revision}" if revision else model

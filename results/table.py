@@ -224,7 +224,8 @@ def _healing_lines(run: FinishedRun) -> Iterator[str]:
     """How plans were healed, and what that took."""
     if run.config.heal is None:
         return
-    windows = f"{run.record['identity']['heal_windows']} windows of the heal split"
+    of = run.record.get("heal_text", "the heal split")
+    windows = f"{run.record['identity']['heal_windows']} windows of {of}"
     healing = run.outcome["cost"].get("healing")
     if healing is None:
         yield f"Every plan was measured after healing by {run.config.heal}, fitted on {windows}."

@@ -27,6 +27,7 @@ VALUES = {
     "objective_args": {},
     "heal": "bias",
     "heal_windows": 4,
+    "heal_data": "nowhere.txt",
     "device": "cpu",
     "memory": "1GiB",
     "weights": "streamed",

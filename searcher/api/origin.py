@@ -35,5 +35,6 @@ def planned(
 
     measured = {name: value for name, value in opened.config.model_dump().items() if name in MeasurementConfig.kinds()}
     chosen = opened.chosen_of(size).plan
-    origin = origin_of(opened.folder, opened.record, chosen, other_text=options.get("data") is not None)
+    given = {name for name in ("data", "heal_data") if options.get(name) is not None}
+    origin = origin_of(opened.folder, opened.record, chosen, given)
     return chosen, measured | options, opened.folder.parent, origin

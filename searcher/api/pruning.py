@@ -120,6 +120,7 @@ def export(
     removed, options, beside, origin = planned(run, plan, size, options)
     config = make_config(MeasurementConfig, options)
     check_target(Path(folder), force, config.model)  # before a long healing
+    config.check_healed(bool(heal or config.heal))
     _check_quantised_healing(config.quantize, config.heal, heal)
     spec, repairs = heal or config.heal, Path(runs_dir or beside)
     with Progress(quiet) as progress:
@@ -185,6 +186,7 @@ def best_model(
 
     removed, options, beside, origin = planned(run, plan, size, options)
     config = make_config(MeasurementConfig, options)
+    config.check_healed(bool(heal or config.heal))
     with Progress(quiet) as progress:
         spec, repairs = heal or config.heal, Path(runs_dir or beside)
         return pruned_model(open_plan(config, removed, spec, repairs, progress, origin))

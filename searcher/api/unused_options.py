@@ -8,6 +8,7 @@ from searcher.errors import UsageError
 Entry = Literal["run", "evaluate", "heal", "export", "best_model", "analyze"]
 
 _WORKERS = ("workers", "ray_address")
+_HEALING = ("heal", "heal_windows", "heal_data")
 _NOTHING_MEASURED = (
     "objective",
     "objective_args",
@@ -25,7 +26,7 @@ NOT_TAKEN: Mapping[Entry, tuple[str, ...]] = {
     "heal": ("windows", "data_seed", *_WORKERS),
     "export": ("quantize", *_NOTHING_MEASURED),  # what is written has the weights of the checkpoint
     "best_model": _NOTHING_MEASURED,
-    "analyze": ("heal", "heal_windows", "objective", "objective_args", "report_windows", "weights", *_WORKERS),
+    "analyze": (*_HEALING, "objective", "objective_args", "report_windows", "weights", *_WORKERS),
 }
 """Fields of :class:`searcher.runs.config.MeasurementConfig` that would change nothing there, and are refused."""
 

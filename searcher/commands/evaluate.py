@@ -53,8 +53,7 @@ def measure_plans(config: MeasurementConfig, plans: Sequence[PrunePlan], split: 
         raise UsageError(f"Split '{split}' is not known", "Choose search or report")
     if not plans:
         raise UsageError("No plan to measure", "Give one or more with --plan, such as --plan 3-5,9")
-    if config.heal is None and config.heal_windows is not None:
-        raise UsageError("--heal-windows is for healing, but nothing is healed", "Add --heal, or leave it out")
+    config.check_healed(config.heal is not None)
     granularity = granularity_of(plans)
     prepared = prepare(config, make_objectives(config), granularity, progress.say)
     for plan in plans:

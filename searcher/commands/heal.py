@@ -55,6 +55,7 @@ def heal_in_ways(
     if origin is not None:
         origin.check_model(prepared.model.fingerprint, prepared.model.name)
         origin.check_text(prepared.text.fingerprint, prepared.text.name)
+        origin.check_heal_text(prepared.text.heal_fingerprint, prepared.text.heal_name)
     plan.check(prepared.model.num_blocks)
     with contextlib.closing(prepared.executor) as executor:
         plain = _measure(executor, Scale.of_model(prepared), "report", plan, progress)
@@ -69,6 +70,9 @@ def heal_in_ways(
         plan,
         prepared.objectives,
         prepared.documents["report"],
+        prepared.text.names,
+        prepared.texts["report"],
+        prepared.text.heal_name,
         heal_text.rows,
         prepared.resolved["window_tokens"],
         plain[DENSE],

@@ -182,9 +182,10 @@ def _heal(
     origin: Origin | None,
 ) -> Repair:
     template = ChatTemplate(lambda: loaded.tokenizer, loaded.name)
-    text = load_texts(config.data, template.render)
+    text = load_texts(config.data, template.render, config.heal_data)
     if origin is not None:
         origin.check_text(text.fingerprint, text.name)
+        origin.check_heal_text(text.heal_fingerprint, text.heal_name)
     windows = cut_heal(config, text, loaded, heal)
     store = RepairStore(runs_dir, loaded, text, windows, replay.architecture)
     healed = store.find(plan)

@@ -138,7 +138,8 @@ def _treat(
     if config.heal is None:
         return None
     windows = cut_heal(config, text, model, config.heal)
-    say(f"Healing by {windows.spec}, {len(windows.held_out)} of {windows.rows} windows held out")
+    on = f" on {text.heal_name}" if text.healing else ""
+    say(f"Healing by {windows.spec}{on}, {len(windows.held_out)} of {windows.rows} windows held out")
     return begin_treatment(windows, replay, prices, granularity)
 
 
@@ -150,7 +151,7 @@ def _read(config: MeasurementConfig, say: Callable[[str], None]) -> Texts:
 
     say("Reading the text")
     template = ChatTemplate(tokenizer, config.model or "the default model")
-    text = load_texts(config.data, template.render)
+    text = load_texts(config.data, template.render, config.heal_data)
     for name in text.truncated:
         say(f"{name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
     return text
@@ -250,6 +251,8 @@ def _resolved(config: MeasurementConfig, model: LoadedModel, fresh: bool) -> dic
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
     if config.heal is None:  # a run without healing is what it was before there was any
         del fields["heal"], fields["heal_windows"]
+    if config.heal_data is None:
+        del fields["heal_data"]
     if config.quantize is None:  # the same
         del fields["quantize"]
     if model.packed:

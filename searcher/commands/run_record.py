@@ -57,6 +57,8 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         name, _ = parse_spec(config.heal)
         fingerprints["healing_source"] = registry.source_fingerprint("healing", name)
         fingerprints["healing_version"] = registry.make("healing", *parse_spec(config.heal)).version
+    if prepared.text.heal_fingerprint is not None:
+        fingerprints["heal_text_fingerprint"] = prepared.text.heal_fingerprint
     beside = {"extra_fingerprint": _extra_fingerprint(prepared), **_reads(config, prepared)}
     known = {name: value for name, value in beside.items() if value}  # most runs have none of it
     identity: dict[str, Any] = json.loads(json.dumps(by_name(prepared.resolved | searched) | fingerprints | known))
@@ -128,6 +130,7 @@ def make_record(config: RunConfig, prepared: Prepared, identity: dict[str, Any])
         "limits": config.of_kind("limit"),
         "model": prepared.model.name,
         "text": prepared.text.name,
+        **({"heal_text": prepared.text.heal_name} if prepared.text.healing else {}),
         "num_blocks": prepared.model.num_blocks,
         "prices": {"weight": list(prepared.prices.weight), "head": prepared.prices.head},
         "sizes": {name: amounts.to_json() for name, amounts in prepared.amounts.items()},

@@ -42,6 +42,9 @@ class Healings:
         plan: what is removed.
         objectives: by label.
         documents: of each report window, the document it was cut from.
+        text_names: of the texts that are measured on.
+        texts: of each report window, the number of its text; empty where there is but one.
+        heal_text: name of what is healed on.
         windows: windows of the heal split, those held out among them.
         window_tokens: their length.
         dense: numbers of the dense model.
@@ -54,6 +57,9 @@ class Healings:
     plan: PrunePlan
     objectives: dict[str, Objective]
     documents: tuple[int, ...]
+    text_names: tuple[str, ...]
+    texts: tuple[int, ...]
+    heal_text: str
     windows: int
     window_tokens: int
     dense: Rows

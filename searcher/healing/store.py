@@ -52,7 +52,7 @@ class RepairStore:
             "model_fingerprint": model.fingerprint,
             "dtype": str(model.dtype).removeprefix("torch."),
             "device_type": model.device.type,
-            "text_fingerprint": text.fingerprint,
+            "text_fingerprint": text.heal_fingerprint or text.fingerprint,
             "heal_windows": windows.rows,
             "window_tokens": windows.fit.shape[1],
             "recipe": windows.spec,

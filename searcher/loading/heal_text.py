@@ -58,15 +58,15 @@ def cut_heal_text(
 
 
 def cut_heal_texts(texts: Texts, tokenizer: Any, *, tokens: int, count: int, fewer: bool, spec: str) -> HealText:
-    """The same of one text or several: each gives as many windows, a fifth of them held out, and they take turns.
+    """The same of the texts to heal on: each gives as many windows, a fifth of them held out, and they take turns.
 
     Raises:
         UsageError: a text is too short, or there are fewer than two windows for each.
     """
-    members = texts.members
+    members = texts.healed_on
     if len(members) == 1:
         return cut_heal_text(members[0].heal, tokenizer, tokens=tokens, count=count, fewer=fewer, spec=spec)
-    check_shares(count, texts, "heal", "--heal-windows", least=2)
+    check_shares(count, len(members), "heal", "--heal-windows", least=2)
     cut = [
         _cut(text.heal, tokenizer, tokens, share, fewer, text.name)
         for text, share in zip(members, shares(count, len(members)), strict=True)

@@ -129,6 +129,18 @@ class _Sharing:
         return sum(len(self.documents[i]) for i in numbers)
 
 
+def sharing_a_run(told: Sequence[str], others: Iterable[str]) -> list[bool]:
+    """Of each document, whether it has a run of 20 words in common with any of the others.
+
+    Args:
+        told: what of each document counts.
+        others: the same of those that nothing may be shared with.
+    """
+    found = [_runs(document) for document in others]
+    taken = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
+    return [bool(np.isin(_runs(document), taken, assume_unique=True).any()) for document in told]
+
+
 def connected(documents: Sequence[str]) -> list[list[int]]:
     """Groups of the numbers of documents that are joined by common runs of 20 words, directly or through others."""
     runs = [_runs(document) for document in documents]

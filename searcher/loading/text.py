@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from searcher.errors import UsageError
 from searcher.loading.chat import Render
 from searcher.loading.sources import SECTION_WORDS, Source, read_documents, sections
-from searcher.loading.splits import RUN_WORDS, SHARES, Parts, fingerprint, split_together
+from searcher.loading.splits import RUN_WORDS, SHARES, Parts, fingerprint, sharing_a_run, split_together
 from searcher.loading.words import count_words
 
 FAIR = 0.1
@@ -46,9 +46,12 @@ class Texts:
 
     Attributes:
         members: the texts in the order given, their names all different.
+        healing: texts to heal on in place of theirs, if there are such: one of the members, or one of which all that
+            shares no run of 20 words with a search or a report part is in its heal part.
     """
 
     members: tuple[Text, ...]
+    healing: tuple[Text, ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,7 +72,23 @@ class Texts:
     @property
     def truncated(self) -> tuple[str, ...]:
         """Names of those whose source held more than was read."""
-        return tuple(text.name for text in self.members if text.truncated)
+        return tuple(dict.fromkeys(text.name for text in (*self.members, *self.healing) if text.truncated))
+
+    @property
+    def healed_on(self) -> tuple[Text, ...]:
+        """The texts whose heal parts healing reads."""
+        return self.healing or self.members
+
+    @property
+    def heal_name(self) -> str:
+        """What tables call these together."""
+        return " + ".join(text.name for text in self.healed_on)
+
+    @property
+    def heal_fingerprint(self) -> str | None:
+        """Of the documents to heal on, where they are not simply the heal parts of the members."""
+        parts = [fingerprint(text.heal) for text in self.healing]
+        return hashlib.sha256("".join(parts).encode()).hexdigest() if parts else None
 
 
 def load_text(data: str | None) -> Text:
@@ -77,25 +96,65 @@ def load_text(data: str | None) -> Text:
     return load_texts(None if data is None else (data,)).members[0]
 
 
-def load_texts(data: Sequence[str] | None, render: Render | None = None) -> Texts:
+def load_texts(
+    data: Sequence[str] | None, render: Render | None = None, heal_data: Sequence[str] | None = None
+) -> Texts:
     """Read and split text.
 
     Args:
         data: what :func:`searcher.loading.sources.read_documents` reads, each; None for its default.
         render: writes a chat as text; called only if there are chats, which None refuses.
+        heal_data: the same of texts to heal on in place of the heal parts of `data`. How `data` is split does not
+            depend on them. A text of `data` gives its heal part; another one all documents that have no run of 20 words
+            in common with a search or a report part.
 
     Raises:
-        UsageError: there is no such text, it cannot be read, or two are the same.
+        UsageError: there is no such text, it cannot be read, two are the same, or nothing is left to heal on.
     """
     sources = [read_documents(one, render) for one in (data or (None,))]
-    drafts = _share_out([_Draft.of(source) for source in sources])
+    return split_sources(sources, [read_documents(one, render) for one in heal_data or ()])
+
+
+def split_sources(sources: Sequence[Source], heal_sources: Sequence[Source] = ()) -> Texts:
+    """Split what was read; see :func:`load_texts`.
+
+    Raises:
+        UsageError: two are the same, or nothing is left to heal on.
+    """
+    begun = [_Draft.of(source) for source in sources]
+    drafts = _share_out(begun)
     names = _different_names([source.name for source in sources])
     members = [
         Text(name, draft.fingerprint, **draft.parts, truncated=source.truncated)
         for name, draft, source in zip(names, drafts, sources, strict=True)
     ]
     _refuse_twins(members)
-    return Texts(tuple(members))
+    known = {draft.fingerprint: text for draft, text in zip(begun, members, strict=True)}
+    healing, seen = [], [told for draft in drafts for told in draft.told_outside("heal")]
+    heal_names = _different_names([source.name for source in heal_sources])
+    for name, source in zip(heal_names, heal_sources, strict=True):
+        draft = _Draft.of(source)
+        healing.append(known.get(draft.fingerprint) or _apart(name, draft, seen, source.truncated))
+    _refuse_twins(healing)
+    return Texts(tuple(members), tuple(healing))
+
+
+def _apart(name: str, draft: "_Draft", seen: Sequence[str], truncated: bool) -> Text:
+    """A text to heal on, without what it shares with text that plans are chosen or judged on.
+
+    Where little is left, as of one long document, it is cut into shorter ones, so that less goes.
+    """
+    for words in (None, *FINER):
+        one = draft if words is None else draft.finer(words)
+        shared = sharing_a_run(one.told, seen)
+        kept = tuple(document for document, hit in zip(one.documents, shared, strict=True) if not hit)
+        if sum(map(len, kept)) >= FAIR * sum(map(len, one.documents)) > 0:
+            return Text(name, draft.fingerprint, (), kept, (), truncated)
+    raise UsageError(
+        f"Heal data '{name}' has runs of {RUN_WORDS} words in common with the text that plans are chosen and judged on "
+        f"nearly everywhere, so that less than {FAIR:.0%} of it could be used",
+        "Give another text with --heal-data; or leave it out, and the heal part of --data is used",
+    )
 
 
 def _different_names(names: Sequence[str]) -> list[str]:
@@ -138,6 +197,18 @@ class _Draft:
         return cls(tuple(source.documents[i] for i in kept), tuple(source.said[i] for i in kept), {})
 
     @property
+    def told(self) -> tuple[str, ...]:
+        """What of each document counts when runs are looked for."""
+        return self.documents if self.said is None else self.said
+
+    def told_outside(self, part: str) -> Iterator[str]:
+        """The same of the documents of the other parts."""
+        told = dict(zip(self.documents, self.told, strict=True))
+        for name, documents in self.parts.items():
+            if name != part:
+                yield from (told[document] for document in documents)
+
+    @property
     def fingerprint(self) -> str:
         """Of all that the parts depend on."""
         return fingerprint([*self.documents, *(self.said or ())])
@@ -159,8 +230,7 @@ def _share_out(drafts: Sequence[_Draft]) -> list[_Draft]:
 
 
 def _with_parts(drafts: Sequence[_Draft]) -> list[_Draft]:
-    told = [draft.documents if draft.said is None else draft.said for draft in drafts]
-    parts = split_together([draft.documents for draft in drafts], told)
+    parts = split_together([draft.documents for draft in drafts], [draft.told for draft in drafts])
     return [_Draft(draft.documents, draft.said, found) for draft, found in zip(drafts, parts, strict=True)]
 
 

@@ -18,12 +18,12 @@ def shares(count: int, texts: int) -> list[int]:
     return [count // texts + (number < count % texts) for number in range(texts)]
 
 
-def check_shares(count: int, texts: Texts, split: str, option: str, least: int = 1) -> None:
+def check_shares(count: int, texts: int, split: str, option: str, least: int = 1) -> None:
     """Refuse fewer windows than the texts need.
 
     Args:
         count: of all texts together.
-        texts: which give them.
+        texts: how many give them.
         split: that they are cut from.
         option: by which their number is set.
         least: how many of each are needed.
@@ -31,11 +31,10 @@ def check_shares(count: int, texts: Texts, split: str, option: str, least: int =
     Raises:
         UsageError: some text would give fewer.
     """
-    needed = least * len(texts.members)
+    needed = least * texts
     if count < needed:
         raise UsageError(
-            f"{len(texts.members)} texts need {needed} {split} windows or more, {least} for each, "
-            f"but {option} is {count}",
+            f"{texts} texts need {needed} {split} windows or more, {least} for each, but {option} is {count}",
             f"Set {option} to {needed} or more, or give fewer texts with --data",
         )
 
@@ -74,7 +73,7 @@ def cut_text_windows(
         return cut_windows(
             documents_of(members[0], split), tokenizer, tokens=tokens, count=count, split=split, seed=seed, fewer=fewer
         )
-    check_shares(count, texts, split, option)
+    check_shares(count, len(members), split, option)
     cut = [
         cut_windows(
             documents_of(text, split),

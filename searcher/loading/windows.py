@@ -67,7 +67,9 @@ def cut_windows(
         raise UsageError(
             f"The {split} split{f' of {text}' if text else ''} is too short for {count} windows of {tokens} tokens: "
             f"{len(whole) + len(packed)} fit",
-            "Lower --windows, --report-windows or --window-tokens, or give a longer text with --data",
+            "Lower --heal-windows or --window-tokens, or give a longer text with --data or --heal-data"
+            if split == "heal"
+            else "Lower --windows, --report-windows or --window-tokens, or give a longer text with --data",
         )
     missing = max(0, count - len(whole))
     taken = [whole[i] for i in _choose(len(whole), count - missing, seed)]

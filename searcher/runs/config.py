@@ -24,6 +24,9 @@ Weights = Literal["auto", "resident", "streamed"]
 
 DEFAULT_OBJECTIVE = ("perplexity",)
 
+HEALING_FIELDS = ("heal_top", "heal_windows", "heal_data")
+"""Fields that change nothing where nothing is healed."""
+
 
 def _field(kind: Kind, default: Any, description: str, **checks: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"kind": kind}, **checks)
@@ -87,6 +90,12 @@ class MeasurementConfig(BaseModel):
         "GPU 1280.",
         ge=2,
     )
+    heal_data: tuple[str, ...] | None = _measurement(
+        None,
+        "Text to heal on, in place of the heal split of --data; written like it, may be repeated. What it shares with "
+        "the search and report splits is left out.",
+        min_length=1,
+    )
     device: str = _execution(
         "auto",
         "cpu, cuda, cuda:1, xpu, mps and so on. Default: an accelerator if there is one; a model that does not fit one "
@@ -110,12 +119,12 @@ class MeasurementConfig(BaseModel):
         None, "A running Ray cluster to join: auto, or HOST:PORT. By default one worker for each GPU there, or core."
     )
 
-    @field_validator("objective", "data", mode="before")
+    @field_validator("objective", "data", "heal_data", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @field_serializer("data")
+    @field_serializer("data", "heal_data")
     def _one_or_several(self, value: tuple[str, ...] | None) -> str | list[str] | None:
         """One text is written as text, as it was when there could be no more."""
         if value is None:
@@ -153,6 +162,19 @@ class MeasurementConfig(BaseModel):
         """Name and options of each objective that is measured, by label; those asked for come first."""
         named = dict(split_label(text) for text in self.objective)
         return {label: (name, self.objective_args.get(label, {})) for label, name in named.items()}
+
+    def check_healed(self, healed: bool) -> None:
+        """Refuse options of healing where nothing is healed.
+
+        Raises:
+            UsageError: with the first of them that was given.
+        """
+        fields = type(self).model_fields
+        for name in HEALING_FIELDS:
+            if not healed and name in fields and getattr(self, name) != fields[name].default:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is for healing, but nothing is healed", "Add --heal, or leave it out"
+                )
 
     def of_kind(self, kind: Kind) -> dict[str, Any]:
         """The fields of one kind, as plain JSON values."""
@@ -322,10 +344,7 @@ class RunConfig(MeasurementConfig):
 
     @model_validator(mode="after")
     def _check_healing(self) -> "RunConfig":
-        top = RunConfig.model_fields["heal_top"].default
-        if self.heal is None and (self.heal_windows is not None or self.heal_top != top):
-            option = "--heal-top" if self.heal_top != top else "--heal-windows"
-            raise UsageError(f"{option} is for healing, but nothing is healed", "Add --heal, or leave it out")
+        self.check_healed(self.heal is not None)
         return self
 
     @property

@@ -9,7 +9,7 @@ identity lets a finished run be shown, and no other go on.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ READS = {
 MEANING = {
     "model_fingerprint": "model, or other weights of it",
     "text_fingerprint": "text",
+    "heal_text_fingerprint": "text to heal on",
     "inputs_fingerprint": "tokenizer, or choice of text or items",
     "extra_fingerprint": "set of answers or the like, which objectives keep beside their tokens",
     "healing_version": "version of the healing, which repairs otherwise",
 }
 """What it means that a fingerprint has changed."""
-BY_CONTENT = ("model", "data")
+BY_CONTENT = ("model", "data", "heal_data")
 """Fields that only say where something is, which fingerprints stand for."""
 
 
@@ -146,12 +147,14 @@ class Origin:
         model_fingerprint: of the model whose plans it has chosen.
         text_fingerprint: of the text; None if it may be another one.
         plan: of the run, for a hint.
+        heal_text_fingerprint: of the text to heal on, where it is one of its own; None if it may be another one.
     """
 
     folder: Path
     model_fingerprint: str
     text_fingerprint: str | None
     plan: str
+    heal_text_fingerprint: str | None = None
 
     def check_model(self, fingerprint: str, name: str) -> None:
         """Refuse another model than that of the run.
@@ -177,16 +180,30 @@ class Origin:
                 f"Pass the text to go on with by --data; or the plan by hand with --plan {self.plan}",
             )
 
+    def check_heal_text(self, fingerprint: str | None, name: str) -> None:
+        """Refuse another text to heal on than that of the run, unless one was asked for.
 
-def origin_of(folder: Path, record: Mapping[str, Any], plan: PrunePlan, other_text: bool) -> Origin:
+        Raises:
+            UsageError: it is another one.
+        """
+        if self.heal_text_fingerprint not in (None, fingerprint):
+            raise UsageError(
+                f"{self.folder} is a run that heals on another text: '{name}' has changed since",
+                f"Pass the text to heal on by --heal-data; or the plan by hand with --plan {self.plan}",
+            )
+
+
+def origin_of(folder: Path, record: Mapping[str, Any], plan: PrunePlan, given: Collection[str]) -> Origin:
     """What a run was made of.
 
     Args:
         folder: of the run.
         record: what its `run.json` holds.
         plan: of the run, which is gone on with.
-        other_text: whether a text was asked for, which need not be that of the run.
+        given: which of `data` and `heal_data` were asked for, and need not be those of the run; what another text
+            leaves to heal on is another text to heal on.
     """
     identity = record["identity"]
-    text = None if other_text else identity["text_fingerprint"]
-    return Origin(folder, identity["model_fingerprint"], text, str(plan))
+    text = None if "data" in given else identity["text_fingerprint"]
+    heal_text = None if given else identity.get("heal_text_fingerprint")
+    return Origin(folder, identity["model_fingerprint"], text, str(plan), heal_text)

@@ -22,17 +22,18 @@ def absolute(config: Config) -> Config:
     changed: dict[str, Any] = {}
     if config.model and _there(config.model):
         changed["model"] = _full(Path(config.model))
-    if config.data:
-        changed["data"] = tuple(_full(Path(text)) if _there(text) else text for text in config.data)
+    for name in ("data", "heal_data"):
+        if texts := getattr(config, name):
+            changed[name] = tuple(_full(Path(text)) if _there(text) else text for text in texts)
     return config.model_copy(update={**_paths(fields, lambda path: _full(path)), **changed})
 
 
 def by_name(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields of a configuration with the last name of each path in its place: files count by their content.
 
-    Where model and data are from is left out, if that is a path.
+    Where model and texts are from is left out, if that is a path.
     """
-    places = [name for name in ("model", "data") if _all_there(fields.get(name))]
+    places = [name for name in ("model", "data", "heal_data") if _all_there(fields.get(name))]
     left = {name: value for name, value in fields.items() if name not in places}
     return {**left, **_paths(left, lambda path: path.resolve().name)}
 
