@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from searcher.contracts.plan import DENSE, Action
+from searcher.contracts.plan import Action
 from searcher.healing.calibration import CalibrationSet
 from searcher.healing.losses import Loss
 from searcher.replay.batching import in_groups
@@ -113,10 +113,3 @@ def _joined(parts: Sequence[Targets]) -> Targets:
         torch.cat([one.negative_entropy for one in soft]),
     )
     return Targets(together, states)
-
-
-def most_target_work(calibration: CalibrationSet, loss: Loss, rows: int) -> tuple[float, float]:
-    """Blocks and heads over a window that targets of so many rows take, if each is computed when it is needed."""
-    if not loss.distils:
-        return 0.0, 0.0
-    return calibration.blocks_of(DENSE) * rows, 2.0 * rows if loss.kl else 0.0

@@ -1,7 +1,7 @@
 """A pruned model that is trained as a whole: forward through the blocks that stay, a loss, and the way back."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from searcher.contracts.plan import Action, PrunePlan
-from searcher.healing.calibration import PADDING, CalibrationSet
+from searcher.healing.calibration import PADDING, CalibrationSet, Meter
 from searcher.healing.dense_targets import KEPT, DenseTargets, Targets
 from searcher.healing.losses import HiddenError, Loss
 from searcher.healing.trainable import Trainable
-from searcher.healing.training import BACKWARD
-from searcher.healing.training_room import Passes
+from searcher.healing.training import BACKWARD, Task, TrainingOptions, most_rows, train
+from searcher.healing.training_room import Passes, plan_passes, told
 from searcher.replay.batching import in_groups
 from searcher.replay.head_gradients import head_gradient
 from searcher.replay.repair import Repair
@@ -148,6 +148,63 @@ class EndToEnd:
         ]
         mean = torch.stack([error.to(ends.last.device) for error in errors]).mean()
         return self._loss.hidden * mean
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a training stands that is a part of a longer fit.
+
+    Attributes:
+        first: steps done before.
+        steps: of the whole fit.
+        others: what has been healed before, and is not trained on.
+    """
+
+    first: int
+    steps: int
+    others: Repair = field(default_factory=Repair)
+
+
+def train_end_to_end(
+    calibration: CalibrationSet,
+    plan: PrunePlan,
+    trainable: Trainable,
+    loss: Loss,
+    options: TrainingOptions,
+    part: Part | None = None,
+) -> None:
+    """Train in the memory there is, saying how; the parameters end as they were at the best check.
+
+    Raises:
+        UsageError: the memory is not enough.
+        DivergedError: a loss is no finite number.
+    """
+    part = part or Part(0, options.steps)
+    passes, needed = plan_passes(calibration, plan, trainable, options.batch, options.name)
+    calibration.say(told(trainable, calibration, passes, needed))
+    student = EndToEnd(calibration, plan, trainable, loss, passes, part.others)
+    train(calibration, Task(trainable.parameters, student.backward, student.held_out, part.first, part.steps), options)
+
+
+def most_work_of(calibration: CalibrationSet, options: TrainingOptions, loss: Loss, blocks: float, steps: int) -> Meter:
+    """The most that a training runs, with states inside blocks computed once, which memory may not allow.
+
+    Args:
+        calibration: has the windows.
+        options: how it trains.
+        loss: what it minimises.
+        blocks: that a window goes through.
+        steps: of the whole fit, of which this may be a part; 0 if nothing is trained.
+    """
+    work = Meter()
+    if not steps:
+        return work
+    trained, checked = most_rows(options, steps, len(calibration.fit), len(calibration.held_out))
+    work.count(blocks * (trained + checked), float(trained + checked) if loss.at_head_counts else 0.0)
+    if loss.distils:
+        rows = trained // (1 + BACKWARD) + checked  # where targets are kept, fewer
+        work.count(calibration.replay.num_blocks * rows, 2.0 * rows if loss.kl else 0.0)
+    return work
 
 
 def joined(one: Repair, other: Repair) -> Repair:

@@ -1,6 +1,5 @@
 """Gaps filled with one small module each, trained to give the hidden states that the removed blocks gave."""
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -16,28 +15,38 @@ from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
 from searcher.healing.calibration import CalibrationSet, Meter
 from searcher.healing.contract import Healing
+from searcher.healing.end_to_end import most_work_of, train_end_to_end
 from searcher.healing.filling import Filling, RemovedSpan, count_parameters, find_gaps, walk_gaps
+from searcher.healing.inserted import Inserted, copy_of
+from searcher.healing.losses import HiddenError, parse_loss
 from searcher.healing.training import Task, TrainingOptions, most_rows, train
 from searcher.replay.repair import Place, Repair, ReplacementModule
 from searcher.replay.replay import Replay
 
+LOCAL = "local"
+"""The loss of a module by itself, on the states around its gap."""
+
 
 @dataclass(frozen=True)
 class Replacement(Healing):
-    """Fill every gap of removed blocks with one module, trained on the hidden states around the gap.
+    """Fill every gap of removed blocks with one module, trained on the hidden states around the gap, or end to end.
 
-    Gaps are filled from the first to the last: what enters a gap are the states of the pruned model as it is healed so
-    far, what should leave it those of the dense model. The loss is a squared error; no later block is run.
+    With `loss=local` gaps are filled from the first to the last: what enters a gap are the states of the pruned model
+    as it is healed so far, what should leave it those of the dense model. The loss is a squared error; no later block
+    is run. Any other loss trains the modules of all gaps together, through the whole model.
 
     Args:
-        steps: for each gap.
+        steps: for each gap; end to end, in all.
         lr: the learning rate; it falls to `min_lr` along half a cosine. The paper's 2e-4 is for far more text.
         min_lr: where it ends.
         weight_decay: of AdamW.
         batch: windows in a step.
-        error: plain squared errors, or relative to the squared norm of what should leave, token by token, so that a
-            first token of huge norm, as most models have it, counts no more than another. On SmolLM2-135M the plain
-            ones heal better (three gaps, held-out loss of `layer` 3.26 against 3.29, of `ffn` 3.45 against 3.46), and
+        loss: local, or what is minimised end to end: text, kl, hidden or a sum, as `lora` has them.
+        temperature: of kl.
+        match: of hidden: squared or cosine.
+        error: of local: plain squared errors, or relative to the squared norm of what should leave, token by token, so
+            that a first token of huge norm, as most models have it, counts no more than another. On SmolLM2-135M the
+            plain ones heal better (three gaps, held-out loss of `layer` 3.26 against 3.29, of `ffn` 3.45 against 3.46), and
             as well as without the first token: the residual carries it, and AdamW evens out the rest.
         patience: checks in a row without a smaller held-out error that end the fit early; 0 for never.
         seed: draws the first weights and the order of the windows.
@@ -48,11 +57,29 @@ class Replacement(Healing):
     min_lr: Annotated[float, Field(ge=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     batch: Annotated[int, Field(ge=1)] = 4
+    loss: str = LOCAL
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    match: HiddenError = "squared"
     error: Literal["plain", "relative"] = "plain"
     patience: Annotated[int, Field(ge=0)] = 3
     seed: Annotated[int, Field(ge=0)] = 0
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Refuse a loss that cannot be read.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        if self.loss == LOCAL:
+            given = {"temperature": self.temperature != 1, "match": self.match != "squared"}
+            if unfit := [name for name, is_given in given.items() if is_given]:
+                raise ValueError(f"{unfit[0]} is not of loss=local; give loss=kl or loss=hidden")
+        else:
+            parse_loss(self.loss, self.temperature, self.match)
+            if self.error != "plain":
+                raise ValueError(f"error={self.error} is of loss=local, but loss={self.loss}")
 
     def replacements(self, replay: Replay, plan: PrunePlan) -> Mapping[Place, ReplacementModule]:
         """See :class:`Healing`."""
@@ -76,6 +103,10 @@ class Replacement(Healing):
     def most_work(self, calibration: CalibrationSet, plan: PrunePlan) -> Meter:
         """See :class:`Healing`: the states around the gaps, of the plan and of the dense model, and the fits."""
         work, gaps, fit, held_out = Meter(), find_gaps(self.name, plan), len(calibration.fit), len(calibration.held_out)
+        if self.loss != LOCAL:
+            loss = parse_loss(self.loss, self.temperature, self.match)
+            blocks = calibration.blocks_of(plan) + sum(self.price(calibration.replay, gap) for gap in gaps)
+            return most_work_of(calibration, self._training_options(), loss, blocks, self.steps if gaps else 0)
         for gap in gaps:
             rows = most_rows(self._training_options(), len(gaps) * self.steps, fit, held_out)
             work.count(self.price(calibration.replay, gap) * sum(rows))
@@ -92,6 +123,8 @@ class Replacement(Healing):
     def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
         """See :class:`Healing`."""
         gaps = find_gaps(self.name, plan)
+        if self.loss != LOCAL:
+            return self._train_together(calibration, plan, gaps)
         after: dict[Place, ReplacementModule] = {}
         with torch.inference_mode(False), torch.no_grad():
             for gap, fit, held_out in walk_gaps(calibration, gaps, after):
@@ -111,6 +144,16 @@ class Replacement(Healing):
                     train(calibration, task, self._training_options())
                 after[gap[1], Action.GONE] = filling.learnt()
         return Repair(after=after)
+
+    def _train_together(self, calibration: CalibrationSet, plan: PrunePlan, gaps: list[RemovedSpan]) -> Repair:
+        if not gaps:
+            return Repair()
+        with torch.inference_mode(False), torch.enable_grad():
+            begun = {(gap[1], Action.GONE): self.begin(calibration.replay, gap) for gap in gaps}
+            trained = Inserted(calibration.replay, begun)
+            loss = parse_loss(self.loss, self.temperature, self.match)
+            train_end_to_end(calibration, plan, trained, loss, self._training_options())
+            return trained.repair()
 
 
 @dataclass(frozen=True)
@@ -134,9 +177,7 @@ class Layer(Replacement):
 
     def begin(self, replay: Replay, gap: RemovedSpan) -> ReplacementModule:
         """A copy of the gap's first block, with the model's own config, where per-layer lists may be shortened."""
-        block = replay.architecture.blocks[gap[0]]
-        configs = [vars(module)["config"] for module in block.modules() if "config" in vars(module)]
-        return ReplacementModule(copy.deepcopy(block, {id(config): config for config in configs}), like=gap[0])
+        return ReplacementModule(copy_of(replay.architecture.blocks[gap[0]]), like=gap[0])
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,11 @@ from torch import nn
 from searcher.contracts.plan import PrunePlan
 from searcher.healing.calibration import CalibrationSet, Meter
 from searcher.healing.contract import Healing
-from searcher.healing.dense_targets import most_target_work
-from searcher.healing.end_to_end import EndToEnd, joined
+from searcher.healing.end_to_end import Part, joined, most_work_of, train_end_to_end
 from searcher.healing.losses import HiddenError, Loss, parse_loss
 from searcher.healing.stages import Stage, Where, plan_stages
 from searcher.healing.trainable import Trainable
-from searcher.healing.training import BACKWARD, Task, TrainingOptions, most_rows, train
-from searcher.healing.training_room import plan_passes, told
+from searcher.healing.training import TrainingOptions
 from searcher.replay.repair import Repair
 from searcher.replay.replay import Replay
 
@@ -96,15 +94,11 @@ class Staged(Healing):
 
     def most_work(self, calibration: CalibrationSet, plan: PrunePlan) -> Meter:
         """See :class:`Healing`; with states inside blocks computed once, which memory may not allow."""
-        work, loss, held_out = Meter(), self.minimised(), len(calibration.held_out)
+        work, loss = Meter(), self.minimised()
         for stage in self.stages(plan, calibration.replay.num_blocks):
-            options = self._training_options(stage.steps)
-            trained, checked = most_rows(options, self.steps, len(calibration.fit), held_out)
-            work.count(
-                calibration.blocks_of(stage.plan) * (trained + checked),
-                float(trained + checked) if loss.at_head_counts else 0.0,
-            )
-            work.count(*most_target_work(calibration, loss, trained // (1 + BACKWARD) + checked))
+            options, blocks = self._training_options(stage.steps), calibration.blocks_of(stage.plan)
+            own = most_work_of(calibration, options, loss, blocks, self.steps)
+            work.count(own.layer_forwards, own.heads)
         return work
 
     def _training_options(self, steps: int) -> TrainingOptions:
@@ -114,11 +108,8 @@ class Staged(Healing):
         """What is learnt in a stage, on from what was found before."""
         trained = self.trainable(calibration, plan, stage, found)
         others = without(found, trained.repair())
-        passes, needed = plan_passes(calibration, stage.plan, trained, self.batch, self.name)
-        calibration.say(told(trained, calibration, passes, needed))
-        student = EndToEnd(calibration, stage.plan, trained, self.minimised(), passes, others)
-        task = Task(trained.parameters, student.backward, student.held_out, stage.first, self.steps)
-        train(calibration, task, self._training_options(stage.steps))
+        options, part = self._training_options(stage.steps), Part(stage.first, self.steps, others)
+        train_end_to_end(calibration, stage.plan, trained, self.minimised(), options, part)
         return trained.repair()
 
 

@@ -296,6 +296,32 @@ def test_what_autograd_keeps_is_counted(monkeypatch):
     assert training_room.measure_need(calibration, PLAN, trained).window == pytest.approx(whole, rel=0.3)
 
 
+@pytest.mark.parametrize("name", ["layer", "ffn", "swiglu"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_modules_in_gaps_are_trained_end_to_end(family, name):
+    checks = []
+    calibration = calibration_of(family, watch=checks.append)
+    healing = make("healing", name, {"steps": 20, "loss": "kl", "lr": 1e-2, "patience": 0})
+    with left_as_it_was(calibration):
+        repair = heal(calibration, "1,3", healing)
+    assert [place for place in repair.after] == [(1, Action.GONE), (3, Action.GONE)]
+    assert min(check.held_out for check in checks) < checks[0].held_out
+    assert all(not p.requires_grad for one in repair.after.values() for p in one.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"temperature": "2"}, "temperature is not of loss=local"),
+        ({"loss": "kl", "error": "relative"}, "error=relative is of loss=local"),
+        ({"loss": "klm"}, "'klm'"),
+    ],
+)
+def test_options_of_another_loss_are_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        make("healing", "layer", options)
+
+
 class KilledError(Exception):
     """Stands for the end of the process."""
 
