@@ -12,6 +12,7 @@ from searcher.checkpoint.forms import choose_form, materialised
 from searcher.checkpoint.history import History, history_of
 from searcher.commands.preparation import cut_heal, load
 from searcher.commands.progress import Progress
+from searcher.commands.reading import begin_reading, finish_reading
 from searcher.contracts.amounts import Amounts
 from searcher.contracts.form import Form
 from searcher.contracts.granularity import granularity_of
@@ -20,10 +21,8 @@ from searcher.errors import UsageError
 from searcher.evaluation.executor import one_core
 from searcher.healing.healer import Healer, HealingRoom, make_healing
 from searcher.healing.store import RepairStore
-from searcher.loading.chat_template import ChatTemplate
 from searcher.loading.dtypes import restore_precision, stored_dtype
 from searcher.loading.model import STORED, LoadedModel, choose_dtype
-from searcher.loading.text import load_texts
 from searcher.replay.footprint import measure_amounts
 from searcher.replay.pruned_model import find_slots
 from searcher.replay.relative_flops import measure_prices
@@ -181,8 +180,8 @@ def _heal(
     progress: Progress,
     origin: Origin | None,
 ) -> Repair:
-    template = ChatTemplate(lambda: loaded.tokenizer, loaded.name)
-    text = load_texts(config.data, template.render, config.heal_data)
+    reading = begin_reading(config, progress.say, lambda: loaded.tokenizer)
+    text = finish_reading(reading, config, loaded, progress.say)
     if origin is not None:
         origin.check_text(text.fingerprint, text.name)
         origin.check_heal_text(text.heal_fingerprint, text.heal_name)

@@ -7,6 +7,7 @@ import torch
 
 from searcher.architecture.devices import may_spread, seen
 from searcher.commands.prepared import Prepared
+from searcher.commands.reading import begin_reading, finish_reading
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
 from searcher.contracts.objective import HEALED, Objective, Split
@@ -19,13 +20,11 @@ from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor, check_wor
 from searcher.evaluation.ray_session import import_ray
 from searcher.evaluation.ray_worker import Objectives
 from searcher.healing.healer import Treatment, begin_treatment, make_healing
-from searcher.loading.chat_template import ChatTemplate
 from searcher.loading.environment import dense_identity
 from searcher.loading.free_memory import default_limit
 from searcher.loading.heal_text import HealText, cut_heal_texts
-from searcher.loading.model import LoadedModel, load_model, load_tokenizer
-from searcher.loading.sources import MAX_CHARACTERS
-from searcher.loading.text import Texts, load_texts
+from searcher.loading.model import LoadedModel, load_model
+from searcher.loading.text import Texts
 from searcher.loading.text_windows import cut_text_windows
 from searcher.loading.windows import Windows, check_vocabulary
 from searcher.replay.dense_cache import DenseCache
@@ -34,6 +33,7 @@ from searcher.replay.replay import Replay
 from searcher.replay.self_check import open_replay, refuse_overflow
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.defaults import default_amounts
+from searcher.runs.generated import parse_generated
 from searcher.runs.notation import parse_bytes
 
 
@@ -74,13 +74,15 @@ def prepare(
     """
     workers = _workers(config)
     healing = None if config.heal is None else make_healing(config.heal)
-    text = _read(config, say)
+    reading = begin_reading(config, say)
+    text = None if reading.needs_model else reading.split()
     cores = torch.get_num_threads()
     screened_by = {SCREENING: registry.make("objective", SCREENING, {})} if screening else {}
     memory = None if config.memory is None else parse_bytes(config.memory)
     with one_core():  # nothing here is large enough to be worth the waiting of several for each other
         say(f"Loading {config.model or 'the default model; on first use it is fetched and converted'}")
         model = load(config, say)
+        text = text or finish_reading(reading, config, model, say)
         resolved = _resolved(config, model, fresh)
         cut = _cut(text, model, resolved, fewer=fresh and config.windows is None)
         resolved |= {"windows": len(cut["search"].ids)}
@@ -141,20 +143,6 @@ def _treat(
     on = f" on {text.heal_name}" if text.healing else ""
     say(f"Healing by {windows.spec}{on}, {len(windows.held_out)} of {windows.rows} windows held out")
     return begin_treatment(windows, replay, prices, granularity)
-
-
-def _read(config: MeasurementConfig, say: Callable[[str], None]) -> Texts:
-    """The text; where it holds chats, the tokenizer is loaded before the model, which may take long."""
-
-    def tokenizer() -> Any:
-        return load_tokenizer(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
-
-    say("Reading the text")
-    template = ChatTemplate(tokenizer, config.model or "the default model")
-    text = load_texts(config.data, template.render, config.heal_data)
-    for name in text.truncated:
-        say(f"{name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
-    return text
 
 
 def _by_split(cut: Mapping[Split, Windows], screening: bool, healed: bool) -> dict[Split, torch.Tensor]:
@@ -273,13 +261,19 @@ def cut_heal(config: MeasurementConfig, text: Texts, model: LoadedModel, spec: s
         text,
         model.tokenizer,
         tokens=config.window_tokens or defaults["window_tokens"],
-        count=config.heal_windows or defaults["heal_windows"],
+        count=config.heal_windows or _written(config) or defaults["heal_windows"],
         fewer=config.heal_windows is None,
         spec=spec,
     )
     for ids in (cut.fit, cut.held_out):
         check_vocabulary(ids, model.model, model.tokenizer)
     return cut
+
+
+def _written(config: MeasurementConfig) -> int:
+    """Windows that the model has written to heal on; 0 where there is other text."""
+    asked = [parse_generated(one) for one in config.heal_data or ()]
+    return sum(one.windows for one in asked if one) if all(asked) else 0
 
 
 def _cut(text: Texts, model: LoadedModel, resolved: dict[str, Any], fewer: bool) -> dict[Split, Windows]:

@@ -42,12 +42,14 @@ class Source:
         documents: their texts.
         truncated: whether there was more than `MAX_CHARACTERS`.
         said: where the documents are chats, what was said in each, without the template and the system's messages.
+        whole: whether documents stay as they are, even if paragraphs of them repeat others.
     """
 
     name: str
     documents: tuple[str, ...]
     truncated: bool = False
     said: tuple[str, ...] | None = None
+    whole: bool = False
 
 
 Row = str | Conversation

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from searcher.errors import UsageError
@@ -11,6 +11,7 @@ from searcher.loading.chat import Render
 from searcher.loading.sources import SECTION_WORDS, Source, read_documents, sections
 from searcher.loading.splits import RUN_WORDS, SHARES, Parts, fingerprint, sharing_a_run, split_together
 from searcher.loading.words import count_words
+from searcher.runs.generated import Generated, parse_generated
 
 FAIR = 0.1
 """Of its share a part must get at least this much; else documents are cut into shorter ones."""
@@ -70,11 +71,6 @@ class Texts:
         return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
     @property
-    def truncated(self) -> tuple[str, ...]:
-        """Names of those whose source held more than was read."""
-        return tuple(dict.fromkeys(text.name for text in (*self.members, *self.healing) if text.truncated))
-
-    @property
     def healed_on(self) -> tuple[Text, ...]:
         """The texts whose heal parts healing reads."""
         return self.healing or self.members
@@ -96,6 +92,66 @@ def load_text(data: str | None) -> Text:
     return load_texts(None if data is None else (data,)).members[0]
 
 
+Write = Callable[[Generated], Source]
+"""Gives text that the dense model writes."""
+
+
+def _no_model(wanted: Generated) -> Source:
+    raise UsageError(f"Data '{wanted.name}' is written by the model, and there is none here", "Give a text")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Texts as they were read, and those that the model is still to write.
+
+    Attributes:
+        sources: what is measured on.
+        heal_sources: what is healed on, if it is something else.
+    """
+
+    sources: tuple[Source | Generated, ...]
+    heal_sources: tuple[Source | Generated, ...] = ()
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the model is to write some of it."""
+        return any(isinstance(one, Generated) for one in (*self.sources, *self.heal_sources))
+
+    @property
+    def truncated(self) -> tuple[str, ...]:
+        """Names of those whose source held more than was read."""
+        read = (one for one in (*self.sources, *self.heal_sources) if isinstance(one, Source))
+        return tuple(dict.fromkeys(one.name for one in read if one.truncated))
+
+    def split(self, write: Write = _no_model) -> Texts:
+        """The texts in their parts; see :func:`load_texts`.
+
+        Raises:
+            UsageError: two are the same, nothing is left to heal on, or the model cannot write.
+        """
+        both = [
+            [write(one) if isinstance(one, Generated) else one for one in some]
+            for some in (self.sources, self.heal_sources)
+        ]
+        return split_sources(*both)
+
+
+def read_texts(
+    data: Sequence[str] | None, render: Render | None = None, heal_data: Sequence[str] | None = None
+) -> Reading:
+    """Read text that is there; see :func:`load_texts`.
+
+    Raises:
+        UsageError: there is no such text, or it cannot be read.
+    """
+
+    def read(one: str | None) -> Source | Generated:
+        wanted = None if one is None else parse_generated(one)
+        return wanted or read_documents(one, render)
+
+    return Reading(tuple(map(read, data or (None,))), tuple(map(read, heal_data or ())))
+
+
 def load_texts(
     data: Sequence[str] | None, render: Render | None = None, heal_data: Sequence[str] | None = None
 ) -> Texts:
@@ -111,8 +167,7 @@ def load_texts(
     Raises:
         UsageError: there is no such text, it cannot be read, two are the same, or nothing is left to heal on.
     """
-    sources = [read_documents(one, render) for one in (data or (None,))]
-    return split_sources(sources, [read_documents(one, render) for one in heal_data or ()])
+    return read_texts(data, render, heal_data).split()
 
 
 def split_sources(sources: Sequence[Source], heal_sources: Sequence[Source] = ()) -> Texts:
@@ -190,11 +245,12 @@ class _Draft:
 
     @classmethod
     def of(cls, source: Source) -> "_Draft":
-        if source.said is None:
+        told = source.documents if source.whole else source.said
+        if told is None:
             return cls(drop_repeats(source.documents), None, {})
-        once = {said: place for place, said in reversed(list(enumerate(source.said)))}  # the first chat of equal ones
+        once = {said: place for place, said in reversed(list(enumerate(told)))}  # the first chat of equal ones
         kept = sorted(once.values())
-        return cls(tuple(source.documents[i] for i in kept), tuple(source.said[i] for i in kept), {})
+        return cls(tuple(source.documents[i] for i in kept), tuple(told[i] for i in kept), {})
 
     @property
     def told(self) -> tuple[str, ...]:

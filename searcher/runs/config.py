@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 
 from searcher.contracts.plan import Budget, Granularity, PrunePlan
 from searcher.errors import UsageError
+from searcher.runs.generated import parse_generated
 from searcher.runs.notation import parse_bound, parse_bytes, parse_seconds, plain_spec, split_label, without_password
 
 Kind = Literal["measurement", "search", "limit", "execution"]
@@ -55,8 +56,8 @@ class MeasurementConfig(BaseModel):
     data: tuple[str, ...] | None = _measurement(
         None,
         "Text: a .txt, .jsonl or .parquet file, a folder of datasets' save_to_disk, or a datasets id "
-        "(wikitext2 and c4 for short), with a field text, or messages of chats; may be repeated. Default: the topics "
-        "of Python's own help.",
+        "(wikitext2 and c4 for short), with a field text, or messages of chats; or generated:N, N windows that the "
+        "model writes itself; may be repeated. Default: the topics of Python's own help.",
         min_length=1,
     )
     windows: int | None = _measurement(
@@ -130,6 +131,13 @@ class MeasurementConfig(BaseModel):
         if value is None:
             return None
         return value[0] if len(value) == 1 else list(value)
+
+    @field_validator("data", "heal_data")
+    @classmethod
+    def _check_generated(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in value or ():
+            parse_generated(text)
+        return value
 
     @field_validator("heal", mode="before")
     @classmethod
