@@ -46,8 +46,8 @@ class Replacement(Healing):
         match: of hidden: squared or cosine.
         error: of local: plain squared errors, or relative to the squared norm of what should leave, token by token, so
             that a first token of huge norm, as most models have it, counts no more than another. On SmolLM2-135M the
-            plain ones heal better (three gaps, held-out loss of `layer` 3.26 against 3.29, of `ffn` 3.45 against 3.46), and
-            as well as without the first token: the residual carries it, and AdamW evens out the rest.
+            plain ones heal better (three gaps, held-out loss of `layer` 3.26 against 3.29, of `ffn` 3.45 against 3.46),
+            and as well as without the first token: the residual carries it, and AdamW evens out the rest.
         patience: checks in a row without a smaller held-out error that end the fit early; 0 for never.
         seed: draws the first weights and the order of the windows.
     """

@@ -21,6 +21,9 @@ MAX_CHARACTERS = 8_000_000
 SECTION_WORDS = 1000
 """Plain text is cut into documents of about this length, at the ends of paragraphs."""
 
+TOPICS = "pydoc"
+"""Names the topics of Python's own help where a text must be named, such as beside another one."""
+
 SHORT_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1:train", "c4": "allenai/c4:en:train"}
 _ROWS_ARE_LINES = ("Salesforce/wikitext", "wikitext")
 _MARKS = {
@@ -60,14 +63,14 @@ def read_documents(data: str | None, render: Render | None = None) -> Source:
 
     Args:
         data: a `.txt`, `.jsonl` or `.parquet` file, a folder of datasets' `save_to_disk`, a datasets id as
-            `id[:config[:split]]`, `wikitext2`, `c4`, or None for the topics of Python's own help. Rows hold a `text`,
+            `id[:config[:split]]`, `wikitext2`, `c4`, or `pydoc` or None for the topics of Python's own help. Rows hold a `text`,
             or the `messages` of a chat.
         render: writes a chat as text; called only if there are chats, which None refuses.
 
     Raises:
         UsageError: there is no such text, or it cannot be read.
     """
-    if data is None:
+    if data is None or data == TOPICS:
         return _python_topics()
     if not data.strip():
         raise UsageError(f"Data '{data}' names no text", "Name a file, a folder or a dataset, or leave --data out")
