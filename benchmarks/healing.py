@@ -145,8 +145,8 @@ def _row(
         )
         yield _with_interval(objectives["perplexity"], own["perplexity"], documents)
         yield "" if healing == base else _gap(objectives["perplexity"], own, compared, documents)
-        yield f"{objectives['kl'].reduce(own['kl']):.3f}"
-        yield f"{objectives['perplexity'].reduce(control['perplexity']):.2f}"
+        yield f"{objectives['kl'].value(own['kl']):.3f}"
+        yield f"{objectives['perplexity'].value(control['perplexity']):.2f}"
     if accurate:
         verdicts = np.array(cell["rows"]["accuracy"])
         yield f"{verdicts.mean():.3f} ± {verdicts.std(ddof=1) / len(verdicts) ** 0.5:.3f}"
@@ -158,7 +158,7 @@ def _row(
 def _with_interval(objective: Objective, rows: np.ndarray[Any, Any], documents: list[int]) -> str:
     low, high = interval(objective, rows, documents)
     ends = "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
-    return f"{objective.reduce(rows):.2f}{ends}"
+    return f"{objective.value(rows):.2f}{ends}"
 
 
 def _gap(objective: Objective, own: Mapping[str, Any], compared: Mapping[str, Any], documents: list[int]) -> str:
@@ -191,11 +191,8 @@ def main(
     every, first_only = recipes(2 if setting.quick else steps)
     data = (setting.data or TOPICS, *([str(other)] if other else []))
     options = {name: value for name, value in setting.run_options.items() if name not in ("windows", "data")}
-    options |= {
-        "data": data,
-        "heal_data": data[0],
-        "report_windows": 32 * len(data) if setting.quick else report_windows,
-    }
+    report_windows = 32 * len(data) if setting.quick else report_windows
+    options |= {"data": data, "heal_data": data[0], "report_windows": report_windows}
     objectives = ["perplexity", "kl"]
     if tasks is not None:
         objectives.append("accuracy")
@@ -205,7 +202,7 @@ def main(
         {
             "texts": len(data),
             "steps": steps,
-            "report_windows": options["report_windows"],
+            "report_windows": report_windows,
             **{name: options[name] for name in ("model", "dtype", "device", "window_tokens")},
         },
     )
@@ -215,8 +212,10 @@ def main(
             raise UsageError(f"Plan '{name}' is not known", f"There are {', '.join(PLANS)}")
         console.print(part_of(done, len(wanted), time.monotonic() - begun))
         healings = (*every, *(first_only if name == wanted[0] else ()))
-        for heal in store.missing(name, healings):
-            found = searcher.heal(plan=PLANS[name], heal=heal, objective=objectives, runs_dir=str(runs_dir), **options)
+        if missing := store.missing(name, healings):
+            found = searcher.heal(
+                plan=PLANS[name], heal=missing, objective=objectives, runs_dir=str(runs_dir), **options
+            )
             store.add(name, found)
     text = "\n".join(tables(store.content, every[0])).rstrip()
     typer.echo(text)

@@ -63,8 +63,8 @@ def read_documents(data: str | None, render: Render | None = None) -> Source:
 
     Args:
         data: a `.txt`, `.jsonl` or `.parquet` file, a folder of datasets' `save_to_disk`, a datasets id as
-            `id[:config[:split]]`, `wikitext2`, `c4`, or `pydoc` or None for the topics of Python's own help. Rows hold a `text`,
-            or the `messages` of a chat.
+            `id[:config[:split]]`, `wikitext2`, `c4`, or `pydoc` or None for the topics of Python's own help. Rows hold
+            a `text`, or the `messages` of a chat.
         render: writes a chat as text; called only if there are chats, which None refuses.
 
     Raises:
