@@ -156,7 +156,9 @@ def test_a_healed_run_is_exported_healed(searcher_command, tmp_path):
     ids = torch.arange(3, 20)[None]
     with torch.inference_mode():
         torch.testing.assert_close(loaded(ids).logits, again(ids).logits)
-    assert "healed afterwards by `linear`" in (tmp_path / "small/README.md").read_text()
+    card = (tmp_path / "small/README.md").read_text()
+    assert "healed afterwards by `linear`" in card
+    assert re.search(r"fitted on \d+ windows of \d+ tokens of .*\. On \d+ windows held out, the loss went from", card)
     assert found["best"]["plan"] == done["plan"]
 
 

@@ -64,7 +64,9 @@ def export(
         note(folder, notes, more)
         found = compare_loaded(opened, repair, folder, facts, notes, progress) if check else None
         card = replace(card, terms=terms_of(loaded.name, known_terms(loaded.name), loaded.folder))
-        write_card(folder, target.name, card, {**facts, "verified": describe_check(found)})
+        write_card(
+            folder, target.name, card, {**facts, "verified": describe_check(found), "healed_on": opened.healed_on}
+        )
         note(folder, notes, more)
         size = size_of(folder)
     return exported(target, opened.plan, facts, size, found)

@@ -19,9 +19,11 @@ from searcher.contracts.granularity import granularity_of
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 from searcher.evaluation.executor import one_core
+from searcher.healing.heal import Healed
 from searcher.healing.healer import Healer, HealingRoom, make_healing
 from searcher.healing.store import RepairStore
 from searcher.loading.dtypes import restore_precision, stored_dtype
+from searcher.loading.heal_text import HealText
 from searcher.loading.model import STORED, LoadedModel, choose_dtype
 from searcher.replay.footprint import measure_amounts
 from searcher.replay.pruned_model import find_slots
@@ -47,6 +49,7 @@ class Opened:
         healing: how it was healed, empty if it was not.
         amounts: what the parts of the model take.
         precision: why its weights are in this dtype.
+        healed_on: what healing was fitted on, and what it gave there, as a sentence; empty without.
     """
 
     loaded: LoadedModel
@@ -56,6 +59,7 @@ class Opened:
     healing: str
     amounts: Mapping[str, Amounts]
     precision: str = "as it was loaded"
+    healed_on: str = ""
 
     @property
     def history(self) -> History:
@@ -111,8 +115,8 @@ def open_plan(
         choose_form(plan, Repair(), form, opened.loaded.model)
         if heal is not None:
             with torch.inference_mode():
-                repair = _heal(config, opened.loaded, opened.replay, plan, heal, runs_dir, progress, origin)
-            opened = replace(opened, repair=repair, healing=heal)
+                repair, fit = _heal(config, opened.loaded, opened.replay, plan, heal, runs_dir, progress, origin)
+            opened = replace(opened, repair=repair, healing=heal, healed_on=fit)
         return opened if dtype is None else _in_precision(opened, config, dtype, progress)
 
 
@@ -151,7 +155,8 @@ def _in_precision(opened: Opened, config: MeasurementConfig, dtype: str, progres
         progress.say("Loading it again in the precision that is written")
         again = _open(_in(config, dtype), opened.plan, progress)
         cast = _cast(repair, again.loaded.model, again.loaded.dtype)
-        opened, loaded = replace(again, repair=cast, healing=opened.healing), again.loaded
+        opened = replace(again, repair=cast, healing=opened.healing, healed_on=opened.healed_on)
+        loaded = again.loaded
     if dtype != STORED:
         return replace(opened, precision="as asked")
     if loaded.fingerprint.startswith("gguf:"):
@@ -179,7 +184,7 @@ def _heal(
     runs_dir: Path,
     progress: Progress,
     origin: Origin | None,
-) -> Repair:
+) -> tuple[Repair, str]:
     reading = begin_reading(config, progress.say, lambda: loaded.tokenizer)
     text = finish_reading(reading, config, loaded, progress.say)
     if origin is not None:
@@ -201,7 +206,17 @@ def _heal(
         raise UsageError(f"{heal} cannot heal {plan}: {healed.failure}", "Choose another healing")
     if not healed.repair:
         progress.warn(f"{heal} did not help on held-out text, so that the plan is exported as it is")
-    return healed.repair
+    return healed.repair, _describe_fit(healed, windows, text.heal_name)
+
+
+def _describe_fit(healed: Healed, windows: HealText, name: str) -> str:
+    """For the model card: on what it was fitted, on how much of it, and what that gave on the part held out."""
+    trained = f", {healed.work.tokens:,} tokens trained on" if healed.work.tokens else ""
+    return (
+        f"It was fitted on {len(windows.fit)} windows of {windows.fit.shape[1]} tokens of {name}{trained}. On "
+        f"{len(windows.held_out)} windows held out, the loss went from {healed.before:.3f} to {healed.after:.3f} nats a "
+        f"token{'' if healed.repair else ', which is no gain: it was left as it was'}."
+    )
 
 
 def pruned_model(opened: Opened) -> Any:
