@@ -211,6 +211,7 @@ class FinishedRun:
             "best": self.best.to_json(),
             "front": [e.to_json() for e in self.front()],
             "cost": self.outcome["cost"],
+            **({"rounds": self.outcome["rounds"]} if "rounds" in self.outcome else {}),
         }
 
     def write_front(self) -> Path:

@@ -203,6 +203,7 @@ WHAT_COSTS = {
     "preparing": "what objectives look up in the dense model",
     "statistics": "statistics of the dense model",
     "healing": "healing before the first plan",
+    "rounds": "shorter healing of the best plans before, at most",
     "shortlist": "healing of the best plans, at most",
 }
 """What is charged besides plans that are measured, for a reader."""
@@ -239,8 +240,26 @@ def _healing_lines(run: FinishedRun) -> Iterator[str]:
         f"Chosen among {count} {'plan' if count == 1 else 'plans'} healed by {run.config.heal} on {windows}, with the "
         f"dense model as a control: {work} in {healing['seconds']:.0f} s{counted}."
     )
+    yield from _rounds_lines(run)
     if left_out := run.outcome.get("left_out"):
         yield f"{left_out} more of the best plans were not healed: the limit left no room."
+
+
+def _rounds_lines(run: FinishedRun) -> Iterator[str]:
+    """What each round of healing did, where there were several; values of different rounds are not compared."""
+    rounds = run.outcome.get("rounds", [])
+    for number, one in enumerate(rounds, start=1):
+        count = sum(map(len, one["healed"].values()))
+        length = f"{one['share']:g} of the work" if one["steps"] is None else f"{one['steps']} steps"
+        yield (
+            f"Round {number} of {len(rounds)}: {count} {'plan' if count == 1 else 'plans'} healed by {length} each, "
+            f"charged {one['charged']['evaluations']:.3g} plans (cost {one['charged']['total']:,.0f}), in "
+            f"{one['run']['seconds']:.0f} s."
+        )
+        for size, plans in one["dropped"].items():
+            yield f"Dropped after it, of size {size}: {'; '.join(plans)}."
+    if rounds and len(rounds) < run.config.heal_rounds:
+        yield f"{run.config.heal_rounds} rounds were asked for, but no size had as many plans to halve."
 
 
 def export_lines(exported: "Exported") -> Iterator[str]:

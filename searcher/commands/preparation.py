@@ -9,7 +9,7 @@ from searcher.architecture.devices import may_spread, seen
 from searcher.commands.prepared import Prepared
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
-from searcher.contracts.objective import HEALED, Objective, Split
+from searcher.contracts.objective import HEALED, SHORTENED, Objective, Split
 from searcher.contracts.plan import Granularity
 from searcher.errors import UsageError
 from searcher.evaluation.executor import Executor, one_core
@@ -58,6 +58,7 @@ def prepare(
     say: Callable[[str], None] = lambda _: None,
     screening: bool = False,
     fresh: bool = False,
+    rounds: int = 1,
 ) -> Prepared:
     """Load text and model, cut windows, check the replay.
 
@@ -68,6 +69,7 @@ def prepare(
         say: told what is going on.
         screening: whether plans will also be measured by the screening loss.
         fresh: whether there are many search windows by default, see :attr:`searcher.contracts.strategy.Strategy.fresh`.
+        rounds: in how many rounds a shortlist is healed, if it is.
 
     Raises:
         UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
@@ -84,7 +86,7 @@ def prepare(
         resolved = _resolved(config, model, fresh)
         cut = _cut(text, model, resolved, fewer=fresh and config.windows is None)
         resolved |= {"windows": len(cut["search"].ids)}
-        windows = _by_split(cut, screening, healed=healing is not None and healing.scope == "plan")
+        windows = _by_split(cut, screening, healed=rounds if healing is not None and healing.scope == "plan" else 0)
         with torch.inference_mode():
             say("Checking the replay against the model's own forward")
             replay = _checked(model, granularity, windows)
@@ -156,13 +158,20 @@ def _read(config: MeasurementConfig, say: Callable[[str], None]) -> Texts:
     return text
 
 
-def _by_split(cut: Mapping[Split, Windows], screening: bool, healed: bool) -> dict[Split, torch.Tensor]:
-    """The windows of every split that plans are measured on; some splits read the windows of another."""
+def _by_split(cut: Mapping[Split, Windows], screening: bool, healed: int) -> dict[Split, torch.Tensor]:
+    """The windows of every split that plans are measured on; some splits read the windows of another.
+
+    Args:
+        cut: the windows of the text.
+        screening: whether plans are screened.
+        healed: in how many rounds plans are healed one by one; 0 if they are not.
+    """
     windows = {split: found.ids for split, found in cut.items()}
     if screening:
         windows |= {"screen": windows["search"]}
     if healed:
-        windows |= {apart: windows[split] for apart, split in HEALED.items()}
+        apart: list[Split] = ["healed-search", "healed-report", *list(SHORTENED)[: healed - 1]]
+        windows |= {split: windows[HEALED[split]] for split in apart}
     return windows
 
 

@@ -51,6 +51,8 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         del searched["search_by"]
     if config.robust == "mean":  # a run is what it was before there was any other
         del searched["robust"]
+    if config.heal_rounds == 1:  # the same
+        del searched["heal_rounds"]
     if config.heal is None:
         del searched["heal_top"]
     else:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from searcher.architecture.devices import computes_on_cpu
 from searcher.contracts.cost import Prices
-from searcher.contracts.objective import HEALED, Objective, Split
+from searcher.contracts.objective import HEALED, SHORTENED, Objective, Split
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.contracts.trie import Path, last_step, layer_forwards, plan_path, walk
 from searcher.errors import UsageError
@@ -116,6 +116,7 @@ class Evaluator:
             group: the token sequences.
             ends: the dense model's states, if they are there already.
         """
+        split = "healed-search" if split in SHORTENED else split  # of the same windows
         place = split, group.layout.name
         if place not in self._preparing:
             wanting = self._wanting(group)
@@ -163,7 +164,7 @@ class Evaluator:
             if not (going() and job.begin(1)):
                 return
             try:
-                healed = self.healer.healed(plan, going)
+                healed = self.healer.healed(plan, going, SHORTENED.get(job.split, 1.0))
             except HealingStopped:
                 return
             heads = None
@@ -254,10 +255,11 @@ class Evaluator:
         group, device = job.group, self.replay.exit
         rows = group.rows(job.rows)
         index = torch.tensor(rows, dtype=torch.int64)
+        split = "healed-search" if job.split in SHORTENED else job.split  # what objectives remember is by batch
         ids, scored = group.ids[index].to(device), group.scored[index].to(device)
         return Batch(
             HEALED.get(job.split, job.split),
-            f"{job.split}/{group.layout.name}",
+            f"{split}/{group.layout.name}",
             rows,
             ids,
             scored,

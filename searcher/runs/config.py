@@ -212,6 +212,13 @@ class RunConfig(MeasurementConfig):
         "plan. Default: 8.",
         ge=1,
     )
+    heal_rounds: int = _search(
+        1,
+        "Heal them in so many rounds of successive halving, each with twice the steps of the one before and the better "
+        "half of the plans. Default: 1, all of them in full.",
+        ge=1,
+        le=7,
+    )
     seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
     racing: float | None = _search(
         None,
@@ -322,9 +329,10 @@ class RunConfig(MeasurementConfig):
 
     @model_validator(mode="after")
     def _check_healing(self) -> "RunConfig":
-        top = RunConfig.model_fields["heal_top"].default
-        if self.heal is None and (self.heal_windows is not None or self.heal_top != top):
-            option = "--heal-top" if self.heal_top != top else "--heal-windows"
+        names = ("heal_top", "heal_rounds", "heal_windows")
+        given = [name for name in names if getattr(self, name) != RunConfig.model_fields[name].default]
+        if self.heal is None and given:
+            option = f"--{given[0].replace('_', '-')}"
             raise UsageError(f"{option} is for healing, but nothing is healed", "Add --heal, or leave it out")
         return self
 
