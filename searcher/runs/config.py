@@ -214,8 +214,8 @@ class RunConfig(MeasurementConfig):
     )
     heal_rounds: int = _search(
         1,
-        "Heal them in so many rounds of successive halving, each with twice the steps of the one before and the better "
-        "half of the plans. Default: 1, all of them in full.",
+        "Heal the plans of --heal-top in so many rounds of successive halving, each with twice the steps of the one "
+        "before and the better half of its plans. Default: 1, all of them in full.",
         ge=1,
         le=7,
     )
