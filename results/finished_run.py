@@ -19,7 +19,7 @@ from searcher.runs.layout import layout_from_json
 from searcher.runs.measurement import Measurements
 from searcher.runs.run_file import read_config, read_run_file
 
-WITH_PATHS = ("objective", "objective_args", "strategy", "strategy_args", "heal")
+WITH_PATHS = ("objective", "objective_args", "strategy", "strategy_args", "heal", "heal_final")
 """Fields in whose place the identity of a run has last names of paths; only the configuration finds these again."""
 
 

@@ -230,14 +230,17 @@ def _healing_lines(run: FinishedRun) -> Iterator[str]:
     if healing is None:
         yield f"Every plan was measured after healing by {run.config.heal}, fitted on {windows}."
         return
+    if run.config.heal_final is not None:
+        yield f"Plans were searched for after healing by {run.config.heal}; all columns but healed ones are with it."
     count = len({plan for plans in run.outcome["shortlists"].values() for plan in plans})
     if not count:
-        yield f"No plan was healed by {run.config.heal}: the limit left no room. They were chosen without."
+        yield f"No plan was healed by {run.config.healed_by}: the limit left no room. They were chosen without."
         return
     work = f"{healing['layer_forwards']:,.0f} layer-forwards and {healing['heads']:,.0f} heads"
     counted = "" if "shortlist" in run.outcome.get("charges", {}) else ", which no limit counts"
+    plans = "plan" if count == 1 else "plans"
     yield (
-        f"Chosen among {count} {'plan' if count == 1 else 'plans'} healed by {run.config.heal} on {windows}, with the "
+        f"Chosen among {count} {plans} healed by {run.config.healed_by} on {windows}, with the "
         f"dense model as a control: {work} in {healing['seconds']:.0f} s{counted}."
     )
     yield from _rounds_lines(run)

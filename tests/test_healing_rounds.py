@@ -131,6 +131,30 @@ def test_limits_count_all_rounds_and_leave_fewer_plans(searcher_command, limit, 
     assert "of the best plans were not healed: the limit left no room" in " ".join(table.out.split())
 
 
+@pytest.mark.parametrize("cheap", ["bias", pytest.param("linear", marks=pytest.mark.slow)])
+def test_every_plan_is_scored_with_one_healing_and_the_best_are_healed_by_another_alone(searcher_command, cheap):
+    budget = ("--strategy", "exhaustive", "--budget", "2", "--heal-windows", "12", "--format", "json")
+    lora = "lora:steps=4,lr=0.01,batch=2,rank=2"
+    more = ("--heal", cheap, "--heal-final", lora, "--heal-top", "4", "--heal-rounds", "2")
+    done = searcher_command("run", *budget, *more)
+    found, outcome = document(done), outcome_of(document(done))
+    (shortlist,) = outcome["shortlists"].values()
+    assert [len(one["healed"]["2"]) for one in outcome["rounds"]] == [4, 2]
+    asked = [text for plan in shortlist for text in ("--plan", plan)]
+
+    def values(heal):
+        evaluate = ("evaluate", "--heal-windows", "12", "--format", "json", "--split", "search", "--heal", heal)
+        return [one["values"]["perplexity"] for one in document(searcher_command(*evaluate, *asked))["evaluations"]]
+
+    assert found["best"]["plan"] == shortlist[0]
+    assert found["best"]["search"]["perplexity"] == pytest.approx(values(cheap)[0])
+    by_itself = values(lora)
+    assert found["best"]["healed"]["search"]["perplexity"] == pytest.approx(by_itself[0])
+    assert by_itself == sorted(by_itself)
+    table = searcher_command("run", *budget[:-2], *more)
+    assert f"searched for after healing by {cheap}" in " ".join(table.out.split())
+
+
 def halved(count, rounds):
     """How many plans there are in each round; a single one is healed in the last alone."""
     counts = [count]
@@ -153,6 +177,10 @@ def halved(count, rounds):
             "--heal-top to 5 or more, or lower --heal-rounds to 3",
         ),
         (("--heal", "lora", "--heal-top", "1", "--heal-rounds", "2"), "leave --heal-rounds out"),
+        (("--heal-final", "lora"), "nothing is healed"),
+        (("--heal", "lora", "--heal-final", "layer"), "heals the best plans already"),
+        (("--heal", "bias", "--heal-final", "linear"), "is not fitted to a whole plan"),
+        (("--heal", "bias", "--heal-final", "lora:stepz=3"), "Did you mean 'steps'"),
         (("--heal", "lora", "--heal-rounds", "0"), "heal-rounds"),
         (("--heal", "lora", "--heal-top", "99", "--heal-rounds", "8"), "heal-rounds"),
     ],

@@ -34,6 +34,7 @@ def planned(
     from searcher.runs.identity import origin_of
 
     measured = {name: value for name, value in opened.config.model_dump().items() if name in MeasurementConfig.kinds()}
+    measured["heal"] = opened.config.healed_by
     chosen = opened.chosen_of(size).plan
     origin = origin_of(opened.folder, opened.record, chosen, other_text=options.get("data") is not None)
     return chosen, measured | options, opened.folder.parent, origin

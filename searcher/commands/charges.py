@@ -48,7 +48,7 @@ def open_ledger(
     ledger.charge_statistics(*cost_of(statistics, space.units, ledger.tariff.num_blocks, ledger.tariff.prices.weight))
     if prepared.treatment is not None:
         ledger.charge_work("healing", prepared.treatment.work.layer_forwards, prepared.treatment.work.heads)
-        if prepared.treatment.scope == "plan":
+        if prepared.of_shortlist is not None:
             rounds = make_rounds(config.heal_rounds)
             keep_back(ledger, space, config.heal_top, rounds, healing_price(prepared, ledger))
     _check_room(ledger)
@@ -63,7 +63,7 @@ def for_search(ledger: Ledger, expected: Forecast) -> float:
 
 def healing_price(prepared: Prepared, ledger: Ledger) -> Price:
     """What healing a plan with a share of the steps is charged: the most that its fit runs, and one plan measured."""
-    treatment, tariff = prepared.treatment, ledger.tariff
+    treatment, tariff = prepared.of_shortlist, ledger.tariff
     assert treatment is not None, "only a run that heals has such a price"
 
     def price(plan: PrunePlan, share: float) -> Cost | None:

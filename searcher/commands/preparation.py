@@ -1,6 +1,7 @@
 """From a configuration to everything that is needed to measure plans: model, windows, objectives, evaluator."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ def prepare(
     screening: bool = False,
     fresh: bool = False,
     rounds: int = 1,
+    heal_final: str | None = None,
 ) -> Prepared:
     """Load text and model, cut windows, check the replay.
 
@@ -70,6 +72,7 @@ def prepare(
         screening: whether plans will also be measured by the screening loss.
         fresh: whether there are many search windows by default, see :attr:`searcher.contracts.strategy.Strategy.fresh`.
         rounds: in how many rounds a shortlist is healed, if it is.
+        heal_final: what it is healed by, if that is not the healing of the configuration.
 
     Raises:
         UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
@@ -86,14 +89,15 @@ def prepare(
         resolved = _resolved(config, model, fresh)
         cut = _cut(text, model, resolved, fewer=fresh and config.windows is None)
         resolved |= {"windows": len(cut["search"].ids)}
-        windows = _by_split(cut, screening, healed=rounds if healing is not None and healing.scope == "plan" else 0)
+        apart = heal_final is not None or (healing is not None and healing.scope == "plan")
+        windows = _by_split(cut, screening, healed=rounds if apart else 0)
         with torch.inference_mode():
             say("Checking the replay against the model's own forward")
             replay = _checked(model, granularity, windows)
             prices = measure_prices(replay, resolved["window_tokens"])
             treatment = _treat(config, text, model, replay, prices, granularity, say)
             resolved |= {"heal_windows": treatment.text.rows} if treatment else {}
-            heal_text = treatment.text if treatment else None
+            final = _finally(heal_final, treatment, replay, prices, granularity, say)
             dense = DenseCache(dense_identity(model) | {"granularity": str(granularity)}, say)
             measured = objectives | screened_by
             local = open_executor(
@@ -104,7 +108,8 @@ def prepare(
                 prices,
                 memory,
                 cores,
-                healing=heal_text,
+                healing=treatment.text if treatment else None,
+                final=final.text if final else None,
                 dense=dense,
                 store=model.store,
                 say=say,
@@ -123,6 +128,7 @@ def prepare(
         texts={split: found.texts for split, found in cut.items()},
         amounts=local.evaluator.facts.amounts,
         treatment=treatment,
+        final=final,
         dense=dense,
     )
 
@@ -142,6 +148,21 @@ def _treat(
     windows = cut_heal(config, text, model, config.heal)
     say(f"Healing by {windows.spec}, {len(windows.held_out)} of {windows.rows} windows held out")
     return begin_treatment(windows, replay, prices, granularity)
+
+
+def _finally(
+    spec: str | None,
+    treatment: Treatment | None,
+    replay: Replay,
+    prices: Prices,
+    granularity: Granularity,
+    say: Callable[[str], None],
+) -> Treatment | None:
+    """How a shortlist is healed, if not as every plan is: on the same windows."""
+    if spec is None or treatment is None:
+        return None
+    say(f"Healing the best plans by {spec}")
+    return begin_treatment(replace(treatment.text, spec=spec), replay, prices, granularity)
 
 
 def _read(config: MeasurementConfig, say: Callable[[str], None]) -> Texts:
@@ -257,7 +278,9 @@ def _resolved(config: MeasurementConfig, model: LoadedModel, fresh: bool) -> dic
     defaults = default_amounts(model.device.type, fresh)
     fields = config.of_kind("measurement")
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
-    if config.heal is None:  # a run without healing is what it was before there was any
+    if fields.get("heal_final") is None:  # a run is what it was before there was such a thing
+        fields.pop("heal_final", None)
+    if config.heal is None:  # the same
         del fields["heal"], fields["heal_windows"]
     if config.quantize is None:  # the same
         del fields["quantize"]

@@ -78,8 +78,16 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     check_robust(config, objectives)
     database = None if config.optuna is None else _open_database(config.optuna)
     check_rounds(config)
-    screening, rounds = config.screening is not None, config.heal_rounds
-    prepared = prepare(config, objectives, config.granularity, progress.say, screening, strategy.fresh, rounds)
+    prepared = prepare(
+        config,
+        objectives,
+        config.granularity,
+        progress.say,
+        screening=config.screening is not None,
+        fresh=strategy.fresh,
+        rounds=config.heal_rounds,
+        heal_final=config.heal_final,
+    )
     _check_room_to_race(config, prepared)
     check_weights(prepared.replay, strategy.statistics)
     # what can be refused is refused before anything is written
@@ -174,11 +182,11 @@ def _judge(
 ) -> dict[str, Any]:
     """Choose plans, healed if they are to be, and measure them, the front and the dense model on the report split."""
     ranked = ranked_plans(loop, outcome)
-    lists = Shortlists({}, 0)
-    if prepared.treatment and prepared.treatment.scope == "plan":
+    lists, treatment = Shortlists({}, 0), prepared.of_shortlist
+    if treatment is not None:
         loop.recorder.executor.watch(progress.healing)
         rounds, price = make_rounds(config.heal_rounds), healing_price(prepared, loop.ledger)
-        begin = partial(progress.healing_begins, make_healing(prepared.treatment.text.spec), rounds)
+        begin = partial(progress.healing_begins, make_healing(treatment.text.spec), rounds)
         lists = heal_shortlists(loop, ranked, config.heal_top, rounds, price, deadline, begin)
         loop.recorder.measure("healed-report", [DENSE, *(plans[0] for plans in lists.healed.values())])
     chosen = {size: (lists.healed.get(size) or plans)[0] for size, plans in ranked.items()}
@@ -187,12 +195,12 @@ def _judge(
     progress.reporting(judged)
     loop.recorder.measure("report", judged)
     ended = _outcome(loop, outcome, chosen, front, statistics_run)
-    if prepared.treatment and prepared.treatment.scope == "plan":
+    if treatment is not None:
         ended["shortlists"] = {str(size): list(map(str, plans)) for size, plans in lists.healed.items()}
         ended["left_out"] = lists.left_out
         ended["cost"]["healing"] = healing_work(loop.recorder.lines)
         if config.heal_rounds > 1:
-            ended["rounds"] = rounds_to_json(loop, make_healing(prepared.treatment.text.spec), lists.rounds)
+            ended["rounds"] = rounds_to_json(loop, make_healing(treatment.text.spec), lists.rounds)
     return ended
 
 

@@ -59,6 +59,10 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         name, _ = parse_spec(config.heal)
         fingerprints["healing_source"] = registry.source_fingerprint("healing", name)
         fingerprints["healing_version"] = registry.make("healing", *parse_spec(config.heal)).version
+    if config.heal_final is not None:
+        name, _ = parse_spec(config.heal_final)
+        fingerprints["heal_final_source"] = registry.source_fingerprint("healing", name)
+        fingerprints["heal_final_version"] = registry.make("healing", *parse_spec(config.heal_final)).version
     beside = {"extra_fingerprint": _extra_fingerprint(prepared), **_reads(config, prepared)}
     known = {name: value for name, value in beside.items() if value}  # most runs have none of it
     identity: dict[str, Any] = json.loads(json.dumps(by_name(prepared.resolved | searched) | fingerprints | known))
@@ -72,10 +76,12 @@ def _reads(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         for label, (name, options) in config.objective_specs.items()
     }
     healing = {} if config.heal is None else dependencies_of("healing", *parse_spec(config.heal))
+    final = {} if config.heal_final is None else dependencies_of("healing", *parse_spec(config.heal_final))
     return {
         "objective_reads": {label: found for label, found in objectives.items() if found},
         "strategy_reads": dependencies_of("strategy", config.strategy, config.strategy_args),
         "healing_reads": healing,
+        "heal_final_reads": final,
     }
 
 

@@ -30,6 +30,7 @@ class Shipment:
         prices: relative FLOPs of the model's parts.
         facts: what candidates know of the model.
         healing: windows of the heal split, if plans are healed.
+        final: the same, if the best are healed otherwise.
         window_tokens: tokens of a window.
         device_type: of the process that sends it.
         environment: of that process, which the worker's must equal.
@@ -42,6 +43,7 @@ class Shipment:
     prices: Prices
     facts: Facts
     healing: HealText | None
+    final: HealText | None
     window_tokens: int
     device_type: str
     environment: Mapping[str, Any]
@@ -64,13 +66,14 @@ def put(local: Executor) -> Any:
     for module in own_code:
         cloudpickle.register_pickle_by_value(module)
     try:
-        healer = local.evaluator.healer
+        healer, final = local.evaluator.healer, local.evaluator.final
         shipment = Shipment(
             replay=replay,
             groups=local.groups,
             prices=local.evaluator.prices,
             facts=local.evaluator.facts,
             healing=healer.text if healer else None,
+            final=final.text if final else None,
             window_tokens=local.evaluator.window_tokens,
             device_type=replay.model.device.type,
             environment=environment(replay.model.device),

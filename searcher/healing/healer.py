@@ -19,7 +19,7 @@ from searcher.healing.contract import Gaps, Healing, Scope
 from searcher.healing.heal import Healed, heal_plan, most_work
 from searcher.loading.heal_text import HealText
 from searcher.replay.repair import Place, Repair, ReplacementModule
-from searcher.replay.replay import Replay
+from searcher.replay.replay import Replay, repaired
 from searcher.runs.notation import parse_spec
 
 KEPT_REPAIRS = 16
@@ -201,7 +201,8 @@ class Healer:
             return future.result()
         watched = replace(self._calibration, go_on=go_on, watch=lambda check: self._repairs.watch(plan, check))
         try:
-            healed = heal_plan(self._shortened(share), watched, plan)
+            with repaired(self._replay, Repair()):  # nothing stays of what every plan is scored with
+                healed = heal_plan(self._shortened(share), watched, plan)
         except BaseException as error:
             self._repairs.forget((plan, share))
             future.set_exception(error)

@@ -206,6 +206,11 @@ class RunConfig(MeasurementConfig):
         "may be repeated, with any objective where lower is better.",
     )
     at_least: dict[str, str] = _search({}, "The same for an objective where higher is better, such as accuracy=0.6.")
+    heal_final: str | None = _measurement(
+        None,
+        "Where --heal is part of every score: heal the best plans by this in its place, such as lora:steps=200, and "
+        "rank them anew. Default: no other healing.",
+    )
     heal_top: int = _search(
         8,
         "How many of the best plans of each size are healed and ranked anew, by healings that are fitted to a whole "
@@ -244,6 +249,11 @@ class RunConfig(MeasurementConfig):
         "Database to mirror the run into as an Optuna study while it goes on, such as sqlite:///study.db or "
         "postgresql://user:password@host/name; optuna-dashboard shows it.",
     )
+
+    @field_validator("heal_final", mode="before")
+    @classmethod
+    def _check_heal_final(cls, value: Any) -> str | None:
+        return None if value is None else plain_spec(str(value))
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -329,7 +339,7 @@ class RunConfig(MeasurementConfig):
 
     @model_validator(mode="after")
     def _check_healing(self) -> "RunConfig":
-        names = ("heal_top", "heal_rounds", "heal_windows")
+        names = ("heal_top", "heal_rounds", "heal_windows", "heal_final")
         given = [name for name in names if getattr(self, name) != RunConfig.model_fields[name].default]
         if self.heal is None and given:
             option = f"--{given[0].replace('_', '-')}"
@@ -343,6 +353,11 @@ class RunConfig(MeasurementConfig):
         return super().objective_specs | {
             label: (label, self.objective_args.get(label, {})) for label in others if label not in self.goals
         }
+
+    @property
+    def healed_by(self) -> str | None:
+        """What the chosen plan is healed by in the end, if anything."""
+        return self.heal if self.heal_final is None else self.heal_final
 
     @property
     def searched(self) -> tuple[str, ...]:

@@ -94,23 +94,25 @@ def _most(costs: Sequence[Cost], count: int) -> Cost:
 
 
 def check_rounds(config: RunConfig) -> None:
-    """Refuse rounds that a healing or a shortlist has no room for; needs no model.
+    """Refuse a second healing that fits no shortlist, and rounds that there is no room for; needs no model.
 
     Raises:
         UsageError: with what would work.
     """
-    if config.heal is None or config.heal_rounds == 1:
+    _check_final(config)
+    spec = config.healed_by
+    if spec is None or config.heal_rounds == 1:
         return
-    asked, healing = f"--heal-rounds {config.heal_rounds}", make_healing(config.heal)
+    asked, healing = f"--heal-rounds {config.heal_rounds}", make_healing(spec)
     if healing.scope != "plan":
         raise UsageError(
-            f"{asked} is for healings that are fitted to a whole plan, and {config.heal} is part of every score",
-            "Leave it out, or take a healing with steps, such as --heal lora:steps=200",
+            f"{asked} is for healings that are fitted to a whole plan, and {spec} is part of every score",
+            "Leave it out, or add one with steps for the best plans, such as --heal-final lora:steps=200",
         )
     if healing.shortened(make_rounds(config.heal_rounds)[0].share) is None:
         raise UsageError(
-            f"{asked} begins with shorter healings, and {config.heal} cannot be shortened: it has no steps",
-            "Leave it out, or take a healing with steps, such as --heal lora:steps=200",
+            f"{asked} begins with shorter healings, and {spec} cannot be shortened: it has no steps",
+            "Leave it out, or take a healing with steps, such as lora:steps=200",
         )
     least = 2 ** (config.heal_rounds - 2) + 1
     if config.heal_top < least:
@@ -118,7 +120,23 @@ def check_rounds(config: RunConfig) -> None:
             f"{asked} of --heal-top {config.heal_top} leave a round with a single plan, which cannot be halved",
             f"Raise --heal-top to {least} or more, or {_fewer(_most_rounds(config.heal_top))}",
         )
-    _check_steps(asked, config.heal, healing, config.heal_rounds)
+    _check_steps(asked, spec, healing, config.heal_rounds)
+
+
+def _check_final(config: RunConfig) -> None:
+    """Refuse a second healing where the first is no part of every score, or the second would be."""
+    if config.heal is None or config.heal_final is None:
+        return
+    if make_healing(config.heal).scope == "plan":
+        raise UsageError(
+            f"--heal {config.heal} heals the best plans already, and --heal-final {config.heal_final} would do so too",
+            "Leave one of them out, or take a --heal that is part of every score, such as bias",
+        )
+    if make_healing(config.heal_final).scope != "plan":
+        raise UsageError(
+            f"--heal-final {config.heal_final} is not fitted to a whole plan, but to its units or gaps",
+            "Take one that is, such as lora:steps=200, or linear-folded",
+        )
 
 
 def _check_steps(asked: str, spec: str, healing: Healing, rounds: int) -> None:
