@@ -253,7 +253,8 @@ def _rounds_lines(run: FinishedRun) -> Iterator[str]:
     rounds = run.outcome.get("rounds", [])
     for number, one in enumerate(rounds, start=1):
         count = sum(map(len, one["healed"].values()))
-        length = f"{one['share']:g} of the work" if one["steps"] is None else f"{one['steps']} steps"
+        steps = one["steps"]
+        length = f"{one['share']:g} of the work" if steps is None else f"{steps} step{'s' * (steps > 1)}"
         yield (
             f"Round {number} of {len(rounds)}: {count} {'plan' if count == 1 else 'plans'} healed by {length} each, "
             f"charged {one['charged']['evaluations']:.3g} plans (cost {one['charged']['total']:,.0f}), in "

@@ -30,12 +30,12 @@ class Shipment:
         prices: relative FLOPs of the model's parts.
         facts: what candidates know of the model.
         healing: windows of the heal split, if plans are healed.
-        final: the same, if the best are healed otherwise.
         window_tokens: tokens of a window.
         device_type: of the process that sends it.
         environment: of that process, which the worker's must equal.
         folder: to which paths of plug-ins and files are relative.
         precision: of float32 products.
+        final: the same windows, if the best plans are healed otherwise.
     """
 
     replay: Replay
@@ -43,12 +43,12 @@ class Shipment:
     prices: Prices
     facts: Facts
     healing: HealText | None
-    final: HealText | None
     window_tokens: int
     device_type: str
     environment: Mapping[str, Any]
     folder: str
     precision: str
+    final: HealText | None = None
 
 
 def put(local: Executor) -> Any:

@@ -117,7 +117,7 @@ def check_rounds(config: RunConfig) -> None:
     least = 2 ** (config.heal_rounds - 2) + 1
     if config.heal_top < least:
         raise UsageError(
-            f"{asked} of --heal-top {config.heal_top} leave a round with a single plan, which cannot be halved",
+            f"{asked} with --heal-top {config.heal_top} leaves a round with a single plan, which cannot be halved",
             f"Raise --heal-top to {least} or more, or {_fewer(_most_rounds(config.heal_top))}",
         )
     _check_steps(asked, spec, healing, config.heal_rounds)
@@ -143,7 +143,7 @@ def _check_steps(asked: str, spec: str, healing: Healing, rounds: int) -> None:
     steps, parts = steps_of(healing), 2 ** (rounds - 1)
     if steps is not None and steps < parts:
         raise UsageError(
-            f"{asked} begin with 1/{parts} of the steps of {spec}, which is less than one",
+            f"{asked} begins with 1/{parts} of the steps of {spec}, which is less than one",
             f"Raise steps to {parts} or more, or {_fewer(max(steps, 1).bit_length())}",
         )
 
