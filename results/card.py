@@ -46,7 +46,8 @@ def card_of(
     if run.config.quantize is not None:  # other weights than those that are written
         search += f" It was chosen and measured with the weights of blocks in {run.config.quantize}."
     columns, found = ["original", "pruned"], [run.dense.report, evaluation.report]
-    if evaluation.healed and run.config.heal == healing:
+    if evaluation.healed and run.config.healed_by == healing:
+        columns[1:] = [f"pruned, healed by {run.config.heal}"] if run.config.heal_final else columns[1:]
         columns.append("pruned and healed")
         found.append(evaluation.healed.report)
     elif healing and run.config.heal == healing:
@@ -54,7 +55,7 @@ def card_of(
     rows = [[name, *(estimate(report[name]) for report in found)] for name in run.objectives]
     size = [] if plan == run.best.plan else ["--size", str(evaluation.size)]
     # what is exported was measured as it is, unless it was healed in a way that the run has not seen, or quantised
-    as_measured = healing == (run.config.heal or "") and run.config.quantize is None
+    as_measured = healing in (run.config.heal or "", run.config.healed_by) and run.config.quantize is None
     values = _values(run, Values(evaluation.search, found[-1])) if as_measured else ()
     return Card(
         original,

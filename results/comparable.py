@@ -100,7 +100,8 @@ def other_goals(runs: Sequence[FinishedRun], labels: Sequence[str], objective: s
         if config.robust != "mean":
             yield f"{label} chose its plans by their {config.robust} text, not by the mean over all windows."
         if "shortlists" in run.outcome:
-            yield f"{label} chose among its best plans by what {config.heal} made of them; the values here are without."
+            by = config.healed_by
+            yield f"{label} chose among its best plans by what {by} made of them; the values here are without."
         bounds = [f"--at-most {name}={bound}" for name, bound in config.at_most.items()]
         bounds += [f"--at-least {name}={bound}" for name, bound in config.at_least.items()]
         bounds += [f"--keep {config.keep}"] if config.keep else []

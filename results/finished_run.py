@@ -19,7 +19,7 @@ from searcher.runs.layout import layout_from_json
 from searcher.runs.measurement import Measurements
 from searcher.runs.run_file import read_config, read_run_file
 
-WITH_PATHS = ("objective", "objective_args", "strategy", "strategy_args", "heal")
+WITH_PATHS = ("objective", "objective_args", "strategy", "strategy_args", "heal", "heal_final")
 """Fields in whose place the identity of a run has last names of paths; only the configuration finds these again."""
 
 
@@ -211,6 +211,7 @@ class FinishedRun:
             "best": self.best.to_json(),
             "front": [e.to_json() for e in self.front()],
             "cost": self.outcome["cost"],
+            **({"rounds": self.outcome["rounds"]} if "rounds" in self.outcome else {}),
         }
 
     def write_front(self) -> Path:

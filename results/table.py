@@ -203,6 +203,7 @@ WHAT_COSTS = {
     "preparing": "what objectives look up in the dense model",
     "statistics": "statistics of the dense model",
     "healing": "healing before the first plan",
+    "rounds": "shorter healing of the best plans before, at most",
     "shortlist": "healing of the best plans, at most",
 }
 """What is charged besides plans that are measured, for a reader."""
@@ -230,18 +231,40 @@ def _healing_lines(run: FinishedRun) -> Iterator[str]:
     if healing is None:
         yield f"Every plan was measured after healing by {run.config.heal}, fitted on {windows}."
         return
+    if run.config.heal_final is not None:
+        yield f"Plans were searched for after healing by {run.config.heal}; all columns but healed ones are with it."
     count = len({plan for plans in run.outcome["shortlists"].values() for plan in plans})
     if not count:
-        yield f"No plan was healed by {run.config.heal}: the limit left no room. They were chosen without."
+        yield f"No plan was healed by {run.config.healed_by}: the limit left no room. They were chosen without."
         return
     work = f"{healing['layer_forwards']:,.0f} layer-forwards and {healing['heads']:,.0f} heads"
     counted = "" if "shortlist" in run.outcome.get("charges", {}) else ", which no limit counts"
+    plans = "plan" if count == 1 else "plans"
     yield (
-        f"Chosen among {count} {'plan' if count == 1 else 'plans'} healed by {run.config.heal} on {windows}, with the "
+        f"Chosen among {count} {plans} healed by {run.config.healed_by} on {windows}, with the "
         f"dense model as a control: {work} in {healing['seconds']:.0f} s{counted}."
     )
+    yield from _rounds_lines(run)
     if left_out := run.outcome.get("left_out"):
         yield f"{left_out} more of the best plans were not healed: the limit left no room."
+
+
+def _rounds_lines(run: FinishedRun) -> Iterator[str]:
+    """What each round of healing did, where there were several; values of different rounds are not compared."""
+    rounds = run.outcome.get("rounds", [])
+    for number, one in enumerate(rounds, start=1):
+        count = sum(map(len, one["healed"].values()))
+        steps = one["steps"]
+        length = f"{one['share']:g} of the work" if steps is None else f"{steps} step{'s' * (steps > 1)}"
+        yield (
+            f"Round {number} of {len(rounds)}: {count} {'plan' if count == 1 else 'plans'} healed by {length} each, "
+            f"charged {one['charged']['evaluations']:.3g} plans (cost {one['charged']['total']:,.0f}), in "
+            f"{one['run']['seconds']:.0f} s."
+        )
+        for size, plans in one["dropped"].items():
+            yield f"Dropped after it, of size {size}: {'; '.join(plans)}."
+    if rounds and len(rounds) < run.config.heal_rounds:
+        yield f"{run.config.heal_rounds} rounds were asked for, but no size had as many plans to halve."
 
 
 def export_lines(exported: "Exported") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import SLOW_OBJECTIVE, command, slow_run
+import stepped
+from tiny_checkpoint import OPTIONS, SLOW_OBJECTIVE, command, slow_run
 
 import searcher
 from searcher.contracts.plan import PrunePlan
@@ -102,6 +104,45 @@ def test_killed_at_random_moments_it_ends_the_same_and_runs_nothing_again(tiny, 
     assert comparable(finish(tiny, folder)) == comparable(document)
     assert values_of(folder) == values
     assert count_lines(journal_of(folder)) == total
+
+
+def heal_in_rounds(folder, runs_dir):
+    """A run whose six plans are healed in three rounds; for a process of its own."""
+    os.chdir(runs_dir)
+    searcher.run(
+        model=f"{folder}/model",
+        data=f"{folder}/text.jsonl",
+        objective=f"{stepped.__file__}:Length",
+        strategy="exhaustive",
+        budget=1,
+        heal=f"{stepped.__file__}:Stepped:steps=8",
+        heal_windows=12,
+        heal_top=6,
+        heal_rounds=3,
+        name="run",
+        runs_dir=".",
+        quiet=True,
+        **OPTIONS,
+    )
+
+
+def test_killed_in_the_middle_of_the_second_round_of_healing_it_heals_nothing_twice(tiny, tmp_path):
+    """It dies as it heals a plan, of which alone the healing is lost."""
+    (tmp_path / stepped.DEATH).write_text("1 4")
+    for ends in (-signal.SIGKILL, 0):
+        process = PROCESSES.Process(target=heal_in_rounds, args=(str(tiny), str(tmp_path)))
+        process.start()
+        process.join()
+        assert process.exitcode == ends
+        (tmp_path / stepped.DEATH).unlink(missing_ok=True)
+    begun = Counter((tmp_path / stepped.LOG).read_text().splitlines())
+    assert {told for told, times in begun.items() if times > 1} == {"1 4"}
+    assert begun["1 4"] == 2
+    assert Counter(told.split()[1] for told in begun) == {"2": 6, "4": 3, "8": 3}
+    values_of(tmp_path)  # nothing was measured twice
+    outcome = json.loads((tmp_path / "run/run.json").read_text())["outcome"]
+    assert outcome["shortlists"] == {"1": ["0", "5"]}
+    assert [len(one["healed"]["1"]) for one in outcome["rounds"]] == [6, 3, 2]
 
 
 def test_a_torn_last_line_is_forgiven_wherever_it_was_torn(searcher_command):

@@ -34,6 +34,7 @@ def planned(
     from searcher.runs.identity import origin_of
 
     measured = {name: value for name, value in opened.config.model_dump().items() if name in MeasurementConfig.kinds()}
+    measured["heal"] = opened.config.healed_by
     chosen = opened.chosen_of(size).plan
     given = {name for name in ("data", "heal_data") if options.get(name) is not None}
     origin = origin_of(opened.folder, opened.record, chosen, given)

@@ -1,21 +1,24 @@
 """What a run is charged beside its plans, what it has run, and both for its record."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from searcher.commands.prepared import Prepared
 from searcher.contracts.cost import Cost
 from searcher.contracts.forecast import Forecast
 from searcher.contracts.ledger import Ledger, Limits
-from searcher.contracts.objective import Split
+from searcher.contracts.objective import HEALED, Split
 from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.contracts.space import Space
 from searcher.contracts.statistics import cost_of
 from searcher.errors import UsageError
+from searcher.healing.contract import Healing
 from searcher.runs.config import RunConfig
 from searcher.runs.measurement import NOTHING, Measurement, Work
+from searcher.search.halving import Lists, Price, make_rounds, steps_of
 from searcher.search.loop import SearchLoop
 from searcher.search.recorder import Recorder
-from searcher.search.shortlist import SHARE, Price, keep_back
+from searcher.search.shortlist import SHARE, RoundEnd, healing_work, keep_back
 
 SEARCHED: tuple[Split, ...] = ("search", "screen")
 """The splits that are measured for the search; the second only with screening."""
@@ -45,8 +48,9 @@ def open_ledger(
     ledger.charge_statistics(*cost_of(statistics, space.units, ledger.tariff.num_blocks, ledger.tariff.prices.weight))
     if prepared.treatment is not None:
         ledger.charge_work("healing", prepared.treatment.work.layer_forwards, prepared.treatment.work.heads)
-        if prepared.treatment.scope == "plan":
-            keep_back(ledger, space, config.heal_top, healing_price(prepared, ledger))
+        if prepared.of_shortlist is not None:
+            rounds = make_rounds(config.heal_rounds)
+            keep_back(ledger, space, config.heal_top, rounds, healing_price(prepared, ledger))
     _check_room(ledger)
     return ledger
 
@@ -58,18 +62,44 @@ def for_search(ledger: Ledger, expected: Forecast) -> float:
 
 
 def healing_price(prepared: Prepared, ledger: Ledger) -> Price:
-    """What healing a plan as a whole is charged: the most that its fit runs, and one plan measured."""
-    treatment, tariff = prepared.treatment, ledger.tariff
+    """What healing a plan with a share of the steps is charged: the most that its fit runs, and one plan measured."""
+    treatment, tariff = prepared.of_shortlist, ledger.tariff
     assert treatment is not None, "only a run that heals has such a price"
 
-    def price(plan: PrunePlan) -> Cost | None:
-        work = treatment.most_work(plan)
+    def price(plan: PrunePlan, share: float) -> Cost | None:
+        work = treatment.most_work(plan, share)
         measured = tariff.ask([plan], tariff.windows, own=True)
         if work is None:
             return None
         return tariff.worth(Cost(layer_forwards=work.layer_forwards, heads=work.heads)) + measured
 
     return price
+
+
+def rounds_to_json(loop: SearchLoop, healing: Healing, ends: Sequence[RoundEnd]) -> list[dict[str, Any]]:
+    """How rounds of healing ended, as the record has it.
+
+    Args:
+        loop: of the search, which is over.
+        healing: of the run.
+        ends: of the rounds that healed any plan, the last of them with all its steps.
+    """
+    return [
+        {
+            "split": end.round.split,
+            "share": end.round.share,
+            "steps": steps_of(healing, end.round.share),
+            "healed": _lists_to_json(end.healed),
+            "dropped": _lists_to_json(end.dropped),
+            "charged": cost_to_json(loop, end.charged),
+            "run": healing_work(loop.recorder.lines, end.round.split),
+        }
+        for end in ends
+    ]
+
+
+def _lists_to_json(lists: Lists) -> dict[str, list[str]]:
+    return {str(size): list(map(str, plans)) for size, plans in lists.items()}
 
 
 def _check_room(ledger: Ledger) -> None:
@@ -99,7 +129,7 @@ def executed(loop: SearchLoop, statistics: Sequence[str]) -> Cost:
     screened = _sum(_work(line) for line in paid if line.split == "screen")
     beside = screened + _sum(line.prepared for line in own)
     measured = [line for line in paid if line.split == "search"]
-    healed = _sum(_work(line) for line in loop.recorder.lines if line.split == "healed-search" and not line.run)
+    healed = _sum(_work(line) for line in loop.recorder.lines if HEALED.get(line.split) == "search" and not line.run)
     rows, work = sum(group.rows for group in loop.recorder.executor.layout["search"]), _sum(map(_work, measured))
     evaluations = round(sum(len(line.rows) for line in measured) / rows, 6)
     return (

@@ -214,8 +214,8 @@ def _describe_fit(healed: Healed, windows: HealText, name: str) -> str:
     trained = f", {healed.work.tokens:,} tokens trained on" if healed.work.tokens else ""
     return (
         f"It was fitted on {len(windows.fit)} windows of {windows.fit.shape[1]} tokens of {name}{trained}. On "
-        f"{len(windows.held_out)} windows held out, the loss went from {healed.before:.3f} to {healed.after:.3f} nats a "
-        f"token{'' if healed.repair else ', which is no gain: it was left as it was'}."
+        f"{len(windows.held_out)} windows held out, the loss went from {healed.before:.3f} to {healed.after:.3f} nats "
+        f"a token{'' if healed.repair else ', which is no gain: it was left as it was'}."
     )
 
 

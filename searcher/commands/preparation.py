@@ -1,6 +1,7 @@
 """From a configuration to everything that is needed to measure plans: model, windows, objectives, evaluator."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from searcher.commands.prepared import Prepared
 from searcher.commands.reading import begin_reading, finish_reading
 from searcher.contracts import registry
 from searcher.contracts.cost import Prices
-from searcher.contracts.objective import HEALED, Objective, Split
+from searcher.contracts.objective import HEALED, SHORTENED, Objective, Split
 from searcher.contracts.plan import Granularity
 from searcher.errors import UsageError
 from searcher.evaluation.executor import Executor, one_core
@@ -58,6 +59,8 @@ def prepare(
     say: Callable[[str], None] = lambda _: None,
     screening: bool = False,
     fresh: bool = False,
+    rounds: int = 1,
+    heal_final: str | None = None,
 ) -> Prepared:
     """Load text and model, cut windows, check the replay.
 
@@ -68,6 +71,8 @@ def prepare(
         say: told what is going on.
         screening: whether plans will also be measured by the screening loss.
         fresh: whether there are many search windows by default, see :attr:`searcher.contracts.strategy.Strategy.fresh`.
+        rounds: in how many rounds a shortlist is healed, if it is.
+        heal_final: what it is healed by, if that is not the healing of the configuration.
 
     Raises:
         UsageError: something of this is not as the configuration says; text is looked at before the model is loaded.
@@ -86,14 +91,15 @@ def prepare(
         resolved = _resolved(config, model, fresh)
         cut = _cut(text, model, resolved, fewer=fresh and config.windows is None)
         resolved |= {"windows": len(cut["search"].ids)}
-        windows = _by_split(cut, screening, healed=healing is not None and healing.scope == "plan")
+        apart = heal_final is not None or (healing is not None and healing.scope == "plan")
+        windows = _by_split(cut, screening, healed=rounds if apart else 0)
         with torch.inference_mode():
             say("Checking the replay against the model's own forward")
             replay = _checked(model, granularity, windows)
             prices = measure_prices(replay, resolved["window_tokens"])
             treatment = _treat(config, text, model, replay, prices, granularity, say)
             resolved |= {"heal_windows": treatment.text.rows} if treatment else {}
-            heal_text = treatment.text if treatment else None
+            final = _finally(heal_final, treatment, replay, prices, granularity, say)
             dense = DenseCache(dense_identity(model) | {"granularity": str(granularity)}, say)
             measured = objectives | screened_by
             local = open_executor(
@@ -104,7 +110,8 @@ def prepare(
                 prices,
                 memory,
                 cores,
-                healing=heal_text,
+                healing=treatment.text if treatment else None,
+                final=final.text if final else None,
                 dense=dense,
                 store=model.store,
                 say=say,
@@ -123,6 +130,7 @@ def prepare(
         texts={split: found.texts for split, found in cut.items()},
         amounts=local.evaluator.facts.amounts,
         treatment=treatment,
+        final=final,
         dense=dense,
     )
 
@@ -145,13 +153,35 @@ def _treat(
     return begin_treatment(windows, replay, prices, granularity)
 
 
-def _by_split(cut: Mapping[Split, Windows], screening: bool, healed: bool) -> dict[Split, torch.Tensor]:
-    """The windows of every split that plans are measured on; some splits read the windows of another."""
+def _finally(
+    spec: str | None,
+    treatment: Treatment | None,
+    replay: Replay,
+    prices: Prices,
+    granularity: Granularity,
+    say: Callable[[str], None],
+) -> Treatment | None:
+    """How a shortlist is healed, if not as every plan is: on the same windows."""
+    if spec is None or treatment is None:
+        return None
+    say(f"Healing the best plans by {spec}")
+    return begin_treatment(replace(treatment.text, spec=spec), replay, prices, granularity)
+
+
+def _by_split(cut: Mapping[Split, Windows], screening: bool, healed: int) -> dict[Split, torch.Tensor]:
+    """The windows of every split that plans are measured on; some splits read the windows of another.
+
+    Args:
+        cut: the windows of the text.
+        screening: whether plans are screened.
+        healed: in how many rounds plans are healed one by one; 0 if they are not.
+    """
     windows = {split: found.ids for split, found in cut.items()}
     if screening:
         windows |= {"screen": windows["search"]}
     if healed:
-        windows |= {apart: windows[split] for apart, split in HEALED.items()}
+        apart: list[Split] = ["healed-search", "healed-report", *list(SHORTENED)[: healed - 1]]
+        windows |= {split: windows[HEALED[split]] for split in apart}
     return windows
 
 
@@ -237,7 +267,9 @@ def _resolved(config: MeasurementConfig, model: LoadedModel, fresh: bool) -> dic
     defaults = default_amounts(model.device.type, fresh)
     fields = config.of_kind("measurement")
     fields |= {name: default for name, default in defaults.items() if fields[name] is None}
-    if config.heal is None:  # a run without healing is what it was before there was any
+    if fields.get("heal_final") is None:  # a run is what it was before there was such a thing
+        fields.pop("heal_final", None)
+    if config.heal is None:  # the same
         del fields["heal"], fields["heal_windows"]
     if config.heal_data is None:
         del fields["heal_data"]

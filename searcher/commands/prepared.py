@@ -38,6 +38,7 @@ class Prepared:
         texts: of each split, the number of the text that each window is of; empty where all are of one.
         amounts: what the parts of the model take, by name; see :func:`searcher.replay.footprint.measure_amounts`.
         treatment: how plans are healed, if they are.
+        final: how a shortlist is healed, if not as every plan is.
         dense: keeps what is computed on the dense model.
     """
 
@@ -54,6 +55,7 @@ class Prepared:
     texts: dict[Split, tuple[int, ...]]
     amounts: Mapping[str, Amounts]
     treatment: Treatment | None
+    final: Treatment | None
     dense: DenseCache
 
     def tariff(self, dense: Iterable[Measurement]) -> Tariff:
@@ -78,6 +80,12 @@ class Prepared:
             apart_per_window=sum(line.apart.layer_forwards for windowed, line in lines if windowed) / windows,
             own_apart=sum(line.apart.layer_forwards for windowed, line in lines if not windowed),
         )
+
+    @property
+    def of_shortlist(self) -> Treatment | None:
+        """How the best plans are healed and ranked anew, if they are."""
+        whole = self.treatment is not None and self.treatment.scope == "plan"
+        return self.treatment if whole else self.final
 
     @property
     def _heal_rows(self) -> int:

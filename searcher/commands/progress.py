@@ -14,10 +14,12 @@ from rich.progress import Progress as Bar
 from searcher.commands.tracking import Plans, Scale, Search, Shares, Task
 from searcher.contracts.forecast import Forecast
 from searcher.contracts.objective import Split
-from searcher.contracts.plan import PrunePlan
+from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.healing.calibration import Check
+from searcher.healing.contract import Healing
 from searcher.runs.measurement import Measurement
 from searcher.search.best import BestPlans
+from searcher.search.halving import Round, steps_of
 from searcher.search.loop import SearchLoop
 
 LOG_EVERY = 10.0
@@ -102,10 +104,22 @@ class Progress:
             self._print(f"Measuring {missing.plans} plans on the report split")
             self._begin("report", missing)
 
-    def healing_begins(self, plans: Sequence[PrunePlan]) -> None:
-        """The search is over; these plans are healed, each with a fit of its own, and measured again."""
-        if missing := self._ahead("healed-search", plans):
-            self._print(f"Healing {missing.plans} plans, among them the dense model as a control")
+    def healing_begins(self, healing: Healing, rounds: Sequence[Round], one: Round, plans: Sequence[PrunePlan]) -> None:
+        """The search is over; in this round these plans are healed, each with a fit of its own, and measured again.
+
+        Args:
+            healing: of the run.
+            rounds: all of them.
+            one: which begins.
+            plans: to heal.
+        """
+        if missing := self._ahead(one.split, plans):
+            steps = steps_of(healing, one.share)
+            length = f"{one.share:g} of the work" if steps is None else f"{steps} step{'s' * (steps > 1)}"
+            told = f"ealing {missing.plans} plan{'s' * (missing.plans > 1)}"
+            several = f"Round {rounds.index(one) + 1} of {len(rounds)}, {length} each: h{told}"
+            control = ", among them the dense model as a control" if DENSE in plans else ""
+            self._print(f"{several if len(rounds) > 1 else f'H{told}'}{control}")
             self._begin("heal", missing)
 
     def _ahead(self, split: Split, plans: Sequence[PrunePlan]) -> Plans | None:

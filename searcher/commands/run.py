@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from searcher.commands.charges import (
     healing_price,
     open_ledger,
     paid_lines,
+    rounds_to_json,
 )
 from searcher.commands.preparation import make_objectives, prepare
 from searcher.commands.prepared import Prepared
@@ -32,11 +34,13 @@ from searcher.contracts.statistics import check_statistics
 from searcher.contracts.strategy import Outcome, Strategy
 from searcher.errors import UsageError
 from searcher.evaluation.executor import one_core
+from searcher.healing.healer import make_healing
 from searcher.replay.dense_statistics import check_weights, find_statistics
 from searcher.runs.config import RunConfig
 from searcher.runs.journal import RUN_FILE, Journal, write_json
 from searcher.runs.sharing import find_shared
 from searcher.search.goals import check_bounds, make_goals
+from searcher.search.halving import check_rounds, make_rounds
 from searcher.search.loop import SearchLoop
 from searcher.search.opening import find_start, open_space
 from searcher.search.recorder import Recorder
@@ -73,8 +77,17 @@ def execute(config: RunConfig, progress: Progress) -> Path:
     check_bounds(config, objectives)
     check_robust(config, objectives)
     database = None if config.optuna is None else _open_database(config.optuna)
-    screening = config.screening is not None
-    prepared = prepare(config, objectives, config.granularity, progress.say, screening, strategy.fresh)
+    check_rounds(config)
+    prepared = prepare(
+        config,
+        objectives,
+        config.granularity,
+        progress.say,
+        screening=config.screening is not None,
+        fresh=strategy.fresh,
+        rounds=config.heal_rounds,
+        heal_final=config.heal_final,
+    )
     _check_room_to_race(config, prepared)
     check_weights(prepared.replay, strategy.statistics)
     # what can be refused is refused before anything is written
@@ -169,11 +182,12 @@ def _judge(
 ) -> dict[str, Any]:
     """Choose plans, healed if they are to be, and measure them, the front and the dense model on the report split."""
     ranked = ranked_plans(loop, outcome)
-    lists = Shortlists({}, 0)
-    if prepared.treatment and prepared.treatment.scope == "plan":
+    lists, treatment = Shortlists({}, 0), prepared.of_shortlist
+    if treatment is not None:
         loop.recorder.executor.watch(progress.healing, progress.say)
-        price = healing_price(prepared, loop.ledger)
-        lists = heal_shortlists(loop, ranked, config.heal_top, price, deadline, progress.healing_begins)
+        rounds, price = make_rounds(config.heal_rounds), healing_price(prepared, loop.ledger)
+        begin = partial(progress.healing_begins, make_healing(treatment.text.spec), rounds)
+        lists = heal_shortlists(loop, ranked, config.heal_top, rounds, price, deadline, begin)
         loop.recorder.measure("healed-report", [DENSE, *(plans[0] for plans in lists.healed.values())])
     chosen = {size: (lists.healed.get(size) or plans)[0] for size, plans in ranked.items()}
     front = front_plans(loop, tuple(chosen.values()))
@@ -181,10 +195,12 @@ def _judge(
     progress.reporting(judged)
     loop.recorder.measure("report", judged)
     ended = _outcome(loop, outcome, chosen, front, statistics_run)
-    if prepared.treatment and prepared.treatment.scope == "plan":
+    if treatment is not None:
         ended["shortlists"] = {str(size): list(map(str, plans)) for size, plans in lists.healed.items()}
         ended["left_out"] = lists.left_out
         ended["cost"]["healing"] = healing_work(loop.recorder.lines)
+        if config.heal_rounds > 1:
+            ended["rounds"] = rounds_to_json(loop, make_healing(treatment.text.spec), lists.rounds)
     return ended
 
 

@@ -51,12 +51,18 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         del searched["search_by"]
     if config.robust == "mean":  # a run is what it was before there was any other
         del searched["robust"]
+    if config.heal_rounds == 1:  # the same
+        del searched["heal_rounds"]
     if config.heal is None:
         del searched["heal_top"]
     else:
         name, _ = parse_spec(config.heal)
         fingerprints["healing_source"] = registry.source_fingerprint("healing", name)
         fingerprints["healing_version"] = registry.make("healing", *parse_spec(config.heal)).version
+    if config.heal_final is not None:
+        name, _ = parse_spec(config.heal_final)
+        fingerprints["heal_final_source"] = registry.source_fingerprint("healing", name)
+        fingerprints["heal_final_version"] = registry.make("healing", *parse_spec(config.heal_final)).version
     if prepared.text.heal_fingerprint is not None:
         fingerprints["heal_text_fingerprint"] = prepared.text.heal_fingerprint
     beside = {"extra_fingerprint": _extra_fingerprint(prepared), **_reads(config, prepared)}
@@ -72,10 +78,12 @@ def _reads(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         for label, (name, options) in config.objective_specs.items()
     }
     healing = {} if config.heal is None else dependencies_of("healing", *parse_spec(config.heal))
+    final = {} if config.heal_final is None else dependencies_of("healing", *parse_spec(config.heal_final))
     return {
         "objective_reads": {label: found for label, found in objectives.items() if found},
         "strategy_reads": dependencies_of("strategy", config.strategy, config.strategy_args),
         "healing_reads": healing,
+        "heal_final_reads": final,
     }
 
 

@@ -22,9 +22,9 @@ class Limits:
     max_cost: float | None = None
 
 
-Charge = Literal["plans", "screening", "preparing", "statistics", "healing", "shortlist"]
+Charge = Literal["plans", "screening", "preparing", "statistics", "healing", "rounds", "shortlist"]
 """What a search is charged for: plans measured, plans screened, objectives' look at the dense model, statistics of it,
-healing before the first plan, and healing of the best ones."""
+healing before the first plan, and healing of the best ones, in short rounds and in full."""
 
 
 @dataclass

@@ -33,10 +33,35 @@ if TYPE_CHECKING:  # keeps `searcher list objectives` free of torch
 
 Number = TypeVar("Number", float, NDArray[np.float64])
 Reads = Literal["windows", "inputs", "plan"]
-Split = Literal["search", "report", "screen", "healed-search", "healed-report"]
+Split = Literal[
+    "search",
+    "report",
+    "screen",
+    "healed-search",
+    "healed-report",
+    "healed-search-1/2",
+    "healed-search-1/4",
+    "healed-search-1/8",
+    "healed-search-1/16",
+    "healed-search-1/32",
+    "healed-search-1/64",
+]
 """`screen`: the windows of `search`, measured by the cheap loss of `objectives/screening.py`; `healed-…`: those of
-`search` or `report`, each plan after healings that are fitted to it alone."""
-HEALED: dict[Split, Split] = {"healed-search": "search", "healed-report": "report"}
+`search` or `report`, each plan after healings that are fitted to it alone, with that share of their steps."""
+SHORTENED: dict[Split, float] = {
+    "healed-search-1/2": 1 / 2,
+    "healed-search-1/4": 1 / 4,
+    "healed-search-1/8": 1 / 8,
+    "healed-search-1/16": 1 / 16,
+    "healed-search-1/32": 1 / 32,
+    "healed-search-1/64": 1 / 64,
+}
+"""The share of its steps that a healing is given before plans are measured on this split; in all others, all."""
+HEALED: dict[Split, Split] = {
+    "healed-search": "search",
+    "healed-report": "report",
+    **dict.fromkeys(SHORTENED, "search"),
+}
 """The split whose windows they are."""
 Divergence = Literal["kl", "js"]
 """Kullback-Leibler divergence of a plan from the dense model, or Jensen-Shannon divergence between the two."""

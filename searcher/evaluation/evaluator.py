@@ -10,7 +10,7 @@ from torch import Tensor
 
 from searcher.architecture.devices import computes_on_cpu
 from searcher.contracts.cost import Prices
-from searcher.contracts.objective import HEALED, Objective, Split
+from searcher.contracts.objective import HEALED, SHORTENED, Objective, Split
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.contracts.trie import Path, last_step, layer_forwards, plan_path, walk
 from searcher.errors import UsageError
@@ -44,6 +44,7 @@ class Evaluator:
         kept: states kept between jobs, shared by all evaluators.
         facts: what the objectives may know of the model.
         healer: heals plans before they are measured, if they are.
+        final: heals them for the splits of healed plans, if that is not done by `healer`.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Evaluator:
         kept: PrefixCache,
         facts: Facts,
         healer: Healer | None = None,
+        final: Healer | None = None,
     ) -> None:
         self.replay, self.prices, self.window_tokens, self.facts = replay, prices, window_tokens, facts
-        self.healer = healer
+        self.healer, self.final = healer, final
         self._objectives, self._kept = objectives, kept
         self._unprepared = {name: _copy(name, objective) for name, objective in objectives.items()}
         self._preparing: dict[tuple[Split, str], Work] = {}
@@ -71,7 +73,8 @@ class Evaluator:
         replay = self.replay.sharing_weights()
         healer = self.healer and self.healer.colleague(replay)
         objectives = {name: _copy(name, objective) for name, objective in self._unprepared.items()}
-        other = Evaluator(replay, objectives, self.prices, self.window_tokens, self._kept, self.facts, healer)
+        final = self.final and self.final.colleague(replay)
+        other = Evaluator(replay, objectives, self.prices, self.window_tokens, self._kept, self.facts, healer, final)
         other._sibling_sizes = self._sibling_sizes  # tried once for all
         return other
 
@@ -102,7 +105,10 @@ class Evaluator:
 
     def _take_work(self, candidate: ReplayedCandidate) -> tuple[Work, Work, Work]:
         """What has been run since the last measurement, what of it by the model itself, and what to prepare."""
-        healing = self.healer.take_work() if self.healer else Meter()
+        healing = Meter()
+        for healer in filter(None, (self.healer, self.final)):
+            work = healer.take_work()
+            healing.count(work.layer_forwards, work.heads)
         replayed = Work(self._run_forwards, candidate.heads * candidate.ids.shape[1] / self.window_tokens)
         apart, prepared = self._apart, self._prepared
         self._run_forwards, self._apart, self._prepared = 0.0, NOTHING, NOTHING
@@ -116,6 +122,7 @@ class Evaluator:
             group: the token sequences.
             ends: the dense model's states, if they are there already.
         """
+        split = "healed-search" if split in SHORTENED else split  # of the same windows
         place = split, group.layout.name
         if place not in self._preparing:
             wanting = self._wanting(group)
@@ -157,13 +164,14 @@ class Evaluator:
 
     def _healed(self, job: Job, going: Callable[[], bool]) -> Candidates:
         """Each plan replayed after a healing of its own: nothing is shared between plans, and nothing kept."""
-        assert self.healer is not None, "only a run that heals measures healed plans"
+        healer = self.final or self.healer
+        assert healer is not None, "only a run that heals measures healed plans"
         batch = self.batch(job)
         for plan in tuple(job.plans):
             if not (going() and job.begin(1)):
                 return
             try:
-                healed = self.healer.healed(plan, going)
+                healed = healer.healed(plan, going, SHORTENED.get(job.split, 1.0))
             except HealingStopped:
                 return
             heads = None
@@ -245,8 +253,9 @@ class Evaluator:
 
     def _repair_to_come(self, plan: PrunePlan) -> Repair:
         """The same, and where it is fitted to the plan as a whole, the modules it will put in: they count in sizes."""
-        if self.healer and self.healer.scope == "plan":
-            return Repair(after=self.healer.replacements(plan))
+        healer = self.final or self.healer
+        if healer and healer.scope == "plan":
+            return Repair(after=healer.replacements(plan))
         return self._repair(plan)
 
     def batch(self, job: Job) -> Batch:
@@ -254,10 +263,11 @@ class Evaluator:
         group, device = job.group, self.replay.exit
         rows = group.rows(job.rows)
         index = torch.tensor(rows, dtype=torch.int64)
+        split = "healed-search" if job.split in SHORTENED else job.split  # what objectives remember is by batch
         ids, scored = group.ids[index].to(device), group.scored[index].to(device)
         return Batch(
             HEALED.get(job.split, job.split),
-            f"{job.split}/{group.layout.name}",
+            f"{split}/{group.layout.name}",
             rows,
             ids,
             scored,

@@ -117,8 +117,8 @@ class Executor:
 
     def watch(self, watch: Callable[[PrunePlan, Check], None], say: Callable[[str], None]) -> None:
         """From now on tell this of every check of a healing, and in words how it is done."""
-        if self.evaluator.healer:
-            self.evaluator.healer.watched_by(watch, say)
+        if healer := self.evaluator.final or self.evaluator.healer:
+            healer.watched_by(watch, say)
 
     def close(self) -> None:
         """There is nothing to end: threads live as long as a batch of plans."""

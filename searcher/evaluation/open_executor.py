@@ -37,6 +37,7 @@ def open_executor(
     memory: int | None = None,
     cores: int | None = None,
     healing: HealText | None = None,
+    final: HealText | None = None,
     dense: DenseCache | None = None,
     store: WeightStore | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -53,6 +54,7 @@ def open_executor(
         cores: how many evaluators at most on a CPU; by default one for each thread that torch uses. Elsewhere there is
             one for each device that the model is on.
         healing: with what and on what plans are healed before they are measured.
+        final: the same for the splits of healed plans, if that is another healing.
         dense: keeps what is computed on the dense model.
         store: where weights come from, if the model is streamed.
         say: told how memory is shared out while weights are streamed.
@@ -66,7 +68,9 @@ def open_executor(
     window_tokens = next(iter(windows.values())).shape[1]
     facts = Facts(tokenizer, measure_amounts(replay, window_tokens), dense)
     cores = cores or torch.get_num_threads()
-    return executor_for(replay, objectives, groups, prices, window_tokens, facts, memory, cores, healing, store, say)
+    return executor_for(
+        replay, objectives, groups, prices, window_tokens, facts, memory, cores, healing, final, store, say
+    )
 
 
 def executor_for(
@@ -79,6 +83,7 @@ def executor_for(
     memory: int | None,
     cores: int,
     healing: HealText | None = None,
+    final: HealText | None = None,
     store: WeightStore | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Executor:
@@ -87,7 +92,8 @@ def executor_for(
     footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
     cores = cores if all(map(computes_on_cpu, replay.devices)) else len(replay.devices)
     healer = None if healing is None else Healer(healing, replay, prices)
-    make = partial(Evaluator, replay, objectives, prices, window_tokens, facts=facts)
+    finally_healed = None if final is None else Healer(final, replay, prices)
+    make = partial(Evaluator, replay, objectives, prices, window_tokens, facts=facts, final=finally_healed)
     if store is not None:
         ask = _largest_ask(replay, groups, footprint, largest)
         streaming = find_streaming_room(footprint, memory, replay.model.device, cores, store, ask)

@@ -35,6 +35,7 @@ class Shipment:
         environment: of that process, which the worker's must equal.
         folder: to which paths of plug-ins and files are relative.
         precision: of float32 products.
+        final: the same windows, if the best plans are healed otherwise.
     """
 
     replay: Replay
@@ -47,6 +48,7 @@ class Shipment:
     environment: Mapping[str, Any]
     folder: str
     precision: str
+    final: HealText | None = None
 
 
 def put(local: Executor) -> Any:
@@ -64,13 +66,14 @@ def put(local: Executor) -> Any:
     for module in own_code:
         cloudpickle.register_pickle_by_value(module)
     try:
-        healer = local.evaluator.healer
+        healer, final = local.evaluator.healer, local.evaluator.final
         shipment = Shipment(
             replay=replay,
             groups=local.groups,
             prices=local.evaluator.prices,
             facts=local.evaluator.facts,
             healing=healer.text if healer else None,
+            final=final.text if final else None,
             window_tokens=local.evaluator.window_tokens,
             device_type=replay.model.device.type,
             environment=environment(replay.model.device),

@@ -89,6 +89,7 @@ class Worker:
                 memory + shared,
                 cores,
                 shipment.healing,
+                shipment.final,
             )
 
     def run(

@@ -13,7 +13,8 @@ the model, the plan and the text it is given: no state between plans, chance onl
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from dataclasses import is_dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
@@ -75,6 +76,21 @@ class Healing(ABC):
         Early stopping and the like are left out of it, since it must be known before.
         """
         return None
+
+    def shortened(self, share: float) -> "Healing | None":
+        """For scope `plan`: the same with this share of its steps, as early rounds of a search use it.
+
+        By default that is known of dataclasses with a whole number of `steps`. None: it cannot be shortened.
+
+        Args:
+            share: above 0 and at most 1.
+        """
+        own: Any = self
+        steps = getattr(own, "steps", None)
+        if not is_dataclass(type(self)) or not isinstance(steps, int):
+            return None
+        shorter: Healing = replace(own, steps=min(steps, max(1, int(steps * share))))
+        return shorter
 
     def replacements(self, replay: "Replay", plan: PrunePlan) -> "Mapping[Place, ReplacementModule]":
         """For scope `plan`: what will stand after blocks once the plan is healed, nothing by default.

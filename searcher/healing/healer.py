@@ -21,11 +21,15 @@ from searcher.healing.heal import Healed, heal_plan, most_work
 from searcher.healing.unfinished import forget_fits
 from searcher.loading.heal_text import HealText
 from searcher.replay.repair import Place, Repair, ReplacementModule
-from searcher.replay.replay import Replay
+from searcher.replay.replay import Replay, repaired
 from searcher.runs.notation import parse_spec
 
 KEPT_REPAIRS = 16
 """Plans whose repairs are kept for their other groups of token sequences; an adapter is a small part of a model."""
+
+
+_Key = tuple[PrunePlan, float]
+"""A plan, and the share of the healing's steps."""
 
 
 class HealingStopped(Exception):  # noqa: N818 - control flow
@@ -55,23 +59,23 @@ class _Repairs:
     say: Callable[[str], None] = keep_quiet
     unfinished: Callable[[PrunePlan], Path | None] = lambda plan: None
     lock: threading.Lock = field(default_factory=threading.Lock)
-    futures: OrderedDict[PrunePlan, "Future[Healed]"] = field(default_factory=OrderedDict)
+    futures: OrderedDict[_Key, "Future[Healed]"] = field(default_factory=OrderedDict)
 
-    def claim(self, plan: PrunePlan) -> tuple["Future[Healed]", bool]:
+    def claim(self, key: _Key) -> tuple["Future[Healed]", bool]:
         """The plan's repair, there or to come, and whether it is the caller's to make."""
         with self.lock:
-            if plan in self.futures:
-                return self.futures[plan], False
+            if key in self.futures:
+                return self.futures[key], False
             future: Future[Healed] = Future()
-            self.futures[plan] = future
+            self.futures[key] = future
             while len(self.futures) > KEPT_REPAIRS:
                 self.futures.popitem(last=False)
             return future, True
 
-    def forget(self, plan: PrunePlan) -> None:
+    def forget(self, key: _Key) -> None:
         """Nobody is making the plan's repair any more."""
         with self.lock:
-            self.futures.pop(plan, None)
+            self.futures.pop(key, None)
 
 
 def make_healing(spec: str) -> Healing:
@@ -131,13 +135,14 @@ class Treatment:
         text: with what and on what.
         scope: what a repair depends on.
         work: what has been run before the first plan.
-        most_work: for scope `plan`, the most that healing one runs; None where the healing does not tell.
+        most_work: for scope `plan`, the most that healing one with a share of the steps runs; None where the healing
+            does not tell.
     """
 
     text: HealText
     scope: Scope
     work: Meter
-    most_work: Callable[[PrunePlan], Meter | None]
+    most_work: Callable[[PrunePlan, float], Meter | None]
 
 
 def begin_treatment(text: HealText, replay: Replay, prices: Prices, granularity: Granularity) -> Treatment:
@@ -203,12 +208,13 @@ class Healer:
             self._gaps = self._healing.gaps(self._calibration, self._room.gaps)
         return self._gaps
 
-    def healed(self, plan: PrunePlan, going: Callable[[], bool] = lambda: True) -> Healed:
+    def healed(self, plan: PrunePlan, going: Callable[[], bool] = lambda: True, share: float = 1.0) -> Healed:
         """For scope `plan`, or where each plan is healed alone: what healing it has given.
 
         Args:
             plan: what is removed.
             going: asked now and then; when it says no, the fit is given up.
+            share: of the healing's steps.
 
         Raises:
             HealingStopped: it was given up.
@@ -218,10 +224,12 @@ class Healer:
             if not going():
                 raise HealingStopped
 
-        future, mine = self._repairs.claim(plan)
+        future, mine = self._repairs.claim((plan, share))
         if not mine:
             return future.result()
         unfinished = self._repairs.unfinished(plan)
+        if unfinished is not None and share != 1:
+            unfinished = unfinished / f"shortened to {share:g}"
         watched = replace(
             self._calibration,
             go_on=go_on,
@@ -230,23 +238,29 @@ class Healer:
             unfinished=unfinished,
         )
         try:
-            healed = heal_plan(self._healing, watched, plan)
+            with repaired(self._replay, Repair()):  # nothing stays of what every plan is scored with
+                healed = heal_plan(self._shortened(share), watched, plan)
             forget_fits(unfinished)
         except BaseException as error:
-            self._repairs.forget(plan)
+            self._repairs.forget((plan, share))
             future.set_exception(error)
             raise
         self._calibration.meter.count(healed.work.layer_forwards, healed.work.heads)
         future.set_result(healed)
         return healed
 
-    def most_work(self, plan: PrunePlan) -> Meter | None:
+    def most_work(self, plan: PrunePlan, share: float = 1.0) -> Meter | None:
         """The most that :meth:`healed` runs for a plan; None where the healing does not tell."""
-        return most_work(self._healing, self._calibration, plan)
+        return most_work(self._shortened(share), self._calibration, plan)
+
+    def _shortened(self, share: float) -> Healing:
+        healing = self._healing if share == 1 else self._healing.shortened(share)
+        assert healing is not None, "a run with rounds has checked that its healing can be shortened"
+        return healing
 
     def remember(self, plan: PrunePlan, healed: Healed) -> None:
         """A plan has been healed before."""
-        future, _ = self._repairs.claim(plan)
+        future, _ = self._repairs.claim((plan, 1.0))
         future.set_result(healed)
 
     def watched_by(self, watch: Callable[[PrunePlan, Check], None], say: Callable[[str], None] = keep_quiet) -> None:

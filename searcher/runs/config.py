@@ -25,7 +25,7 @@ Weights = Literal["auto", "resident", "streamed"]
 
 DEFAULT_OBJECTIVE = ("perplexity",)
 
-HEALING_FIELDS = ("heal_top", "heal_windows", "heal_data")
+HEALING_FIELDS = ("heal_top", "heal_rounds", "heal_windows", "heal_final", "heal_data")
 """Fields that change nothing where nothing is healed."""
 
 
@@ -236,11 +236,23 @@ class RunConfig(MeasurementConfig):
         "may be repeated, with any objective where lower is better.",
     )
     at_least: dict[str, str] = _search({}, "The same for an objective where higher is better, such as accuracy=0.6.")
+    heal_final: str | None = _measurement(
+        None,
+        "Where --heal is part of every score: heal the best plans by this in its place, such as lora:steps=200, and "
+        "rank them anew. Default: no other healing.",
+    )
     heal_top: int = _search(
         8,
         "How many of the best plans of each size are healed and ranked anew, by healings that are fitted to a whole "
         "plan. Default: 8.",
         ge=1,
+    )
+    heal_rounds: int = _search(
+        1,
+        "Heal the plans of --heal-top in so many rounds of successive halving, each with twice the steps of the one "
+        "before and the better half of its plans. Default: 1, all of them in full.",
+        ge=1,
+        le=7,
     )
     seed: int = _search(0, "Seed of the strategy. Default: 0.", ge=0)
     racing: float | None = _search(
@@ -267,6 +279,11 @@ class RunConfig(MeasurementConfig):
         "Database to mirror the run into as an Optuna study while it goes on, such as sqlite:///study.db or "
         "postgresql://user:password@host/name; optuna-dashboard shows it.",
     )
+
+    @field_validator("heal_final", mode="before")
+    @classmethod
+    def _check_heal_final(cls, value: Any) -> str | None:
+        return None if value is None else plain_spec(str(value))
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -362,6 +379,11 @@ class RunConfig(MeasurementConfig):
         return super().objective_specs | {
             label: (label, self.objective_args.get(label, {})) for label in others if label not in self.goals
         }
+
+    @property
+    def healed_by(self) -> str | None:
+        """What the chosen plan is healed by in the end, if anything."""
+        return self.heal if self.heal_final is None else self.heal_final
 
     @property
     def searched(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ READS = {
     "objective_reads": ("objective", "objective_args"),
     "strategy_reads": ("strategy", "strategy_args"),
     "healing_reads": ("heal",),
+    "heal_final_reads": ("heal_final",),
 }
 """Fields with what plug-ins read and import (those of objectives by label), and fields that say which these are."""
 MEANING = {
@@ -31,6 +32,7 @@ MEANING = {
     "inputs_fingerprint": "tokenizer, or choice of text or items",
     "extra_fingerprint": "set of answers or the like, which objectives keep beside their tokens",
     "healing_version": "version of the healing, which repairs otherwise",
+    "heal_final_version": "version of the healing, which repairs otherwise",
 }
 """What it means that a fingerprint has changed."""
 BY_CONTENT = ("model", "data", "heal_data")

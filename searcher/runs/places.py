@@ -72,6 +72,7 @@ def _paths(fields: dict[str, Any], change: Callable[[Path], str]) -> dict[str, A
         "strategy": plugin,
         "strategy_args": option,
         "heal": spec,
+        "heal_final": spec,
     }
     return {name: changes[name](value) for name, value in fields.items() if name in changes and value is not None}
 

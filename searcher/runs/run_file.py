@@ -33,6 +33,21 @@ class _Cost(_Part):
     seconds: float
 
 
+class _Work(_Part):
+    layer_forwards: float
+    heads: float
+    seconds: float
+
+
+class _Round(_Part):
+    share: float
+    steps: int | None
+    healed: dict[str, list[Plan]]
+    dropped: dict[str, list[Plan]]
+    charged: _Amount
+    run: _Work
+
+
 class _Outcome(_Part):
     chosen: dict[str, Plan]
     size: int
@@ -42,6 +57,7 @@ class _Outcome(_Part):
     repeatable: bool
     front: list[Plan] = []
     shortlists: dict[str, list[Plan]] = {}
+    rounds: list[_Round] = []
     missed: list[str] = []
 
     @model_validator(mode="after")

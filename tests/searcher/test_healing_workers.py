@@ -57,12 +57,12 @@ def test_two_workers_give_the_same_bits(scope):
             replay = open_replay(model, Granularity.SUBLAYER)
             prices, text = measure_prices(replay, 32), HealText(recipe, fit, held_out)
             begin_treatment(text, replay, prices, Granularity.SUBLAYER)
-            windows = {"search": WINDOWS, "healed-search": WINDOWS}
+            windows = {"search": WINDOWS, "healed-search": WINDOWS, "healed-search-1/2": WINDOWS}
             return open_executor(
                 replay, {"perplexity": Perplexity()}, windows, tiny_tokenizer(), prices, cores=1, healing=text
             )
 
-    def values(executor):
+    def values(executor, split=split):
         known = Measurements(executor.layout)
         for line in executor.measure(split, plans, known):
             known.add(line)
@@ -72,5 +72,9 @@ def test_two_workers_give_the_same_bits(scope):
     with contextlib.closing(executor):
         found = values(executor)
         assert len(executor.workers) == 2
+        if scope == "plan":  # in a round of half of the steps, too
+            shorter = values(executor, "healed-search-1/2")
+            assert shorter == values(healing_executor(), "healed-search-1/2")
+            assert shorter != found
     assert found == values(healing_executor())
     assert len({tuple(numbers) for numbers in found.values()}) == len(plans)

@@ -41,3 +41,25 @@ def test_no_healing_runs_more_than_it_says(recipe, plan):
 def test_a_plan_that_cannot_be_healed_so_costs_two_looks_at_its_loss():
     most = most_work(make_healing("layer:steps=2"), calibration_of("llama"), PrunePlan.parse("1.attn"))
     assert (most.layer_forwards, most.heads) == (2 * 5 * 3.6, 2 * 5)
+
+
+@pytest.mark.parametrize("recipe", [one for one in RECIPES if "steps" in one])
+@torch.inference_mode()
+def test_a_shortened_healing_differs_in_its_steps_alone_and_runs_as_much_less(recipe):
+    whole, calibration = make_healing(recipe), calibration_of("llama", num_blocks=6)
+    half, least = whole.shortened(0.5), whole.shortened(1 / 64)
+    assert half == replace(whole, steps=whole.steps // 2)
+    assert least.steps == 1
+    assert whole.shortened(1.0) == whole
+    works = [most_work(one, calibration, PrunePlan.parse("1-2,4")).layer_forwards for one in (least, half, whole)]
+    assert works == sorted(works)
+    assert works[0] < works[2]
+
+
+@pytest.mark.parametrize("recipe", ["linear-folded", "bias", "linear"])
+def test_what_has_no_steps_cannot_be_shortened(recipe):
+    assert make_healing(recipe).shortened(0.5) is None
+
+
+def test_no_steps_stay_none():
+    assert make_healing("layer:steps=0").shortened(0.5).steps == 0
