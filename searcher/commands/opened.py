@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from searcher.architecture.devices import bytes_taken
 from searcher.checkpoint.forms import choose_form, materialised
 from searcher.checkpoint.history import History, history_of
 from searcher.commands.preparation import cut_heal, load
@@ -23,6 +24,7 @@ from searcher.healing.heal import Healed
 from searcher.healing.healer import Healer, HealingRoom, make_healing
 from searcher.healing.store import RepairStore
 from searcher.loading.dtypes import restore_precision, stored_dtype
+from searcher.loading.free_memory import RESERVE
 from searcher.loading.heal_text import HealText
 from searcher.loading.model import STORED, LoadedModel, choose_dtype
 from searcher.replay.footprint import measure_amounts
@@ -195,9 +197,10 @@ def _heal(
     healed = store.find(plan)
     if healed is None:
         progress.say(f"Healing {plan} by {heal}")
-        memory = None if config.memory is None else parse_bytes(config.memory)
+        device = replay.model.device
+        room = None if config.memory is None else parse_bytes(config.memory) - bytes_taken(device) - RESERVE
         prices = measure_prices(replay, windows.fit.shape[1])
-        healer = Healer(windows, replay, prices, HealingRoom(process=memory))
+        healer = Healer(windows, replay, prices, HealingRoom(fit=room))
         healer.watched_by(progress.healing, progress.say)
         healer.keep_unfinished(store.unfinished)
         healed = healer.healed(plan)

@@ -34,7 +34,8 @@ from searcher.contracts.statistics import check_statistics
 from searcher.contracts.strategy import Outcome, Strategy
 from searcher.errors import UsageError
 from searcher.evaluation.executor import one_core
-from searcher.healing.healer import make_healing
+from searcher.healing.healer import Treatment, make_healing
+from searcher.healing.store import RepairStore
 from searcher.replay.dense_statistics import check_weights, find_statistics
 from searcher.runs.config import RunConfig
 from searcher.runs.journal import RUN_FILE, Journal, write_json
@@ -171,6 +172,13 @@ def _mirror(
     return mirror
 
 
+def _store(config: RunConfig, prepared: Prepared, treatment: Treatment) -> RepairStore:
+    """Where the repairs of a shortlist are kept while they are made."""
+    return RepairStore(
+        Path(config.runs_dir), prepared.model, prepared.text, treatment.text, prepared.replay.architecture
+    )
+
+
 def _judge(
     config: RunConfig,
     prepared: Prepared,
@@ -185,6 +193,7 @@ def _judge(
     lists, treatment = Shortlists({}, 0), prepared.of_shortlist
     if treatment is not None:
         loop.recorder.executor.watch(progress.healing, progress.say)
+        loop.recorder.executor.keep_unfinished(_store(config, prepared, treatment).unfinished)
         rounds, price = make_rounds(config.heal_rounds), healing_price(prepared, loop.ledger)
         begin = partial(progress.healing_begins, make_healing(treatment.text.spec), rounds)
         lists = heal_shortlists(loop, ranked, config.heal_top, rounds, price, deadline, begin)

@@ -120,6 +120,11 @@ class Executor:
         if healer := self.evaluator.final or self.evaluator.healer:
             healer.watched_by(watch, say)
 
+    def keep_unfinished(self, folder: Callable[[PrunePlan], Path | None]) -> None:
+        """From now on keep healings that are ended in the middle in this folder of a plan."""
+        if healer := self.evaluator.final or self.evaluator.healer:
+            healer.keep_unfinished(folder)
+
     def close(self) -> None:
         """There is nothing to end: threads live as long as a batch of plans."""
 

@@ -11,11 +11,12 @@ import torch
 from searcher.architecture.devices import computes_on_cpu
 from searcher.contracts.cost import Prices
 from searcher.contracts.objective import Objective, Split
+from searcher.errors import UsageError
 from searcher.evaluation.candidate import Facts
 from searcher.evaluation.evaluator import Evaluator
 from searcher.evaluation.executor import Executor
 from searcher.evaluation.groups import Groups, make_groups
-from searcher.evaluation.memory import Footprint, find_room_on_all, measure_footprint
+from searcher.evaluation.memory import Footprint, Room, find_room_on_all, measure_footprint
 from searcher.evaluation.prefix_cache import PrefixCache
 from searcher.evaluation.streamed_executor import StreamedExecutor
 from searcher.evaluation.streaming_room import find_streaming_room
@@ -92,21 +93,41 @@ def executor_for(
     footprint = measure_footprint(replay, window_tokens, max(window_tokens, largest))
     cores = cores if all(map(computes_on_cpu, replay.devices)) else len(replay.devices)
     healer = None if healing is None else Healer(healing, replay, prices)
-    finally_healed = None if final is None else Healer(final, replay, prices)
-    make = partial(Evaluator, replay, objectives, prices, window_tokens, facts=facts, final=finally_healed)
+    last = None if final is None else Healer(final, replay, prices)
+    make = partial(Evaluator, replay, objectives, prices, window_tokens, facts=facts)
     if store is not None:
         ask = _largest_ask(replay, groups, footprint, largest)
         streaming = find_streaming_room(footprint, memory, replay.model.device, cores, store, ask)
         say(str(streaming))
         for_gaps = streaming.states // 2 if healer and healer.scope == "gap" else 0
-        healer = healer and healer.within(HealingRoom(for_gaps // streaming.evaluators, memory))
-        evaluator = make(kept=PrefixCache(0), healer=healer)
+        healer = healer and healer.within(HealingRoom(for_gaps // streaming.evaluators))
+        evaluator = make(kept=PrefixCache(0), healer=healer, final=last)
         return StreamedExecutor(evaluator, groups, store, replace(streaming, states=streaming.states - for_gaps), say)
     room = find_room_on_all(footprint, memory, (*replay.places, replay.exit), cores)
+    room, for_fit = leave_room(room, last or healer)
     for_gaps = room.kept // 2 if healer and healer.scope == "gap" else 0
-    healer = healer and healer.within(HealingRoom(for_gaps // room.evaluators, memory, room.evaluators))
+    healer = healer and healer.within(HealingRoom(for_gaps // room.evaluators, for_fit))
+    last = last and last.within(HealingRoom(0, for_fit))
     kept = PrefixCache(room.kept - for_gaps)
-    return Executor(make(kept=kept, healer=healer), groups, kept, room.evaluators)
+    return Executor(make(kept=kept, healer=healer, final=last), groups, kept, room.evaluators)
+
+
+def leave_room(room: Room, healer: Healer | None) -> tuple[Room, int | None]:
+    """The room without what every evaluator needs to heal a plan by training, and that; fewer evaluators if need be.
+
+    Raises:
+        UsageError: there is not enough for one.
+    """
+    if healer is None or healer.scope != "plan":
+        return room, None
+    for evaluators in range(room.evaluators, 0, -1):
+        try:
+            needed = healer.memory(room.kept // evaluators)
+            return Room(evaluators, room.kept - evaluators * needed), needed or None
+        except UsageError:
+            if evaluators == 1:
+                raise
+    raise AssertionError("there is at least one evaluator")
 
 
 def _largest_ask(replay: Replay, groups: Groups, footprint: Footprint, largest: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,6 +101,10 @@ class RayExecutor:
     def watch(self, watch: Callable[[PrunePlan, Check], None], say: Callable[[str], None]) -> None:
         """Tell this of every check of a healing in this process; what the workers do is heard of when it is done."""
         self._local.watch(watch, say)
+
+    def keep_unfinished(self, folder: Callable[[PrunePlan], Path | None]) -> None:
+        """Keep healings of this process that are ended in the middle; those of workers begin anew."""
+        self._local.keep_unfinished(folder)
 
     def close(self) -> None:
         """End the actors, and Ray if it was started for this executor."""

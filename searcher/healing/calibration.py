@@ -89,8 +89,7 @@ class CalibrationSet:
         say: told in words how a fit is done, and how long it will take.
         meter: counts what is run.
         documents: of each held-out window, the document it was cut from; empty if each is of its own.
-        memory: bytes that the process may take while it trains, on an accelerator there; None for the default.
-        sharers: how many fits may go on at a time in this process.
+        room: bytes that a fit may take beside the model; None for what is free by default.
         unfinished: the folder where fits are kept that were ended in the middle; None for nowhere.
         begun: when the fit began, by `time.monotonic`.
     """
@@ -104,8 +103,7 @@ class CalibrationSet:
     say: Callable[[str], None] = keep_quiet
     meter: Meter = field(default_factory=Meter)
     documents: tuple[int, ...] = ()
-    memory: int | None = None
-    sharers: int = 1
+    room: int | None = None
     unfinished: Path | None = None
     begun: float = field(default_factory=time.monotonic)
 

@@ -92,6 +92,16 @@ class Healing(ABC):
         shorter: Healing = replace(own, steps=min(steps, max(1, int(steps * share))))
         return shorter
 
+    def memory(self, calibration: "CalibrationSet") -> int:
+        """For scope `plan`: bytes that healing any plan takes beside the model, within the room of the calibration set.
+
+        Asked before the first plan, so that a search leaves that room; 0 where it is next to nothing, or not known.
+
+        Raises:
+            UsageError: there is not so much room.
+        """
+        return 0
+
     def replacements(self, replay: "Replay", plan: PrunePlan) -> "Mapping[Place, ReplacementModule]":
         """For scope `plan`: what will stand after blocks once the plan is healed, nothing by default.
 

@@ -42,13 +42,11 @@ class HealingRoom:
 
     Attributes:
         gaps: bytes that corrections of gaps may keep.
-        process: bytes of the whole process while something is trained, on an accelerator there; None for the default.
-        fits: how many may go on at a time.
+        fit: bytes that a fit may take; None for what is free by default.
     """
 
     gaps: int = 0
-    process: int | None = None
-    fits: int = 1
+    fit: int | None = None
 
 
 @dataclass
@@ -122,9 +120,7 @@ def make_calibration(
         check_float64(place, f"Healing '{text.spec}'")
     with torch.inference_mode(False):  # those that train cannot use tensors made for inference
         fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
-    return CalibrationSet(
-        replay, fit, held_out, prices, documents=text.documents, memory=room.process, sharers=room.fits
-    )
+    return CalibrationSet(replay, fit, held_out, prices, documents=text.documents, room=room.fit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +253,15 @@ class Healer:
         healing = self._healing if share == 1 else self._healing.shortened(share)
         assert healing is not None, "a run with rounds has checked that its healing can be shortened"
         return healing
+
+    def memory(self, room: int) -> int:
+        """For scope `plan`: bytes that a fit takes beside the model, no more than there is room for.
+
+        Raises:
+            UsageError: it takes more, with what to do.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._healing.memory(replace(self._calibration, room=room))
 
     def remember(self, plan: PrunePlan, healed: Healed) -> None:
         """A plan has been healed before."""

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from searcher.contracts.plan import PrunePlan
+from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.healing.calibration import CalibrationSet, Meter
 from searcher.healing.contract import Healing
 from searcher.healing.end_to_end import Part, joined, most_work_of, train_end_to_end
@@ -17,6 +17,7 @@ from searcher.healing.losses import HiddenError, Loss, parse_loss
 from searcher.healing.stages import Stage, Where, plan_stages
 from searcher.healing.trainable import Trainable
 from searcher.healing.training import TrainingOptions
+from searcher.healing.training_room import plan_passes
 from searcher.replay.repair import Repair
 from searcher.replay.replay import Replay
 
@@ -100,6 +101,12 @@ class Staged(Healing):
             own = most_work_of(calibration, options, loss, blocks, self.steps)
             work.count(own.layer_forwards, own.heads)
         return work
+
+    def memory(self, calibration: CalibrationSet) -> int:
+        """See :class:`Healing`: that of the dense model, of which most is trained."""
+        (stage,) = self.stages(DENSE, calibration.replay.num_blocks)
+        trained = self.trainable(calibration, DENSE, stage, Repair())
+        return plan_passes(calibration, DENSE, trained, self.batch, self.name)[1]
 
     def _training_options(self, steps: int) -> TrainingOptions:
         return TrainingOptions(self.name, steps, self.batch, self.lr, self.lr / 10, 0.0, self.patience, self.seed)

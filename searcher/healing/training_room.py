@@ -75,24 +75,24 @@ def plan_passes(
         UsageError: not even that fits, with what is needed.
     """
     together = min(batch, rows_together(calibration.fit.shape[1], calibration.replay.model.device.type))
-    need, room, limit = measure_need(calibration, plan, trainable), *_room(calibration)
+    need, room = measure_need(calibration, plan, trainable), _room(calibration)
     ways = (Passes(together, False), Passes(together, True), Passes(1, True))
     for passes in ways:
         if need.of(passes) <= room:
             return passes, need.of(passes)
     raise UsageError(
-        f"Memory of {format_bytes(limit)} is not enough to heal by {name}: a step needs "
-        f"{format_bytes(need.of(ways[-1]))}, and {format_bytes(max(0, room))} are left",
+        f"Memory is not enough to heal by {name}: a step needs {format_bytes(need.of(ways[-1]))} beside the model, and "
+        f"{format_bytes(max(0, room))} are left for it",
         "Raise --memory, lower --window-tokens, train less of the model (a lower rank, fewer target_modules), or heal "
         "by linear, linear-folded or bias, which do not train",
     )
 
 
-def _room(calibration: CalibrationSet) -> tuple[int, int]:
-    """What a fit may take, and the limit for the whole process that leaves it; in bytes."""
+def _room(calibration: CalibrationSet) -> int:
+    if calibration.room is not None:
+        return calibration.room
     device = calibration.replay.exit
-    limit = default_limit(device) if calibration.memory is None else calibration.memory
-    return int((limit - bytes_taken(device) - RESERVE) // calibration.sharers), limit
+    return default_limit(device) - bytes_taken(device) - RESERVE
 
 
 def measure_need(calibration: CalibrationSet, plan: PrunePlan, trainable: Trainable) -> Need:

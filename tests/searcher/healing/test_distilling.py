@@ -262,24 +262,23 @@ def test_the_way_through_memory():
     assert need.of(Passes(1, True)) < need.of(Passes(4, True)) < need.of(Passes(4, False))
 
 
-def passes_in(calibration, room, monkeypatch):
+def passes_in(calibration, room):
     _, trained, _ = student_of(calibration, Loss(text=1))
-    monkeypatch.setattr(training_room, "_room", lambda _: (room, room))
-    return plan_passes(calibration, PLAN, trained, 4, "lora")[0]
+    return plan_passes(replace(calibration, room=room), PLAN, trained, 4, "lora")[0]
 
 
-def test_memory_decides_what_is_kept_for_the_way_back(monkeypatch):
+def test_memory_decides_what_is_kept_for_the_way_back():
     calibration = calibration_of("llama")
     _, trained, _ = student_of(calibration, Loss(text=1))
     need = training_room.measure_need(calibration, PLAN, trained)
     assert need.window > need.state * 10
     expected = [Passes(4, False), Passes(4, True), Passes(1, True)]
-    assert [passes_in(calibration, need.of(way), monkeypatch) for way in expected] == expected
-    with pytest.raises(UsageError, match="is not enough to heal by lora"):
-        passes_in(calibration, need.of(expected[-1]) - 1, monkeypatch)
+    assert [passes_in(calibration, need.of(way)) for way in expected] == expected
+    with pytest.raises(UsageError, match="Memory is not enough to heal by lora"):
+        passes_in(calibration, need.of(expected[-1]) - 1)
 
 
-def test_what_autograd_keeps_is_counted(monkeypatch):
+def test_what_autograd_keeps_is_counted():
     """Against the tensors that a forward pass really leaves for the way back."""
     calibration = calibration_of("llama")
     student, trained, _ = student_of(calibration, Loss(text=1))
@@ -410,3 +409,27 @@ def test_targets_are_the_same_in_any_company(rows):
 
 
 CALIBRATION = calibration_of("llama")
+
+
+def test_a_search_leaves_room_for_what_will_heal_its_best_plans():
+    from searcher.evaluation.memory import Room
+    from searcher.evaluation.open_executor import leave_room
+    from searcher.healing.healer import Healer
+    from searcher.loading.heal_text import HealText
+
+    def healer(spec):
+        text = HealText(spec, CALIBRATION.fit, CALIBRATION.held_out)
+        return Healer(text, CALIBRATION.replay, CALIBRATION.prices)
+
+    lora = healer("lora:rank=2")
+    needed = lora.memory(1 << 40)
+    assert needed > 1 << 20
+    assert leave_room(Room(2, 3 * needed), lora) == (Room(2, needed), needed)
+    fewer, fit = leave_room(Room(2, needed + 1), lora)
+    assert fewer.evaluators in (1, 2)
+    assert fewer.kept + fewer.evaluators * fit == needed + 1
+    with pytest.raises(UsageError, match="Memory is not enough to heal by lora"):
+        leave_room(Room(2, 1000), lora)
+    assert leave_room(Room(2, 1000), healer("bias")) == (Room(2, 1000), None)
+    assert leave_room(Room(2, 1000), healer("layer")) == (Room(2, 1000), None)
+    assert leave_room(Room(2, 1000), None) == (Room(2, 1000), None)
