@@ -6,7 +6,7 @@ import re
 import pytest
 
 LORA = "lora:steps=4,lr=0.01,batch=2,rank=2"
-HEALINGS = (LORA, "bias", "linear", "linear-folded", "layer:steps=4", "ffn:steps=4", "swiglu:steps=4")
+HEALINGS = (LORA, "bias", "rescale", "linear", "linear-folded", "layer:steps=4", "ffn:steps=4", "swiglu:steps=4")
 
 
 def document(done):

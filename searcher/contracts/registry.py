@@ -66,6 +66,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "healing": {
         "lora": "searcher.healing.lora:Lora",
         "bias": "searcher.healing.bias:Bias",
+        "rescale": "searcher.healing.rescale:Rescale",
         "linear": "searcher.healing.linear:Linear",
         "linear-folded": "searcher.healing.folded:LinearFolded",
         "layer": "searcher.healing.replacement:Layer",

@@ -12,7 +12,7 @@ from searcher.architecture.replacement_modules import LinearMap, LowRankMap
 from searcher.contracts.plan import PrunePlan
 from searcher.healing.calibration import CalibrationSet
 from searcher.healing.contract import Healing, Scope
-from searcher.healing.gaps import GapFits
+from searcher.healing.gaps import GapEnd, GapFits, choose
 from searcher.healing.moments import RIDGES, Moments
 from searcher.replay.repair import Repair
 
@@ -49,8 +49,23 @@ class Linear(Healing):
 
     def gaps(self, calibration: CalibrationSet, limit: int) -> GapFits:
         """See :class:`Healing`."""
+        texts = {"fit": calibration.fit, "held-out": calibration.held_out}
         dtype = calibration.replay.model.dtype
-        return GapFits(calibration, lambda moments: self._maps(moments, dtype), limit)
+        return GapFits(calibration, lambda gap: self._fit(gap, dtype), texts, limit)
+
+    def _fit(self, gap: GapEnd, dtype: torch.dtype) -> nn.Module | None:
+        """Of the maps to choose from the one that errs least on the held-out windows; None if none does better."""
+        moments: Moments | None = None
+        for batch in gap.batches("fit"):
+            given, wanted = batch.rows
+            moments = moments or Moments.zeros(given.shape[-1], gap.place)
+            moments.add(given, wanted.double() - given.double(), wanted)
+        if moments is None or not moments.finite:
+            return None  # what leaves here is no number, and no map can change that
+        maps = list(self._maps(moments, dtype))
+        rows = (batch.rows for batch in gap.batches("held-out"))
+        best = choose(([given, *(one(given) for one in maps)], wanted) for given, wanted in rows)
+        return maps[best - 1] if best else None
 
     def _maps(self, moments: Moments, dtype: torch.dtype) -> Iterator[nn.Module]:
         for ridge in RIDGES if self.ridge is None else (self.ridge,):
