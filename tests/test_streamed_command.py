@@ -37,7 +37,9 @@ def values(folder):
     return {(line["split"], line["plan"], line["group"], *line["rows"]): line["values"] for line in lines}
 
 
-@pytest.mark.parametrize("healing", [(), ("--heal", "bias"), ("--heal", "linear"), ("--heal", "linear-folded")])
+@pytest.mark.parametrize(
+    "healing", [(), *(("--heal", name) for name in ("bias", "rescale", "linear", "linear-folded"))]
+)
 def test_the_results_of_the_resident_way(healing, searcher_command, sharded, tmp_path):
     here = run(searcher_command, sharded, "streamed", "streamed", *healing)
     assert outcome(here) == outcome(run(searcher_command, sharded, "resident", "resident", *healing))

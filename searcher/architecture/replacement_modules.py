@@ -25,6 +25,18 @@ class Shift(nn.Module):
         return hidden + self.shift
 
 
+class Scale(nn.Module):
+    """Multiplies every hidden state with one number, which starts as 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, width) to the same."""
+        return hidden * self.factor
+
+
 class LinearMap(nn.Module):
     """Multiplies every hidden state with one matrix, which starts as the identity.
 
@@ -103,7 +115,7 @@ class SwiGLU(nn.Module):
         return hidden + added
 
 
-KINDS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (Shift, LinearMap, LowRankMap, FFN, SwiGLU)}
+KINDS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (Shift, Scale, LinearMap, LowRankMap, FFN, SwiGLU)}
 """The modules that a checkpoint may hold beside the model's own, by name."""
 
 
@@ -113,6 +125,8 @@ def describe(module: nn.Module) -> dict[str, Any]:
     match module:
         case Shift():
             sizes = {"width": module.shift.shape[0]}
+        case Scale():
+            pass
         case LinearMap():
             sizes = {"width": module.weight.shape[0]}
         case LowRankMap():

@@ -88,6 +88,6 @@ class Prepared:
         return self.treatment if whole else self.final
 
     @property
-    def _heal_rows(self) -> int:
+    def _heal_rows(self) -> float:
         """Windows of the heal split that every plan is replayed on beside those it is measured on."""
-        return self.treatment.text.rows if self.treatment and self.treatment.scope == "gap" else 0
+        return self.treatment.rows if self.treatment else 0.0

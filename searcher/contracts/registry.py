@@ -67,6 +67,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "lora": "searcher.healing.lora:Lora",
         "full": "searcher.healing.full:Full",
         "bias": "searcher.healing.bias:Bias",
+        "rescale": "searcher.healing.rescale:Rescale",
         "linear": "searcher.healing.linear:Linear",
         "linear-folded": "searcher.healing.folded:LinearFolded",
         "layer": "searcher.healing.replacement:Layer",

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 
 import torch

@@ -97,8 +97,8 @@ def find_helpful(calibration: CalibrationSet, after: dict[Place, ReplacementModu
     without, with_it = (dict.fromkeys(after, 0.0) for _ in range(2))
     for ids in in_groups(calibration.some_held_out(windows)):
         for place, part, _ in _steps(calibration, ids, after):
-            without[place] += _rest_of_loss(calibration, part, place[0], ids)
-            with_it[place] += _rest_of_loss(
+            without[place] += rest_of_loss(calibration, part, place[0], ids)
+            with_it[place] += rest_of_loss(
                 calibration, calibration.replay.run_replacement(part, after[place]), place[0], ids
             )
     return {place for place in after if with_it[place] < without[place]}
@@ -121,7 +121,7 @@ def _steps(
         entering = dense
 
 
-def _rest_of_loss(calibration: CalibrationSet, hidden: Tensor, block: int, ids: Tensor) -> float:
+def rest_of_loss(calibration: CalibrationSet, hidden: Tensor, block: int, ids: Tensor) -> float:
     """The summed loss of these tokens if the dense model goes on from the states after a block."""
     for later in range(block + 1, calibration.replay.num_blocks):
         hidden = calibration.run_block(hidden, later, Action.KEEP)

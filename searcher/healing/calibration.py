@@ -139,7 +139,8 @@ class CalibrationSet:
         self.go_on()
         if action is Action.GONE:
             return hidden.to(self.replay.places[block])
-        self.meter.count(self.prices.weight[action] * len(hidden))
+        windows = len(hidden) * hidden.shape[1] / self.fit.shape[1]  # some healings read only the beginnings
+        self.meter.count(self.prices.weight[action] * windows)
         return self.replay.run_block_without(hidden, block, self.replay.architecture.removed_by(block, action))
 
     def count_forward(self, plan: PrunePlan, rows: int, heads: bool = False, passes: float = 1.0) -> None:

@@ -70,6 +70,13 @@ class Healing(ABC):
             DivergedError: the fit ran away.
         """
 
+    def check(self, calibration: "CalibrationSet") -> None:  # noqa: B027 - most refuse no model
+        """Refuse, before a search begins, a model of which no plan could be healed so; by default none.
+
+        Raises:
+            UsageError: with the reason.
+        """
+
     def most_work(self, calibration: "CalibrationSet", plan: PrunePlan) -> "Meter | None":
         """For scope `plan`: the most that `heal` runs for this plan, which limits count; None: it cannot be told.
 
@@ -113,6 +120,10 @@ class Healing(ABC):
     def units(self, calibration: "CalibrationSet", granularity: Granularity) -> "Repair":
         """For scope `unit`: what stands after each block for anything that plans of this granularity do with it."""
         raise NotImplementedError(f"{type(self).__name__} has scope '{self.scope}'")
+
+    def rows(self, calibration: "CalibrationSet") -> float:
+        """For scope `gap`: the windows that every plan is run on besides those it is measured on; all by default."""
+        return float(len(calibration.fit) + len(calibration.held_out))
 
     def gaps(self, calibration: "CalibrationSet", limit: int) -> Gaps:
         """For scope `gap`: the corrections of plans, which may keep so many bytes."""

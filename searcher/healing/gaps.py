@@ -1,6 +1,7 @@
 """Corrections where gaps of a plan end: fitted to the dense model's hidden states, shared by plans that start alike."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.contracts.trie import Path, last_step, plan_path
 from searcher.healing.calibration import PADDING, CalibrationSet
-from searcher.healing.moments import TINY, Moments
+from searcher.healing.moments import TINY
 from searcher.replay.batching import in_groups
 from searcher.replay.repair import Place, Repair, ReplacementModule
 
@@ -20,8 +21,44 @@ MATRICES = 0.5
 ENTRY = 100
 """Bytes of an entry with nothing in it: that no map helped there."""
 
-Candidates = Callable[[Moments], Iterator[nn.Module]]
-"""The maps to choose from, given the moments of the windows to fit on."""
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Windows where a gap ends.
+
+    Attributes:
+        given: (rows, tokens, hidden size) of the pruned model, corrected before this gap.
+        wanted: the same of the dense model.
+        real: bool (rows, tokens), False for padding.
+    """
+
+    given: Tensor
+    wanted: Tensor
+    real: Tensor
+
+    @property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """(tokens, hidden size) of both, without padding."""
+        return self.given[self.real], self.wanted[self.real]
+
+
+@dataclass(frozen=True, eq=False)
+class GapEnd:
+    """What a fit is given.
+
+    Attributes:
+        block: the last one of the gap.
+        place: where states after it are.
+        batches: the batches of a text, by its name; each call runs what is not kept of them.
+    """
+
+    block: int
+    place: torch.device
+    batches: Callable[[str], Iterator[Batch]]
+
+
+Fit = Callable[[GapEnd], nn.Module | None]
+"""What should stand where a gap ends; None for nothing."""
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value", Tensor, ReplacementModule | None)
 
@@ -40,9 +77,8 @@ def _offer(cache: "LRUCache[Key, Value]", key: Key, value: Value) -> None:
 class GapFits:
     """The corrections of plans, each depending only on what the plan does up to where the gap ends.
 
-    A gap is a run of consecutive blocks of which a plan removes something. Where it ends, a map is fitted that takes
-    the hidden states of the pruned model, corrected so far, to those of the dense model. Of several maps that one is
-    taken which errs least on the held-out windows, and none if none is better than to correct nothing.
+    A gap is a run of consecutive blocks of which a plan removes something. Where it ends, a module is fitted that takes
+    the hidden states of the pruned model, corrected so far, nearer to those of the dense model.
 
     Plans that share a prefix share its corrections and the hidden states after it, as far as these are kept; those of
     the dense model are the states after a prefix that removes nothing. What is kept changes no bit of the result.
@@ -51,17 +87,17 @@ class GapFits:
 
     Args:
         calibration: whose model and windows.
-        candidates: the maps to choose from.
+        fit: makes what stands at the end of a gap.
+        texts: int64 (windows, tokens) by name, for the fit to ask for.
         limit: bytes for hidden states and matrices; with 0 everything is run again each time.
     """
 
-    def __init__(self, calibration: CalibrationSet, candidates: Candidates, limit: int) -> None:
-        self._calibration, self._candidates = calibration, candidates
-        self._width = int(calibration.replay.model.config.get_text_config(decoder=True).hidden_size)
+    def __init__(self, calibration: CalibrationSet, fit: Fit, texts: Mapping[str, Tensor], limit: int) -> None:
+        self._calibration, self._make, self._texts = calibration, fit, texts
+        width = int(calibration.replay.model.config.get_text_config(decoder=True).hidden_size)
         self._corrections: LRUCache[Path, ReplacementModule | None] = _bounded(int(limit * MATRICES))
         self._states: LRUCache[tuple[str, int, Path], Tensor] = _bounded(limit - int(limit * MATRICES))
-        self._texts = {"fit": calibration.fit, "held-out": calibration.held_out}
-        whole = sum(ids.numel() for ids in self._texts.values()) * self._width * calibration.replay.model.dtype.itemsize
+        whole = sum(ids.numel() for ids in self._texts.values()) * width * calibration.replay.model.dtype.itemsize
         self._depths = self._states.maxsize // 2 // whole  # so many states of a path can be kept, and of the dense one
 
     @property
@@ -96,26 +132,18 @@ class GapFits:
 
     def _fit(self, prefix: Path, earlier: dict[int, ReplacementModule | None]) -> ReplacementModule | None:
         """The correction at the end of a prefix, given those before."""
-        moments = Moments.zeros(self._width, self._calibration.replay.places[len(prefix) - 1])
-        for pruned, dense in self._pairs("fit", prefix, earlier):
-            moments.add(pruned, dense.double() - pruned.double(), dense)
-        if not moments.finite:
-            return None  # what leaves here is no number, and no map can change that
-        maps = list(self._candidates(moments))
-        pairs = self._pairs("held-out", prefix, earlier)
-        best = choose(([pruned, *(one(pruned) for one in maps)], dense) for pruned, dense in pairs)
-        return ReplacementModule(maps[best - 1]) if best else None
+        end = len(prefix) - 1
+        place = self._calibration.replay.places[end]
+        found = self._make(GapEnd(end, place, lambda text: self._batches(text, prefix, earlier)))
+        return None if found is None else ReplacementModule(found)
 
-    def _pairs(
-        self, text: str, prefix: Path, corrections: dict[int, ReplacementModule | None]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(tokens, hidden size) states after a prefix and those of the dense model after the same block, in batches."""
+    def _batches(self, text: str, prefix: Path, corrections: dict[int, ReplacementModule | None]) -> Iterator[Batch]:
+        """The states after a prefix and those of the dense model after the same block."""
         dense = bytes(len(prefix))
         for number, ids in enumerate(in_groups(self._texts[text])):
-            real = ids != PADDING
             wanted = self._state(text, number, ids, dense, {})
-            given, real = self._state(text, number, ids, prefix, corrections), real.to(wanted.device)
-            yield given.to(wanted.device)[real], wanted[real]
+            given, real = self._state(text, number, ids, prefix, corrections), (ids != PADDING).to(wanted.device)
+            yield Batch(given.to(wanted.device), wanted, real)
 
     def _state(
         self, text: str, number: int, ids: Tensor, prefix: Path, corrections: dict[int, ReplacementModule | None]

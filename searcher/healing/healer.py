@@ -96,7 +96,7 @@ def check_healing(spec: str, replay: Replay) -> None:
     if replay.streamed and not healing.streams:
         raise UsageError(
             f"Healing '{spec}' needs all weights in memory, and these are streamed",
-            "Heal by bias, linear or linear-folded, or use --weights resident where there is room",
+            "Heal by bias, rescale, linear or linear-folded, or use --weights resident where there is room",
         )
     if reason := healing.plain_weights:
         refuse_packed(
@@ -130,6 +130,7 @@ class Treatment:
     Attributes:
         text: with what and on what.
         scope: what a repair depends on.
+        rows: for scope `gap`, the windows that every plan is run on besides those it is measured on, which are charged.
         work: what has been run before the first plan.
         most_work: for scope `plan`, the most that healing one with a share of the steps runs; None where the healing
             does not tell.
@@ -137,6 +138,7 @@ class Treatment:
 
     text: HealText
     scope: Scope
+    rows: float
     work: Meter
     most_work: Callable[[PrunePlan, float], Meter | None]
 
@@ -144,9 +146,10 @@ class Treatment:
 def begin_treatment(text: HealText, replay: Replay, prices: Prices, granularity: Granularity) -> Treatment:
     """Fit what is the same for all plans, which the replay then has after its blocks."""
     healer = Healer(text, replay, prices)
+    healer.check()
     if healer.scope == "unit":
         replay.after = healer.fit_units(granularity).after
-    return Treatment(text, healer.scope, healer.take_work(), healer.most_work)
+    return Treatment(text, healer.scope, healer.rows, healer.take_work(), healer.most_work)
 
 
 class Healer:
@@ -181,6 +184,11 @@ class Healer:
         """What a repair depends on."""
         return self._healing.scope
 
+    @property
+    def rows(self) -> float:
+        """For scope `gap`: the windows that every plan is run on besides those it is measured on; else 0."""
+        return self._healing.rows(self._calibration) if self.scope == "gap" else 0.0
+
     def colleague(self, replay: Replay) -> "Healer":
         """A healer for another evaluator."""
         return Healer(self.text, replay, self._prices, self._room, self._repairs)
@@ -188,6 +196,10 @@ class Healer:
     def within(self, room: HealingRoom) -> "Healer":
         """The same with other room."""
         return Healer(self.text, self._replay, self._prices, room, self._repairs)
+
+    def check(self) -> None:
+        """Refuse a model of which no plan could be healed."""
+        self._healing.check(self._calibration)
 
     def fit_units(self, granularity: Granularity) -> Repair:
         """For scope `unit`: what stands after each block, once for all plans."""

@@ -1,5 +1,6 @@
 """Linear maps in closed form, from second moments that are summed up batch by batch in float64."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,15 @@ TINY = 1e-12
 """Keeps an error that is divided by a norm finite."""
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Penalties to choose from."""
+
+
+def weighted(rows: Tensor, missing: Tensor, wanted: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows and what they miss as :meth:`Moments.add` counts them: float64 (tokens, width) each."""
+    rows = rows.double()
+    if wanted is None:
+        return rows, missing
+    root = wanted.double().norm(dim=-1, keepdim=True).clamp(min=TINY).rsqrt()
+    return rows * root, missing * root
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +53,7 @@ class Moments:
             missing: float64 (tokens, width): what it should add to that.
             wanted: (tokens, width): the states that should come out in the end; None for plain errors.
         """
-        rows = rows.double()
-        if wanted is not None:
-            root = wanted.double().norm(dim=-1, keepdim=True).clamp(min=TINY).rsqrt()
-            rows, missing = rows * root, missing * root
+        rows, missing = weighted(rows, missing, wanted)
         self.gram.addmm_(rows.t(), rows)
         self.cross.addmm_(rows.t(), missing)
 
@@ -68,6 +75,38 @@ class Moments:
             float64 (width, width).
         """
         return torch.cholesky_solve(self.cross, torch.linalg.cholesky(self._penalised(ridge)))
+
+    def left_out_errors(
+        self, windows: Iterable[tuple[Tensor, Tensor]], ridges: Sequence[float]
+    ) -> tuple[float, Tensor]:
+        """The squared errors on windows of maps that are fitted without them, to all others, in closed form.
+
+        With A the penalised gram matrix of all windows, X and E the rows of one and H = X A⁻¹ Xᵀ, the map that is
+        fitted to the others leaves (I - H)⁻¹ (E - X D) of E, D the map that is fitted to all. (Leave-one-out residuals
+        of linear smoothers, a window in place of a row; Allen 1974, doi:10.1080/00401706.1974.10489157.) The penalty is
+        that of all windows. The gram matrix is decomposed once for all ridges.
+
+        Args:
+            windows: some of what was added, weighted as there: float64 (tokens, width), what a map is given, and the
+                same of what it should add.
+            ridges: to try.
+
+        Returns:
+            The sum of squares of what should be added, which is the error of no map, and float64 (ridges,) errors.
+        """
+        values, vectors = torch.linalg.eigh(self.gram)
+        turned = vectors.t() @ self.cross
+        inverses = [1 / (values.clamp(min=0) + ridge * self.gram.trace() / len(values)) for ridge in ridges]
+        without, errors = 0.0, torch.zeros(len(inverses), dtype=torch.float64)
+        for rows, missing in windows:
+            rows = rows @ vectors
+            without += float(missing.square().sum())
+            for number, inverse in enumerate(inverses):
+                scaled = rows * inverse
+                rest, hat = missing - scaled @ turned, scaled @ rows.t()
+                others = torch.linalg.solve(torch.eye(len(hat), dtype=hat.dtype, device=hat.device) - hat, rest)
+                errors[number] += float(others.square().sum())
+        return without, errors
 
     def low_rank_map(self, ridge: float, rank: int) -> tuple[Tensor, Tensor]:
         """The same with D of at most this rank.

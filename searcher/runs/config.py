@@ -82,8 +82,8 @@ class MeasurementConfig(BaseModel):
     )
     heal: str | None = _measurement(
         None,
-        "Heal plans before they are scored, such as bias, linear or lora:steps=20 (see searcher list healings): the "
-        "first two in every score of a search, others re-rank its best plans. Default: no healing.",
+        "Heal plans before they are scored, such as bias, rescale, linear or lora:steps=20 (see searcher list "
+        "healings): the first three in every score of a search, others re-rank its best plans. Default: no healing.",
     )
     heal_windows: int | None = _measurement(
         None,

@@ -37,7 +37,7 @@ def ray():
 
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize(
-    "scope", ["plan", pytest.param("unit", marks=pytest.mark.slow), pytest.param("gap", marks=pytest.mark.slow)]
+    "scope", ["plan", *(pytest.param(scope, marks=pytest.mark.slow) for scope in ("unit", "gap", "rescale"))]
 )
 def test_two_workers_give_the_same_bits(scope):
     """Each worker heals for itself; matrices and adapters fitted there are those fitted here."""
@@ -45,6 +45,7 @@ def test_two_workers_give_the_same_bits(scope):
         "plan": "lora:steps=4,lr=0.01,batch=2,rank=2",
         "unit": f"{HEALINGS}:Shifted",
         "gap": f"{HEALINGS}:Turned",
+        "rescale": "rescale:choose=ratio",
     }[scope]
     split = "healed-search" if scope == "plan" else "search"
     plans = [PrunePlan.parse(text) for text in ("1", "2,3", "0.attn", "1.ffn,3", "dense", "3")]

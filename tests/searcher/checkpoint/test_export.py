@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from calibrations import calibration_of, heal
 from families import FAMILIES, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import searcher
-from searcher.architecture.replacement_modules import FFN, LinearMap, LowRankMap, Shift, SwiGLU
+from searcher.architecture.replacement_modules import FFN, LinearMap, LowRankMap, Scale, Shift, SwiGLU
 from searcher.checkpoint import fresh
 from searcher.checkpoint.card import Card
 from searcher.checkpoint.target import check_target
@@ -24,13 +25,16 @@ from searcher.contracts.form import Form
 from searcher.contracts.granularity import granularity_of
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
+from searcher.healing.rescale import Rescale
 from searcher.loading.model import LoadedModel
 from searcher.replay.footprint import measure_amounts
+from searcher.replay.pruned_model import pruned
 from searcher.replay.repair import LowRank, Repair, ReplacementModule
 from searcher.replay.self_check import open_replay, probe_of
 from searcher.testing import tiny_tokenizer
 
 BLOCKS = 6
+IDS = torch.arange(3, 27)[None]
 CARD = Card("tiny", "searcher export --plan 1")
 
 
@@ -107,8 +111,32 @@ def width(model):
     return model.config.get_text_config(decoder=True).hidden_size
 
 
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [("llama", torch.float32), ("qwen3", torch.float32), ("gemma3_text", torch.float32), ("qwen3", torch.bfloat16)],
+)
+def test_factors_in_weights_are_stock(family, dtype, tmp_path, in_process):
+    """As transformers loads it: the logits of the healed plan in the model that it is from."""
+    plan, wanted = "1,3", []
+
+    def repair(model):
+        calibration = calibration_of(family, model=model)
+        found = heal(calibration, plan, Rescale())
+        replay = calibration.replay
+        with pruned(replay.model, replay.architecture, replay.outputs, PrunePlan.parse(plan), found) as healed:
+            wanted.append(healed(input_ids=IDS, use_cache=False).logits)
+        return found
+
+    done = write(opened(family, plan, repair, dtype, tmp_path / "model"), tmp_path / "out")
+    assert done.form is Form.STOCK
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert loaded.dtype is dtype
+    torch.testing.assert_close(loaded(input_ids=IDS, use_cache=False).logits, wanted[0], rtol=0, atol=0)
+
+
 STAND_INS = {
     "shift": lambda model: Shift(width(model)),
+    "scale": lambda model: Scale(),
     "linear": lambda model: LinearMap(width(model)),
     "low rank": lambda model: LowRankMap(width(model), 3),
     "ffn": lambda model: FFN(width(model), 16),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from searcher.healing.moments import Moments
+from searcher.healing.moments import Moments, weighted
 
 WIDTH, TOKENS = 6, 40
 ROWS = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(0)) * torch.logspace(-1, 1, WIDTH)
@@ -36,6 +36,24 @@ def test_a_ridge_map_is_least_squares_with_rows_for_the_penalty(ridge, tokens):
     expected = np.linalg.lstsq(stacked, np.vstack([missing.numpy(), 0 * penalty]), rcond=None)[0]
     found = moments_of(rows, missing).ridge_map(ridge)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8])
+def test_errors_of_windows_left_out_are_those_of_maps_fitted_without_them(size):
+    """Against a fit for each window, to the others, with the same penalty."""
+    ridges, wanted = (1e-4, 1e-2, 1.0), ROWS + MISSING.float()
+    moments = Moments.zeros(WIDTH, ROWS.device)
+    moments.add(ROWS, MISSING, wanted)
+    windows = list(zip(*(one.split(size) for one in weighted(ROWS, MISSING, wanted)), strict=True))
+    without, errors = moments.left_out_errors(windows, ridges)
+    assert without == pytest.approx(sum(float(missing.square().sum()) for _, missing in windows), rel=1e-12)
+    for ridge, error in zip(ridges, errors.tolist(), strict=True):
+        penalty = ridge * moments.gram.trace() / WIDTH * torch.eye(WIDTH)
+        expected = 0.0
+        for rows, missing in windows:
+            others = torch.linalg.solve(moments.gram - rows.t() @ rows + penalty, moments.cross - rows.t() @ missing)
+            expected += float((missing - rows @ others).square().sum())
+        assert error == pytest.approx(expected, rel=1e-8)
 
 
 def test_it_shrinks_to_the_identity():

@@ -183,7 +183,7 @@ class TestSearched:
         model = searcher.best_model(plan="1", quantize="int8", model=options["model"], device="cpu", quiet=True)
         assert has_packed(model)
         assert len(model.model.layers) == 5
-        for heal in ("bias", "linear", "ffn:steps=2"):
+        for heal in ("bias", "rescale:fold=false", "linear", "ffn:steps=2"):
             assert searcher.heal(
                 plan="1",
                 heal=heal,
@@ -284,12 +284,12 @@ class TestRefused:
         assert said in refused(searcher.run, quantize="int8", **arguments, **options)
         assert not runs.exists()
 
-    @pytest.mark.parametrize("heal", ["lora:steps=1", "linear-folded", "layer:steps=1"])
+    @pytest.mark.parametrize("heal", ["lora:steps=1", "rescale", "linear-folded", "layer:steps=1"])
     def test_healings_that_change_weights(self, options, tmp_path, heal):
         more = {"quantize": "int4", "heal": heal, "runs_dir": str(tmp_path / "runs")}
         message = refused(searcher.run, strategy="greedy", budget=1, **more, **options)
         assert f"Healing by {heal} cannot be had of quantised weights" in message
-        assert "Use bias, linear" in message
+        assert ("Use rescale:fold=false" if heal == "rescale" else "Use bias, linear") in message
         assert not (tmp_path / "runs").exists()
 
     def test_export_has_no_such_option(self, options, tmp_path):

@@ -182,7 +182,14 @@ def test_the_slow_exact_head():
 
 @pytest.mark.parametrize(
     ("recipe", "plan"),  # gaps over the border, and right behind it
-    [("bias:gate=0", "1-2"), ("linear", "2"), ("linear:rank=4", "2.attn"), ("linear-folded", "1-2")],
+    [
+        ("bias:gate=0", "1-2"),
+        ("rescale", "1"),
+        ("rescale:fold=false", "0-1"),
+        ("linear", "2"),
+        ("linear:rank=4", "2.attn"),
+        ("linear-folded", "1-2"),
+    ],
 )
 def test_healings_in_closed_form(recipe, plan):
     found, plan = [], PrunePlan.parse(plan)
