@@ -3,5 +3,5 @@
 It uses `replay` and the rooms below it.
 
 calibration: the model and the text that a healing is given; repair: what healing changes; gap: consecutive blocks that
-a plan removes; store: repairs kept in a folder.
+a plan removes; trainable: what is trained, in float32, and the model with it in place; store: repairs kept in a folder.
 """
