@@ -64,6 +64,10 @@ def keep_going() -> None:
     """Ends nothing."""
 
 
+def _labels(ids: Tensor, scored: Tensor | None) -> Tensor:
+    return ids if scored is None else ids.masked_fill(~scored, PADDING)
+
+
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
     """A model and the text to heal it on; use under `torch.inference_mode()`, which a healing that trains leaves.
@@ -77,6 +81,8 @@ class CalibrationSet:
         go_on: called at every step of a fit; raises an exception to end it.
         meter: counts what is run.
         documents: of each held-out window, the document it was cut from; empty if each is of its own.
+        fit_scored: bool (windows, tokens), which tokens of `fit` are learnt from; None for all.
+        held_out_scored: bool (windows, tokens), which tokens of `held_out` the loss counts; None for all.
     """
 
     replay: Replay
@@ -87,6 +93,12 @@ class CalibrationSet:
     go_on: Callable[[], None] = keep_going
     meter: Meter = field(default_factory=Meter)
     documents: tuple[int, ...] = ()
+    fit_scored: Tensor | None = None
+    held_out_scored: Tensor | None = None
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """int64 (rows, tokens): the tokens of these windows to fit on, `PADDING` where nothing is learnt from them."""
+        return _labels(self.fit, self.fit_scored)[rows]
 
     def some_held_out(self, count: int) -> Tensor:
         """int64 (windows, tokens): so many of the held-out windows, of as many documents as there are."""
@@ -98,7 +110,8 @@ class CalibrationSet:
             losses = [self._losses(ids.clamp(min=0), plan) for ids in in_groups(self.held_out)]
         self.count_forward(plan, len(self.held_out), heads=True)
         found = torch.cat(losses)
-        return float(found[(self.held_out[:, 1:] != PADDING).to(found.device)].double().mean())
+        counted = _labels(self.held_out, self.held_out_scored)[:, 1:] != PADDING
+        return float(found[counted.to(found.device)].double().mean())
 
     def dense_states(self, ids: Tensor, blocks: Collection[int]) -> dict[int, Tensor]:
         """Hidden states of the dense model after these blocks; (rows, tokens, hidden size) each; -1: the embeddings."""

@@ -53,6 +53,8 @@ class Healing(ABC):
     """Raised where the same options give another repair than before: runs and kept repairs of both do not mix."""
     streams: ClassVar[bool] = False
     """Whether it can do with weights that are in memory only while their block runs."""
+    predicts: ClassVar[bool] = False
+    """Whether it learns to predict tokens, and only those that `CalibrationSet.labels` leaves."""
     plain_weights: ClassVar[str] = ""
     """Why the weights of blocks must not be quantised, the end of a sentence; empty where they may be."""
 

@@ -82,6 +82,7 @@ class Lora(Healing):
     patience: Annotated[int, Field(ge=0)] = 3
     seed: Annotated[int, Field(ge=0)] = 0
 
+    predicts: ClassVar[bool] = True
     plain_weights: ClassVar[str] = "what it learns is merged into them, and a sum with packed weights is not packed"
 
     def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:
@@ -133,7 +134,7 @@ class Lora(Healing):
 
         def backward(rows: Tensor) -> float:
             with adapters.in_place():
-                return _backward(calibration, stage.plan, calibration.fit[rows.to(calibration.fit.device)], adapters)
+                return _backward(calibration, stage.plan, rows.to(calibration.fit.device), adapters)
 
         with repaired(calibration.replay, Repair(added=others)):
             task = Task(adapters.parameters, backward, held_out, stage.first, self.steps)
@@ -257,11 +258,11 @@ def _wrapped(layers: Sequence[nn.Module], rank: int, alpha: float) -> list[Any]:
     return list(holder.values())
 
 
-def _backward(calibration: CalibrationSet, plan: PrunePlan, ids: Tensor, adapters: Adapters) -> float:
+def _backward(calibration: CalibrationSet, plan: PrunePlan, rows: Tensor, adapters: Adapters) -> float:
     """Leave the gradients of the mean next-token loss of these windows in the adapters, and return that loss."""
-    replay = calibration.replay
+    replay, ids, labels = calibration.replay, calibration.fit[rows], calibration.labels(rows)
     ((_, hidden),) = replay.states(ids.clamp(min=0), [plan])
-    loss, gradient = loss_with_gradient(replay.head, hidden.detach(), ids)
+    loss, gradient = loss_with_gradient(replay.head, hidden.detach(), ids, labels)
     gradients = torch.autograd.grad(hidden, adapters.running(), gradient, allow_unused=True)
     for parameter, own in zip(adapters.parameters, gradients, strict=True):
         parameter.grad = None if own is None else own.float()
@@ -270,15 +271,18 @@ def _backward(calibration: CalibrationSet, plan: PrunePlan, ids: Tensor, adapter
     return loss
 
 
-def loss_with_gradient(head: FusedHead | OwnHead, hidden: Tensor, ids: Tensor) -> tuple[float, Tensor]:
+def loss_with_gradient(
+    head: FusedHead | OwnHead, hidden: Tensor, ids: Tensor, labels: Tensor | None = None
+) -> tuple[float, Tensor]:
     """Mean next-token loss and its gradient by the hidden states, with the logits of one row at a time.
 
     Args:
         head: from hidden states to logits.
         hidden: (rows, tokens, hidden size), after the last block.
         ids: int64 (rows, tokens); what is predicted as padding does not count.
+        labels: int64 (rows, tokens): the same with padding for all else that does not count; by default nothing else.
     """
-    labels = ids[:, 1:].to(hidden.device)
+    labels = (ids if labels is None else labels)[:, 1:].to(hidden.device)
     counted = (labels != PADDING).sum()
     leaf, gradient, total = hidden.requires_grad_(), torch.zeros_like(hidden), 0.0
     for row, logits in enumerate(head.logits(leaf, ids.clamp(min=0))):
