@@ -13,7 +13,7 @@ from searcher.runs.config import MeasurementConfig
 
 FLAGS = ("model", "revision", "trust_remote_code", "device")
 """Options of measurement that `searcher export` takes and that matter to it."""
-HEALING_FLAGS = ("data", "heal_data", "window_tokens", "heal_windows")
+HEALING_FLAGS = ("data", "heal_data", "heal_answers", "window_tokens", "heal_windows")
 """The same, where it heals."""
 
 

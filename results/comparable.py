@@ -23,6 +23,7 @@ FIELDS = (
     "heal",
     "heal_windows",
     "heal_text_fingerprint",
+    "heal_answers",
 )
 """What must be equal, fields of `identity` in `run.json`; the names under which model and text were given need not."""
 SEARCHED = ("windows", "data_seed")

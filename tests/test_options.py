@@ -28,6 +28,7 @@ VALUES = {
     "heal": "bias",
     "heal_windows": 4,
     "heal_data": "nowhere.txt",
+    "heal_answers": True,
     "device": "cpu",
     "memory": "1GiB",
     "weights": "streamed",

@@ -8,7 +8,7 @@ from searcher.errors import UsageError
 Entry = Literal["run", "evaluate", "heal", "export", "best_model", "analyze"]
 
 _WORKERS = ("workers", "ray_address")
-_HEALING = ("heal", "heal_windows", "heal_data")
+_HEALING = ("heal", "heal_windows", "heal_data", "heal_answers")
 _NOTHING_MEASURED = (
     "objective",
     "objective_args",

@@ -17,7 +17,7 @@ from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.evaluation.executor import one_core
 from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import AnyExecutor
-from searcher.healing.healer import check_healing, make_healing
+from searcher.healing.healer import check_answers, check_healing, make_healing
 from searcher.healing.outcome import HealedPlan, Healings, Rows
 from searcher.healing.store import RepairStore
 from searcher.loading.heal_text import HealText
@@ -48,6 +48,8 @@ def heal_in_ways(
     specs = tuple(dict.fromkeys(map(plain_spec, specs)))
     for spec in specs:
         make_healing(spec)  # a bad one is refused before the model loads
+    if config.heal_answers:
+        check_answers(specs, progress.say)
     config = config.model_copy(update={"heal": None, "workers": 0, "ray_address": None})
     prepared = prepare(config, make_objectives(config), granularity_of([plan]), progress.say)
     for spec in specs:

@@ -21,7 +21,7 @@ from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
 from searcher.evaluation.executor import one_core
 from searcher.healing.heal import Healed
-from searcher.healing.healer import Healer, HealingRoom, make_healing
+from searcher.healing.healer import Healer, HealingRoom, check_answers, make_healing
 from searcher.healing.store import RepairStore
 from searcher.loading.dtypes import restore_precision, stored_dtype
 from searcher.loading.free_memory import RESERVE
@@ -107,6 +107,8 @@ def open_plan(
     if heal is not None:
         heal = plain_spec(heal)  # under which it is kept
         make_healing(heal)
+        if config.heal_answers:
+            check_answers([heal], progress.say)
     if dtype is not None:  # weights are to be written
         config, origin = with_plain_weights(config, origin, progress)
     if dtype not in (None, STORED):

@@ -20,7 +20,7 @@ from searcher.evaluation.open_executor import open_executor
 from searcher.evaluation.ray_executor import AnyExecutor, RayExecutor, check_workers
 from searcher.evaluation.ray_session import import_ray
 from searcher.evaluation.ray_worker import Objectives
-from searcher.healing.healer import Treatment, begin_treatment, make_healing
+from searcher.healing.healer import Treatment, begin_treatment, check_answers, make_healing
 from searcher.loading.environment import dense_identity
 from searcher.loading.free_memory import default_limit
 from searcher.loading.heal_text import HealText, cut_heal_texts
@@ -79,6 +79,8 @@ def prepare(
     """
     workers = _workers(config)
     healing = None if config.heal is None else make_healing(config.heal)
+    if config.heal is not None and config.heal_answers:
+        check_answers([config.heal], say)
     reading = begin_reading(config, say)
     text = None if reading.needs_model else reading.split()
     cores = torch.get_num_threads()
@@ -273,6 +275,8 @@ def _resolved(config: MeasurementConfig, model: LoadedModel, fresh: bool) -> dic
         del fields["heal"], fields["heal_windows"]
     if config.heal_data is None:
         del fields["heal_data"]
+    if config.heal is None or not config.heal_answers:
+        del fields["heal_answers"]
     if config.quantize is None:  # the same
         del fields["quantize"]
     if model.packed:
@@ -295,6 +299,7 @@ def cut_heal(config: MeasurementConfig, text: Texts, model: LoadedModel, spec: s
         tokens=config.window_tokens or defaults["window_tokens"],
         count=config.heal_windows or _written(config) or defaults["heal_windows"],
         fewer=config.heal_windows is None,
+        answers=config.heal_answers,
         spec=spec,
     )
     for ids in (cut.fit, cut.held_out):

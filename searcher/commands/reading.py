@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from searcher.errors import UsageError
 from searcher.loading.chat_template import ChatTemplate
 from searcher.loading.model import LoadedModel, load_tokenizer
 from searcher.loading.sources import MAX_CHARACTERS
@@ -10,6 +11,7 @@ from searcher.loading.text import Reading, Texts, read_texts
 from searcher.replay.own_text import write_text
 from searcher.runs.config import MeasurementConfig
 from searcher.runs.defaults import default_amounts
+from searcher.runs.generated import Generated
 
 
 def begin_reading(
@@ -31,10 +33,22 @@ def begin_reading(
 
     say("Reading the text")
     template = ChatTemplate(load or tokenizer, config.model or "the default model")
-    reading = read_texts(config.data, template.render, config.heal_data)
+    answers = template.answers if config.heal_answers else None
+    reading = read_texts(config.data, template.render, config.heal_data, answers)
+    if config.heal_answers:
+        _refuse_text(reading)
     for name in reading.truncated:
         say(f"{name} is longer than {MAX_CHARACTERS:,} characters; the rest is left out")
     return reading
+
+
+def _refuse_text(reading: Reading) -> None:
+    for one in reading.healed_on:
+        if isinstance(one, Generated) or one.answers is None:
+            raise UsageError(
+                f"--heal-answers is for chats, and '{one.name}' holds none",
+                "Give chats ('messages') to heal on with --heal-data, or leave --heal-answers out",
+            )
 
 
 def finish_reading(

@@ -75,6 +75,10 @@ def keep_quiet(what: str) -> None:
     """Says nothing."""
 
 
+def _labels(ids: Tensor, scored: Tensor | None) -> Tensor:
+    return ids if scored is None else ids.masked_fill(~scored, PADDING)
+
+
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
     """A model and the text to heal it on; use under `torch.inference_mode()`, which a healing that trains leaves.
@@ -92,6 +96,8 @@ class CalibrationSet:
         room: bytes that a fit may take beside the model; None for what is free by default.
         unfinished: the folder where fits are kept that were ended in the middle; None for nowhere.
         begun: when the fit began, by `time.monotonic`.
+        fit_scored: bool (windows, tokens), which tokens of `fit` are learnt from; None for all.
+        held_out_scored: bool (windows, tokens), which tokens of `held_out` the loss counts; None for all.
     """
 
     replay: Replay
@@ -106,6 +112,17 @@ class CalibrationSet:
     room: int | None = None
     unfinished: Path | None = None
     begun: float = field(default_factory=time.monotonic)
+    fit_scored: Tensor | None = None
+    held_out_scored: Tensor | None = None
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """int64 (rows, tokens): the tokens of these windows to fit on, `PADDING` where nothing is learnt from them."""
+        return _labels(self.fit, self.fit_scored)[rows]
+
+    @property
+    def held_out_labels(self) -> Tensor:
+        """The same of all held-out windows."""
+        return _labels(self.held_out, self.held_out_scored)
 
     def some_held_out(self, count: int) -> Tensor:
         """int64 (windows, tokens): so many of the held-out windows, of as many documents as there are."""
@@ -117,7 +134,8 @@ class CalibrationSet:
             losses = [self._losses(ids.clamp(min=0), plan) for ids in in_groups(self.held_out)]
         self.count_forward(plan, len(self.held_out), heads=True)
         found = torch.cat(losses)
-        return float(found[(self.held_out[:, 1:] != PADDING).to(found.device)].double().mean())
+        counted = self.held_out_labels[:, 1:] != PADDING
+        return float(found[counted.to(found.device)].double().mean())
 
     def dense_states(self, ids: Tensor, blocks: Collection[int]) -> dict[int, Tensor]:
         """Hidden states of the dense model after these blocks; (rows, tokens, hidden size) each; -1: the embeddings."""

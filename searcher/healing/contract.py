@@ -57,6 +57,11 @@ class Healing(ABC):
     plain_weights: ClassVar[str] = ""
     """Why the weights of blocks must not be quantised, the end of a sentence; empty where they may be."""
 
+    @property
+    def predicts(self) -> bool:
+        """Whether it learns from tokens, and only from those that `CalibrationSet.labels` leaves."""
+        return False
+
     @abstractmethod
     def heal(self, calibration: "CalibrationSet", plan: PrunePlan) -> "Repair":
         """Fit a repair for this plan.

@@ -107,8 +107,10 @@ class EndToEnd:
         return total
 
     def _labels(self, text: str, rows: Tensor) -> Tensor:
-        ids = self._calibration.fit if text == "fit" else self._calibration.held_out
-        return ids[rows.to(ids.device)]
+        """What is learnt from these windows."""
+        calibration = self._calibration
+        rows = rows.to(calibration.fit.device)
+        return calibration.labels(rows) if text == "fit" else calibration.held_out_labels[rows]
 
     def _gradients(self, ids: Tensor, labels: Tensor, targets: Targets | None) -> tuple[float, list[Tensor | None]]:
         """The mean loss of these windows and its gradients by what the model runs."""

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,6 +107,22 @@ def check_healing(spec: str, replay: Replay) -> None:
         )
 
 
+def check_answers(specs: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say which healings learn from all tokens, though only those of answers were asked for.
+
+    Raises:
+        UsageError: all of them do.
+    """
+    others = [spec for spec in specs if not make_healing(spec).predicts]
+    if len(others) == len(specs):
+        raise UsageError(
+            f"--heal-answers is for healings that learn to predict tokens, and '{others[0]}' fits hidden states",
+            "Heal by lora, or leave --heal-answers out",
+        )
+    for spec in others:
+        say(f"{spec} fits hidden states, of all tokens; that it helps is told by the answers alone")
+
+
 def make_calibration(
     text: HealText, replay: Replay, prices: Prices, room: HealingRoom = HealingRoom()
 ) -> CalibrationSet:
@@ -120,7 +136,19 @@ def make_calibration(
         check_float64(place, f"Healing '{text.spec}'")
     with torch.inference_mode(False):  # those that train cannot use tensors made for inference
         fit, held_out = text.fit.clone().to(device), text.held_out.clone().to(device)
-    return CalibrationSet(replay, fit, held_out, prices, documents=text.documents, room=room.fit)
+        fit_scored, held_out_scored = (
+            None if mask is None else mask.clone().to(device) for mask in (text.fit_scored, text.held_out_scored)
+        )
+    return CalibrationSet(
+        replay,
+        fit,
+        held_out,
+        prices,
+        documents=text.documents,
+        room=room.fit,
+        fit_scored=fit_scored,
+        held_out_scored=held_out_scored,
+    )
 
 
 @dataclass(frozen=True, eq=False)

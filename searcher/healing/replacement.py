@@ -81,6 +81,11 @@ class Replacement(Healing):
             if self.error != "plain":
                 raise ValueError(f"error={self.error} is of loss=local, but loss={self.loss}")
 
+    @property
+    def predicts(self) -> bool:
+        """See :class:`Healing`; a module that is trained by itself fits hidden states."""
+        return self.loss != LOCAL
+
     def replacements(self, replay: Replay, plan: PrunePlan) -> Mapping[Place, ReplacementModule]:
         """See :class:`Healing`."""
         try:

@@ -65,6 +65,11 @@ class Staged(Healing):
         """
         self.minimised()
 
+    @property
+    def predicts(self) -> bool:
+        """See :class:`Healing`."""
+        return True
+
     def minimised(self) -> Loss:
         """The loss."""
         return parse_loss(self.loss, self.temperature, self.match)

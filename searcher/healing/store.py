@@ -53,6 +53,7 @@ class RepairStore:
             "dtype": str(model.dtype).removeprefix("torch."),
             "device_type": model.device.type,
             "text_fingerprint": text.heal_fingerprint or text.fingerprint,
+            **({} if windows.fit_scored is None else {"answers": True}),
             "heal_windows": windows.rows,
             "window_tokens": windows.fit.shape[1],
             "recipe": windows.spec,

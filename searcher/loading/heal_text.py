@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from searcher.errors import UsageError
-from searcher.loading.text import Texts
+from searcher.loading.answers import Spans
+from searcher.loading.text import Text, Texts
 from searcher.loading.text_windows import check_shares, joined, shares
 from searcher.loading.windows import Windows, cut_windows
 
@@ -24,12 +25,16 @@ class HealText:
         fit: int64 (windows, tokens) of the heal split to fit on.
         held_out: int64 (windows, tokens) of it to choose by.
         documents: of each held-out window, the document it was cut from; empty if each is of its own.
+        fit_scored: bool (windows, tokens), which tokens of `fit` are learnt from; None for all.
+        held_out_scored: the same of `held_out`.
     """
 
     spec: str
     fit: Tensor
     held_out: Tensor
     documents: tuple[int, ...] = ()
+    fit_scored: Tensor | None = None
+    held_out_scored: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -57,30 +62,63 @@ def cut_heal_text(
     return HealText(spec, fit.ids, held_out.ids, held_out.documents)
 
 
-def cut_heal_texts(texts: Texts, tokenizer: Any, *, tokens: int, count: int, fewer: bool, spec: str) -> HealText:
+def cut_heal_texts(
+    texts: Texts, tokenizer: Any, *, tokens: int, count: int, fewer: bool, spec: str, answers: bool = False
+) -> HealText:
     """The same of the texts to heal on: each gives as many windows, a fifth of them held out, and they take turns.
 
+    With `answers`, only what chats answer is learnt from, and windows without any are left out.
+
     Raises:
-        UsageError: a text is too short, or there are fewer than two windows for each.
+        UsageError: a text is too short, or there are fewer than two windows for each; or its answers are not known.
     """
     members = texts.healed_on
+    spans = [_answers(text) if answers else None for text in members]
     if len(members) == 1:
-        return cut_heal_text(members[0].heal, tokenizer, tokens=tokens, count=count, fewer=fewer, spec=spec)
+        fit, held_out = _cut(members[0].heal, tokenizer, tokens, count, fewer, answers=spans[0])
+        return HealText(spec, fit.ids, held_out.ids, held_out.documents, fit.scored, held_out.scored)
     check_shares(count, len(members), "heal", "--heal-windows", least=2)
     cut = [
-        _cut(text.heal, tokenizer, tokens, share, fewer, text.name)
-        for text, share in zip(members, shares(count, len(members)), strict=True)
+        _cut(text.heal, tokenizer, tokens, share, fewer, text.name, own)
+        for text, share, own in zip(members, shares(count, len(members)), spans, strict=True)
     ]
     documents = [len(text.heal) for text in members]
     fit, held_out = (joined(windows, documents) for windows in zip(*cut, strict=True))
-    return HealText(spec, fit.ids, held_out.ids, held_out.documents)
+    return HealText(spec, fit.ids, held_out.ids, held_out.documents, fit.scored, held_out.scored)
+
+
+def _answers(text: Text) -> list[Spans]:
+    """Of each document to heal on, where its answers are."""
+    if text.answers is None or not all(document in text.answers for document in text.heal):
+        why = "holds no chats" if text.answers is None else "has chats so long that they were cut into pieces"
+        raise UsageError(
+            f"Heal data '{text.name}' {why}, so that answers cannot be told from questions",
+            "Give a file of many chats ('messages'), or leave --heal-answers out",
+        )
+    return [text.answers[document] for document in text.heal]
 
 
 def _cut(
-    documents: Sequence[str], tokenizer: Any, tokens: int, count: int, fewer: bool, text: str = ""
+    documents: Sequence[str],
+    tokenizer: Any,
+    tokens: int,
+    count: int,
+    fewer: bool,
+    text: str = "",
+    answers: Sequence[Spans] | None = None,
 ) -> tuple[Windows, Windows]:
     """The windows of a text to fit on, and those held out."""
-    cut = cut_windows(documents, tokenizer, tokens=tokens, count=count, split="heal", seed=None, fewer=fewer, text=text)
+    cut = cut_windows(
+        documents,
+        tokenizer,
+        tokens=tokens,
+        count=count,
+        split="heal",
+        seed=None,
+        fewer=fewer,
+        text=text,
+        answers=answers,
+    )
     if len(cut.ids) < 2:
         raise UsageError(
             f"{len(cut.ids)} window of the heal split{f' of {text}' if text else ''} is too little to fit on and to "
@@ -88,7 +126,12 @@ def _cut(
             "Raise --heal-windows, lower --window-tokens, or give a longer text with --data",
         )
     place = _boundary(cut.documents)
-    return Windows(cut.ids[:place], cut.documents[:place]), Windows(cut.ids[place:], cut.documents[place:])
+    fit, held_out = slice(None, place), slice(place, None)
+    first, last = (
+        Windows(cut.ids[part], cut.documents[part], scored=None if cut.scored is None else cut.scored[part])
+        for part in (fit, held_out)
+    )
+    return first, last
 
 
 def _boundary(documents: Sequence[int]) -> int:

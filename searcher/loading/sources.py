@@ -4,7 +4,7 @@ import codecs
 import contextlib
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from searcher.contracts.json_lines import kind_of, parse_line
 from searcher.errors import UsageError, first_line
+from searcher.loading.answers import Spans
 from searcher.loading.chat import Conversation, Render, conversation_of
 from searcher.loading.words import count_words, cut_words
 
@@ -45,6 +46,7 @@ class Source:
         documents: their texts.
         truncated: whether there was more than `MAX_CHARACTERS`.
         said: where the documents are chats, what was said in each, without the template and the system's messages.
+        answers: where the documents are chats and it was asked for, the spans of the answers in each.
         whole: whether documents stay as they are, even if paragraphs of them repeat others.
     """
 
@@ -52,13 +54,18 @@ class Source:
     documents: tuple[str, ...]
     truncated: bool = False
     said: tuple[str, ...] | None = None
+    answers: Mapping[str, Spans] | None = None
     whole: bool = False
 
 
 Row = str | Conversation
 
 
-def read_documents(data: str | None, render: Render | None = None) -> Source:
+Answers = Callable[[Conversation], Spans]
+"""Finds the answers in what `render` makes of a chat."""
+
+
+def read_documents(data: str | None, render: Render | None = None, answers: Answers | None = None) -> Source:
     """Read text.
 
     Args:
@@ -66,6 +73,7 @@ def read_documents(data: str | None, render: Render | None = None) -> Source:
             `id[:config[:split]]`, `wikitext2`, `c4`, or `pydoc` or None for the topics of Python's own help. Rows hold
             a `text`, or the `messages` of a chat.
         render: writes a chat as text; called only if there are chats, which None refuses.
+        answers: finds the answers in them, where that is wanted.
 
     Raises:
         UsageError: there is no such text, or it cannot be read.
@@ -79,14 +87,14 @@ def read_documents(data: str | None, render: Render | None = None) -> Source:
     suffix = path.suffix.lower()
     looks_like_a_path = suffix in (*_READERS, ".json") or data.startswith(("/", "./", "../", "~"))
     if not (exists or looks_like_a_path):
-        return _found(data, _from_hub(data), render)
+        return _found(data, _from_hub(data), render, answers)
     if not exists:
         raise UsageError(f"Data '{data}': there is no such file", "Check the path")
     if path.is_dir():
-        return _found(path.name, _from_folder(path), render)
+        return _found(path.name, _from_folder(path), render, answers)
     if suffix not in _READERS:
         raise UsageError(f"Data '{data}': files of type '{path.suffix}' are not read", f"Use {', '.join(_READERS)}")
-    return _found(path.name, _READERS[suffix](path), render)
+    return _found(path.name, _READERS[suffix](path), render, answers)
 
 
 def _exists(path: Path) -> bool:
@@ -102,12 +110,14 @@ def _python_topics() -> Source:
     return Source(f"pydoc_data.topics (Python {platform.python_version()})", tuple(topics.values()))
 
 
-def _found(name: str, rows: Iterable[Row], render: Render | None) -> Source:
+def _found(name: str, rows: Iterable[Row], render: Render | None, answers: Answers | None) -> Source:
     """Rows as documents: those of text as they are, chats as the template writes them."""
     rows = iter(rows)
     first = next(rows, "")
     together = chain([first], rows)
-    return _chats(name, together, render) if isinstance(first, Conversation) else _limited(name, _texts(name, together))
+    if isinstance(first, Conversation):
+        return _chats(name, together, render, answers)
+    return _limited(name, _texts(name, together))
 
 
 def _texts(name: str, rows: Iterable[Row]) -> Iterator[str]:
@@ -117,11 +127,12 @@ def _texts(name: str, rows: Iterable[Row]) -> Iterator[str]:
         yield row
 
 
-def _chats(name: str, rows: Iterable[Row], render: Render | None) -> Source:
+def _chats(name: str, rows: Iterable[Row], render: Render | None, answers: Answers | None) -> Source:
     """Whole chats, up to the limit; one that would pass it is left out."""
     if render is None:
         raise UsageError(f"Data '{name}' holds chats, which need a model's template", "Give a text without 'messages'")
     kept: list[tuple[str, str]] = []
+    spans: dict[str, Spans] = {}
     room = MAX_CHARACTERS
     for row in rows:
         if isinstance(row, str):
@@ -131,9 +142,12 @@ def _chats(name: str, rows: Iterable[Row], render: Render | None) -> Source:
         if room < 0:
             break
         kept.append((document, row.said))
+        if answers is not None:
+            spans[document] = answers(row)
     if not kept:
         raise UsageError(f"Data '{name}' begins with a chat of more than {MAX_CHARACTERS:,} characters", "Cut it")
-    return Source(name, tuple(one for one, _ in kept), room < 0, tuple(said for _, said in kept))
+    told = tuple(said for _, said in kept)
+    return Source(name, tuple(one for one, _ in kept), room < 0, told, None if answers is None else spans)
 
 
 def _mixed(what: str) -> UsageError:

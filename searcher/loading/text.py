@@ -4,11 +4,12 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from searcher.errors import UsageError
+from searcher.loading.answers import Spans
 from searcher.loading.chat import Render
-from searcher.loading.sources import SECTION_WORDS, Source, read_documents, sections
+from searcher.loading.sources import SECTION_WORDS, Answers, Source, read_documents, sections
 from searcher.loading.splits import RUN_WORDS, SHARES, Parts, fingerprint, sharing_a_run, split_together
 from searcher.loading.words import count_words
 from searcher.runs.generated import Generated, parse_generated
@@ -31,6 +32,7 @@ class Text:
         heal: documents on which healing is fitted.
         report: documents on which claims are made.
         truncated: whether the source held more than was read.
+        answers: where it holds chats and it was asked for, the spans of the answers in each chat.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Text:
     heal: tuple[str, ...]
     report: tuple[str, ...]
     truncated: bool = False
+    answers: Mapping[str, Spans] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,11 @@ class Reading:
         return any(isinstance(one, Generated) for one in (*self.sources, *self.heal_sources))
 
     @property
+    def healed_on(self) -> tuple[Source | Generated, ...]:
+        """What is healed on, or at least in part."""
+        return self.heal_sources or self.sources
+
+    @property
     def truncated(self) -> tuple[str, ...]:
         """Names of those whose source held more than was read."""
         read = (one for one in (*self.sources, *self.heal_sources) if isinstance(one, Source))
@@ -137,19 +145,29 @@ class Reading:
 
 
 def read_texts(
-    data: Sequence[str] | None, render: Render | None = None, heal_data: Sequence[str] | None = None
+    data: Sequence[str] | None,
+    render: Render | None = None,
+    heal_data: Sequence[str] | None = None,
+    answers: Answers | None = None,
 ) -> Reading:
     """Read text that is there; see :func:`load_texts`.
+
+    Args:
+        data: what is measured on.
+        render: writes a chat as text.
+        heal_data: what is healed on, if it is something else.
+        answers: finds the answers in the chats that are healed on, where that is wanted.
 
     Raises:
         UsageError: there is no such text, or it cannot be read.
     """
 
-    def read(one: str | None) -> Source | Generated:
+    def read(one: str | None, answers: Answers | None) -> Source | Generated:
         wanted = None if one is None else parse_generated(one)
-        return wanted or read_documents(one, render)
+        return wanted or read_documents(one, render, answers)
 
-    return Reading(tuple(map(read, data or (None,))), tuple(map(read, heal_data or ())))
+    measured_on = tuple(read(one, None if heal_data else answers) for one in data or (None,))
+    return Reading(measured_on, tuple(read(one, answers) for one in heal_data or ()))
 
 
 def load_texts(
@@ -180,7 +198,7 @@ def split_sources(sources: Sequence[Source], heal_sources: Sequence[Source] = ()
     drafts = _share_out(begun)
     names = _different_names([source.name for source in sources])
     members = [
-        Text(name, draft.fingerprint, **draft.parts, truncated=source.truncated)
+        Text(name, draft.fingerprint, **draft.parts, truncated=source.truncated, answers=source.answers)
         for name, draft, source in zip(names, drafts, sources, strict=True)
     ]
     _refuse_twins(members)
@@ -189,7 +207,8 @@ def split_sources(sources: Sequence[Source], heal_sources: Sequence[Source] = ()
     heal_names = _different_names([source.name for source in heal_sources])
     for name, source in zip(heal_names, heal_sources, strict=True):
         draft = _Draft.of(source)
-        healing.append(known.get(draft.fingerprint) or _apart(name, draft, seen, source.truncated))
+        found = known.get(draft.fingerprint) or _apart(name, draft, seen, source.truncated)
+        healing.append(replace(found, answers=source.answers))
     _refuse_twins(healing)
     return Texts(tuple(members), tuple(healing))
 

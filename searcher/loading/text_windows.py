@@ -108,7 +108,9 @@ def joined(cut: Sequence[Windows], documents: Sequence[int], seed: Sequence[int]
     ids = torch.stack([cut[text].ids[row] for text, row in order])
     found = [(cut[text].documents[row], int(starts[text])) for text, row in order]
     numbers = tuple(number if number < 0 else start + number for number, start in found)  # PACKED stays
-    return Windows(ids, numbers, tuple(text for text, _ in order))
+    masks = [one.scored for one in cut if one.scored is not None]  # of all of them or of none
+    scored = torch.stack([masks[text][row] for text, row in order]) if masks else None
+    return Windows(ids, numbers, tuple(text for text, _ in order), scored)
 
 
 def take_turns(lists: Sequence[Iterable[Item]], seed: Sequence[int] | None = None) -> list[tuple[int, Item]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from searcher.errors import UsageError
+from searcher.loading.answers import Spans, covered
 from searcher.runs.clusters import PACKED
 
 
@@ -20,11 +21,34 @@ class Windows:
         ids: int64 (windows, tokens), with BOS first where the tokenizer adds one.
         documents: the number of the document each window was cut from, `PACKED` where from several.
         texts: the number of the text each is of, where there are several; empty if all are of one.
+        scored: bool (windows, tokens), which tokens are of answers; None where it was not asked for.
     """
 
     ids: Tensor
     documents: tuple[int, ...]
     texts: tuple[int, ...] = ()
+    scored: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens of a document, and which of them are of answers; nothing of that where it was not asked for."""
+
+    document: int
+    ids: list[int]
+    scored: list[bool]
+
+    def pieces(self, length: int) -> "list[_Tokens]":
+        """As many of this length as there are."""
+        starts = range(0, len(self.ids) - length + 1, length)
+        return [self.part(start, start + length) for start in starts]
+
+    def part(self, start: int, end: int | None = None) -> "_Tokens":
+        return _Tokens(self.document, self.ids[start:end], self.scored[start:end])
+
+    def teaches(self, first: int) -> bool:
+        """Whether one of the tokens from this one on is of an answer, where that was asked for."""
+        return not self.scored or any(self.scored[first:])
 
 
 def cut_windows(
@@ -37,6 +61,7 @@ def cut_windows(
     seed: int | Sequence[int] | None,
     fewer: bool = False,
     text: str = "",
+    answers: Sequence[Spans] | None = None,
 ) -> Windows:
     """Cut windows that do not overlap, and take some of them.
 
@@ -52,6 +77,7 @@ def cut_windows(
         seed: draws the windows at random, in random order; None takes them at equal distances.
         fewer: take as many as fit if fewer than `count` do, but at least one.
         text: name of the text, for the error, if there are several.
+        answers: of each document, where its answers are; windows without any are then left out.
 
     Raises:
         UsageError: the text is too short, with how many windows fit; or `tokens` or `count` is too small.
@@ -59,8 +85,10 @@ def cut_windows(
     _check(tokens, count, split)
     bos = bos_token(tokenizer)
     length = tokens - len(bos)
-    whole, leftovers = _cut_documents(documents, tokenizer, length)
-    packed = [(PACKED, window) for window in _pieces(leftovers, length)]
+    whole, packed = (
+        [piece for piece in pieces if piece.teaches(0 if bos else 1)]  # nothing predicts the first token of all
+        for pieces in _cut_documents(documents, tokenizer, length, answers)
+    )
     if fewer:
         count = max(1, min(count, len(whole) + len(packed)))
     if len(whole) + len(packed) < count:
@@ -76,8 +104,9 @@ def cut_windows(
     taken += [packed[i] for i in _choose(len(packed), missing, seed)]
     if seed is not None:  # the first n of them are then a random sample of all, as racing needs it
         taken = [taken[i] for i in np.random.default_rng(seed).permutation(count)]
-    ids = torch.tensor([bos + window for _, window in taken], dtype=torch.int64)
-    return Windows(ids, tuple(number for number, _ in taken))
+    ids = torch.tensor([bos + piece.ids for piece in taken], dtype=torch.int64)
+    scored = None if answers is None else torch.tensor([[False] * len(bos) + piece.scored for piece in taken])
+    return Windows(ids, tuple(piece.document for piece in taken), scored=scored)
 
 
 def _check(tokens: int, count: int, split: str) -> None:
@@ -118,21 +147,23 @@ def bos_token(tokenizer: Any) -> list[int]:
 
 
 def _cut_documents(
-    documents: Sequence[str], tokenizer: Any, length: int
-) -> tuple[list[tuple[int, list[int]]], list[int]]:
-    """Windows from inside single documents with the document's number, and the tokens left over."""
-    whole: list[tuple[int, list[int]]] = []
-    leftovers: list[int] = []
+    documents: Sequence[str], tokenizer: Any, length: int, answers: Sequence[Spans] | None
+) -> tuple[list[_Tokens], list[_Tokens]]:
+    """Pieces from inside single documents, and of what is left over."""
+    whole: list[_Tokens] = []
+    leftovers = _Tokens(PACKED, [], [])
     for number, document in enumerate(documents):
-        ids: list[int] = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
-        pieces = _pieces(ids, length)
-        whole += [(number, piece) for piece in pieces]
-        leftovers += ids[len(pieces) * length :]
-    return whole, leftovers
-
-
-def _pieces(ids: list[int], length: int) -> list[list[int]]:
-    return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
+        found = tokenizer(
+            document, add_special_tokens=False, verbose=False, **({"return_offsets_mapping": True} if answers else {})
+        )
+        scored = covered(found["offset_mapping"], answers[number], len(document)).tolist() if answers else []
+        tokens = _Tokens(number, found["input_ids"], scored)
+        pieces = tokens.pieces(length)
+        whole += pieces
+        rest = tokens.part(len(pieces) * length)
+        leftovers.ids.extend(rest.ids)
+        leftovers.scored.extend(rest.scored)
+    return whole, leftovers.pieces(length)
 
 
 def _choose(available: int, count: int, seed: int | Sequence[int] | None) -> list[int]:

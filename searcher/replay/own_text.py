@@ -108,7 +108,8 @@ def _write(model: LoadedModel, begin: Tensor, rows: int, length: int, seed: tupl
                 cached = _cache_is_right(model, begin[:2, None].to(model.device))
             with _seeded(model.device, seed):
                 first = begin[torch.randint(len(begin), (rows, 1))].to(model.device)
-                return _sample(model.model, first, length - 1, use_cache=cached).sequences.cpu()
+                written: Tensor = _sample(model.model, first, length - 1, use_cache=cached).sequences
+                return written.cpu()
         except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
             raise UsageError(f"{model.name} cannot write text ({first_line(error)})", "Give a text") from error
 

@@ -25,7 +25,7 @@ Weights = Literal["auto", "resident", "streamed"]
 
 DEFAULT_OBJECTIVE = ("perplexity",)
 
-HEALING_FIELDS = ("heal_top", "heal_rounds", "heal_windows", "heal_final", "heal_data")
+HEALING_FIELDS = ("heal_top", "heal_rounds", "heal_windows", "heal_final", "heal_data", "heal_answers")
 """Fields that change nothing where nothing is healed."""
 
 
@@ -96,6 +96,9 @@ class MeasurementConfig(BaseModel):
         "Text to heal on, in place of the heal split of --data; written like it, may be repeated. What it shares with "
         "the search and report splits is left out.",
         min_length=1,
+    )
+    heal_answers: bool = _measurement(
+        False, "Where the text to heal on holds chats, learn from the answers alone; for healings that train on text."
     )
     device: str = _execution(
         "auto",
