@@ -34,6 +34,8 @@ PLANS = {
 """Plans of SmolLM2-135M: what greedy and portfolio have chosen with 8 blocks to remove, 8 blocks in a row, and two of
 sublayers."""
 KEPT = RESULTS / "healing-kept.json"
+CLOSED = ("bias", "rescale", "rescale:choose=ratio", "rescale:choose=search", "linear", "linear-folded")
+"""Healings in closed form, of every plan."""
 NONE = "none"
 """The row of a plan as it is."""
 
@@ -42,20 +44,20 @@ def recipes(steps: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The healings of every plan, the one that others are compared with first; and those of the first plan alone."""
     lora = f"lora:steps={steps}"
     losses = tuple(f"{lora},loss={loss}" for loss in ("kl", "hidden", "kl+text"))
-    every = (f"{lora},loss=text", *losses, "bias", "rescale", "linear", "linear-folded")
+    every = (f"{lora},loss=text", *losses, *CLOSED)
     full = f"full:steps={steps},loss=kl"
     return every, (full, f"layer:steps={steps}", f"layer:steps={steps},loss=kl", "linear:rank=16")
 
 
 def cells_of(found: Healings) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every healing with all that tables need of it: numbers by window, so that differences can be told later."""
-    yield NONE, {"rows": _plain(found.before), "control": _plain(found.dense)}
+    yield NONE, {"rows": plain(found.before), "control": plain(found.dense)}
     for one in found.healed:
         yield (
             one.spec,
             {
-                "rows": _plain(one.rows),
-                "control": _plain(one.control_rows),
+                "rows": plain(one.rows),
+                "control": plain(one.control_rows),
                 "tokens": one.plan.work.tokens,
                 "seconds": round(one.plan.seconds, 1),
                 "adds": one.plan.repair.parameters,
@@ -65,7 +67,8 @@ def cells_of(found: Healings) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
-def _plain(rows: Rows) -> dict[str, list[float]]:
+def plain(rows: Rows) -> dict[str, list[float]]:
+    """Numbers by window, to be kept."""
     return {label: [float(f"{value:.6g}") for value in values] for label, values in rows.items()}
 
 
