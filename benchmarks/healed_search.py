@@ -43,10 +43,11 @@ def search(heal: str | None, seed: int, setting: Setting, runs_dir: Path, data: 
 def main(
     setting: Setting,
     by: Annotated[str, typer.Option(help="The healing of every score.")] = "rescale",
-    then: Annotated[str, typer.Option(help="What both plans are healed by afterwards.")] = "lora:steps=60,loss=kl",
+    then: Annotated[str, typer.Option(help="What both plans are healed by afterwards.")] = "lora:steps=40,loss=kl",
     other: Annotated[Path | None, typer.Option(help="Text of another kind, on which plans are judged too.")] = None,
     seeds: Annotated[int, typer.Option(help="Data seeds: which search windows there are.")] = 3,
-    report_windows: Annotated[int, typer.Option(help="Over all texts.")] = 128,
+    report_windows: Annotated[int, typer.Option(help="Over all texts.")] = 64,
+    heal_windows: Annotated[int, typer.Option(help="To heal on, a fifth of them held out.")] = 96,
     runs_dir: Annotated[Path, typer.Option(help="Where runs and repairs are kept.")] = Path("runs"),
     kept: Annotated[Path, typer.Option(help="Where cells are kept.")] = RESULTS / "healed-search-kept.json",
 ) -> None:
@@ -61,7 +62,8 @@ def main(
     data = [setting.data or TOPICS, *([str(other)] if other else [])]
     cells: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     options = {name: value for name, value in setting.run_options.items() if name not in ("data", "windows")}
-    options |= {"data": data, "heal_data": data[0], "report_windows": 64 if setting.quick else report_windows}
+    options |= {"data": data, "heal_data": data[0], "report_windows": report_windows}
+    options |= {"heal_windows": 12 if setting.quick else heal_windows}
     for seed in range(seeds):
         console.print(part_of(seed, seeds, time.monotonic() - begun))
         for name, heal in (("alone", None), (by, by)):

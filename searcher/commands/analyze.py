@@ -265,7 +265,7 @@ def _asked(config: MeasurementConfig, wanted: Wanted, runs_dir: Path, name: str 
     given = {**vars(wanted), "name": name, "runs_dir": str(runs_dir)}
     defaults = {**vars(Wanted()), "name": None, "runs_dir": "runs"}
     chosen = {option: value for option, value in given.items() if option != "parts" and value != defaults[option]}
-    return config.model_dump(mode="json", exclude_defaults=True) | chosen
+    return config.model_dump(mode="json", exclude_defaults=True, exclude_none=True) | chosen
 
 
 def _open_record(

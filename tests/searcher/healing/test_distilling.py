@@ -100,13 +100,18 @@ def by_hand(calibration, plan, loss, rows, names):
     return total.item(), gradients
 
 
-@pytest.mark.parametrize("passes", [Passes(3, False), Passes(2, False), Passes(1, True)], ids=str)
+MIXED = Loss(text=0.5, kl=1, hidden=3, match="cosine")
+
+
 @pytest.mark.parametrize(
-    "loss",
-    [Loss(text=1), Loss(kl=1, temperature=2), Loss(hidden=1), Loss(text=0.5, kl=1, hidden=3, match="cosine")],
+    ("family", "loss", "passes"),
+    [
+        *(("llama", one, Passes(3, False)) for one in (Loss(text=1), Loss(kl=1, temperature=2), Loss(hidden=1), MIXED)),
+        *(("llama", MIXED, passes) for passes in (Passes(2, False), Passes(1, True))),
+        *((family, MIXED, Passes(2, False)) for family in ("gemma2", "gpt2", "mixtral")),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_gradients_are_those_of_the_whole_computation(family, loss, passes):
     calibration = calibration_of(family)
     rows = torch.tensor([0, 3, 5])
@@ -295,8 +300,10 @@ def test_what_autograd_keeps_is_counted():
     assert training_room.measure_need(calibration, PLAN, trained).window == pytest.approx(whole, rel=0.3)
 
 
-@pytest.mark.parametrize("name", ["layer", "ffn", "swiglu"])
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("llama", "layer"), ("llama", "ffn"), ("llama", "swiglu"), ("gemma2", "layer"), ("gpt2", "layer")],
+)
 def test_modules_in_gaps_are_trained_end_to_end(family, name):
     checks = []
     calibration = calibration_of(family, watch=checks.append)
@@ -338,17 +345,19 @@ def killing_after(writes, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "healing",
+    ("healing", "kills"),
     [
-        replace(SMALL, steps=12),
-        replace(SMALL, steps=12, loss="kl+hidden", norms=True),
-        replace(SMALL, steps=12, iterative=True),
-        Full(steps=12, batch=2, loss="kl", patience=0),
-        make("healing", "ffn", {"steps": "12", "patience": "0"}),
+        (replace(SMALL, steps=12), (5,)),
+        (replace(SMALL, steps=12), (8,)),
+        (replace(SMALL, steps=12, loss="kl+hidden", norms=True), (3, 4)),
+        (replace(SMALL, steps=12, iterative=True), (3, 4)),
+        (replace(SMALL, steps=12, iterative=True), (8,)),
+        (Full(steps=12, batch=2, loss="kl", patience=0), (3, 4)),
+        (make("healing", "ffn", {"steps": "12", "patience": "0"}), (3, 4)),
+        (make("healing", "layer", {"steps": "12", "loss": "hidden", "patience": "0"}), (8,)),
     ],
-    ids=["lora", "distilled", "iterative", "full", "ffn"],
+    ids=["early", "late", "distilled", "iterative", "iterative, late", "full", "ffn", "layer, end to end"],
 )
-@pytest.mark.parametrize("kills", [(5,), (3, 4), (8,)], ids=str)
 def test_a_killed_fit_goes_on_with_the_same_bits(healing, kills, tmp_path, monkeypatch):
     monkeypatch.setattr(unfinished, "EVERY", 0.0)
     monkeypatch.setattr(unfinished, "WRITING", 0)
