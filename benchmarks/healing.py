@@ -21,6 +21,7 @@ from searcher.errors import UsageError
 from searcher.healing.outcome import Healings, Rows
 from searcher.loading.sources import TOPICS
 from searcher.runs.files import whole
+from searcher.runs.notation import plain_spec
 
 DEFAULTS = Setting()
 PLANS = {
@@ -45,7 +46,8 @@ def recipes(steps: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     lora = f"lora:steps={steps}"
     losses = tuple(f"{lora},loss={loss}" for loss in ("kl", "hidden", "kl+text"))
     every = (f"{lora},loss=text", *losses, *CLOSED)
-    return every, (f"full:steps={steps},loss=kl", f"layer:steps={steps}")
+    first_only = (f"full:steps={steps},loss=kl", f"layer:steps={steps}")
+    return tuple(map(plain_spec, every)), tuple(map(plain_spec, first_only))
 
 
 def cells_of(found: Healings) -> Iterator[tuple[str, dict[str, Any]]]:

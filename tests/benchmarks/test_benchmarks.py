@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import typer
+from tiny_checkpoint import write_text
 from typer.testing import CliRunner
 
 from benchmarks.choices import CRITERIA, choices
@@ -17,8 +18,8 @@ from benchmarks.unseen import METHODS
 from searcher.contracts.plan import Granularity, PrunePlan
 from searcher.errors import UsageError
 
-OF_SPEED = ("evaluator", "racing", "roofline", "head", "divergence", "scaling", "ray")
-ALL = (*OF_SPEED, "choices", "unseen", "strategies", "healing", "gpu")
+OF_SPEED = ("evaluator", "racing", "roofline", "head", "distilling", "divergence", "scaling", "ray")
+ALL = (*OF_SPEED, "choices", "unseen", "strategies", "healing", "healed_search", "gpu")
 
 
 def call(name, *arguments):
@@ -227,12 +228,48 @@ def test_unseen_judges_every_method_at_the_same_cost_and_goes_on_where_it_was(be
 
 
 @pytest.mark.slow  # trains
-def test_healing_has_a_row_for_every_healing_and_every_plan(benchmark):
-    output, _ = benchmark("healing", "--dtype", "float32")
-    for healing in ("none", "`bias`", "`linear`", "`linear-folded`", "`layer:steps=2`", "`lora:steps=2`"):
-        assert f"\n| {healing} | " in output
-    for strategy in ("greedy", "contiguous", "portfolio"):
-        assert f"\n| {strategy} | " in output
+def test_healing_has_a_row_for_every_healing_and_goes_on_where_it_was(benchmark, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.healing.PLANS", {"greedy": "1-2", "mixed": "1.attn,3.ffn"})
+    other = write_text(tmp_path / "other.jsonl", documents=90)
+    kept = ("--kept", tmp_path / "kept.json", "--other", other, "--dtype", "float32")
+    output, _ = benchmark("healing", "--plans", "greedy", *kept)
+    again, _ = benchmark("healing", "--plans", "greedy,mixed", *kept)
+    healings = ("none", "`bias`", "`linear`", "`linear-folded`", "`layer:steps=2`", "`lora:loss=kl,steps=2`")
+    assert all(f"\n| {healing} | " in output or f"\n| {healing} (dropped) | " in output for healing in healings)
+    assert again.startswith(output.rstrip())
+    assert "Not healed so: `linear-folded`" in again  # a sublayer cannot be folded
+    cells = json.loads((tmp_path / "kept.json").read_text())
+    own, compared = (
+        np.array(cells["plans"]["greedy"][name]["rows"]["perplexity"])
+        for name in ("lora:loss=kl,steps=2", "lora:loss=text,steps=2")
+    )
+    places = next(iter(cells["texts"].values()))
+    row = next(line for line in output.splitlines() if line.startswith("| `lora:loss=kl,steps=2`"))
+    assert f"{math.exp(own[places].mean() - compared[places].mean()) - 1:+.1%}" in row
+    assert f"| {math.exp(own[places].mean()):.2f} (" in row
+
+
+@pytest.mark.slow  # trains
+def test_a_healed_search_is_compared_with_greedy_alone(benchmark, tmp_path):
+    other = write_text(tmp_path / "other.jsonl", documents=90)
+    options = ("--then", "lora:steps=2,loss=kl", "--kept", tmp_path / "kept.json", "--seeds", 2, "--other", other)
+    output, figures = benchmark("healed_search", *options, "--dtype", "float32")
+    rows = figures["healed-search"]["rows"]
+    assert [(row["seed"], row["text"]) for row in rows] == [
+        (seed, name) for seed in (0, 1) for name in ("text.jsonl", "other.jsonl")
+    ]
+    cells = json.loads((tmp_path / "kept.json").read_text())
+    places = np.array(cells["alone/0"]["texts"]) == 0
+    own, alone = (np.array(cells[f"{name}/0"]["after"])[places] for name in ("rescale", "alone"))
+    assert rows[0]["healed"].startswith(f"{math.exp(own.mean() - alone.mean()) - 1:+.1%}")
+    assert len(output.splitlines()) == 6
+
+
+def test_slices_have_no_tensor_of_the_whole_vocabulary(benchmark):
+    _, figures = benchmark("distilling", "--dtype", "float32")
+    rows = {row["way"]: row for row in figures["distilling-cpu-float32"]["rows"]}
+    assert len(rows) == 6
+    assert min(numbers(figures["distilling-cpu-float32"], "us per token", "largest tensor, MiB")) > 0
 
 
 def test_gpu_is_refused_where_there_is_none(benchmark, monkeypatch):
