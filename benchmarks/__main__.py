@@ -17,7 +17,7 @@ SUITE: dict[tuple[str, ...], float] = {
     ("roofline", "--dtype", "float32"): 2,
     ("head",): 0.5,
     ("head", "--dtype", "float32"): 1,
-    ("distilling",): 1,
+    ("distilling",): 2,
     ("divergence",): 1,
     ("scaling",): 1,
     ("ray",): 2,
