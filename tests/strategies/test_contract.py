@@ -11,6 +11,8 @@ OPTIONS = {
     "contiguous": {"metric": "loss"},
     # a sampler thinks long about spaces that are soon exhausted
     "optuna": {"trials": 60, "patience": 40},
+    # a test stops it at each of its asks, which are as many as generations
+    "evopress": {"generations": 25},
 }
 
 

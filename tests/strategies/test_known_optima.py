@@ -92,7 +92,7 @@ def greedy_misses(game, space, best):
     return score(game, play(Greedy(), space, game).outcome.plans[0]) > score(game, best) + 1e-9
 
 
-LONG = {"bayesian", "evolutionary", "interactions", "local", "portfolio"}
+LONG = {"bayesian", "beam", "evolutionary", "interactions", "local", "portfolio"}
 """Strategies that take seconds more than others: among the slow tests, the cases here are among theirs."""
 
 
