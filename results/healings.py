@@ -68,6 +68,8 @@ def healings_lines(found: "Healings") -> Iterator[Table | str]:
         f"Fitted on {found.windows} windows of {found.window_tokens} tokens of the heal split of {found.heal_text}, of "
         "which a fifth was held out; all read the same ones."
     )
+    if fitted := [one.spec for one in found.healed if one.plan.in_sample]:
+        yield escape(f"* {', '.join(fitted)}: fitted to the held-out windows too, once the penalty was chosen by them.")
     for one in found.healed:
         if one.plan.failure:
             yield escape(f"{one.spec} has not healed the plan: {one.plan.failure}")
@@ -85,7 +87,7 @@ def _table(found: "Healings") -> Table:
         table.add_row(
             escape(one.spec),
             *values.cells(one.rows, one.control_rows),
-            f"{number(one.plan.before)} to {number(one.plan.after)}",
+            f"{number(one.plan.before)} to {number(one.plan.after)}{' *' if one.plan.in_sample else ''}",
             f"{one.plan.work.tokens:,}" if one.plan.work.tokens else "",
             f"{one.plan.work.layer_forwards:,.0f}",
             f"{one.plan.seconds:.0f}",
@@ -134,7 +136,7 @@ def _plain(values: ReportValues, rows: Any) -> dict[str, Any]:
 
 def _fit_to_json(one: "HealedPlan") -> dict[str, Any]:
     return {
-        "held_out": {"before": one.plan.before, "after": one.plan.after},
+        "held_out": {"before": one.plan.before, "after": one.plan.after, "fitted": one.plan.in_sample},
         "dropped": one.plan.dropped,
         "failure": one.plan.failure,
         "trained_tokens": one.plan.work.tokens,

@@ -217,9 +217,10 @@ def _heal(
 def _describe_fit(healed: Healed, windows: HealText, name: str) -> str:
     """For the model card: on what it was fitted, on how much of it, and what that gave on the part held out."""
     trained = f", {healed.work.tokens:,} tokens trained on" if healed.work.tokens else ""
+    held = "held out by which its penalty was chosen, and fitted to as well" if healed.in_sample else "held out"
     return (
         f"It was fitted on {len(windows.fit)} windows of {windows.fit.shape[1]} tokens of {name}{trained}. On "
-        f"{len(windows.held_out)} windows held out, the loss went from {healed.before:.3f} to {healed.after:.3f} nats "
+        f"{len(windows.held_out)} windows {held}, the loss went from {healed.before:.3f} to {healed.after:.3f} nats "
         f"a token{'' if healed.repair else ', which is no gain: it was left as it was'}."
     )
 

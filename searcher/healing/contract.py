@@ -54,6 +54,8 @@ class Healing(ABC):
     """Raised where the same options give another repair than before: runs and kept repairs of both do not mix."""
     streams: ClassVar[bool] = False
     """Whether it can do with weights that are in memory only while their block runs."""
+    fits_held_out: ClassVar[bool] = False
+    """Whether it is fitted to the held-out windows as well, in the end, so that their loss says less than it seems."""
     plain_weights: ClassVar[str] = ""
     """Why the weights of blocks must not be quantised, the end of a sentence; empty where they may be."""
 

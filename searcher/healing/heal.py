@@ -23,6 +23,7 @@ class Healed:
         seconds: how long it took.
         failure: why there is no repair, where the plan cannot be healed so or the fit ran away.
         diverged: whether the fit ran away.
+        in_sample: whether the repair was fitted to the held-out windows, too, of which the losses are.
     """
 
     repair: Repair
@@ -33,6 +34,7 @@ class Healed:
     seconds: float
     failure: str = ""
     diverged: bool = False
+    in_sample: bool = False
 
 
 def most_work(healing: Healing, calibration: CalibrationSet, plan: PrunePlan) -> Meter | None:
@@ -66,4 +68,5 @@ def heal_plan(healing: Healing, calibration: CalibrationSet, plan: PrunePlan) ->
         after=after,
         work=work,
         seconds=time.monotonic() - started + work.seconds_before,
+        in_sample=healing.fits_held_out and bool(repair),
     )

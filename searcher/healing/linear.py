@@ -42,6 +42,7 @@ class Linear(Healing):
 
     scope: ClassVar[Scope] = "gap"
     streams: ClassVar[bool] = True
+    fits_held_out: ClassVar[bool] = True
     version: ClassVar[int] = 2  # 1 fitted to most windows, and chose by the others
 
     def heal(self, calibration: CalibrationSet, plan: PrunePlan) -> Repair:

@@ -120,6 +120,7 @@ def save_healed(folder: Path, healed: Healed, identity: Mapping[str, Any]) -> No
             "seconds": healed.seconds,
             "failure": healed.failure,
             "diverged": healed.diverged,
+            "in_sample": healed.in_sample,
         },
     )
 
@@ -159,4 +160,5 @@ def _healed(notes: Mapping[str, Any], tensors: Mapping[str, Tensor], architectur
         notes["seconds"],
         notes["failure"],
         notes["diverged"],
+        notes["in_sample"],
     )
