@@ -158,7 +158,10 @@ def test_a_healed_run_is_exported_healed(searcher_command, tmp_path):
         torch.testing.assert_close(loaded(ids).logits, again(ids).logits)
     card = (tmp_path / "small/README.md").read_text()
     assert "healed afterwards by `linear`" in card
-    assert re.search(r"fitted on \d+ windows of \d+ tokens of .*\. On \d+ windows held out by which its penalty was chosen, and fitted to as well, the loss went from", card)
+    assert re.search(
+        r"fitted on \d+ windows of \d+ tokens of .*\. On \d+ windows held out by which its penalty was chosen, and fitted to as well, the loss went from",
+        card,
+    )
     assert found["best"]["plan"] == done["plan"]
 
 

@@ -1,7 +1,7 @@
 """Healing one plan in several ways, side by side, with the dense model healed the same ways."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,12 +60,12 @@ def heal_in_ways(
         origin.check_heal_text(prepared.text.heal_fingerprint, prepared.text.heal_name)
     plan.check(prepared.model.num_blocks)
     with contextlib.closing(prepared.executor) as executor:
-        plain = _measure(executor, Scale.of_model(prepared), "report", plan, progress)
+        plain = _measure(executor, Scale.of_model(prepared), "report", (plan, DENSE), progress)
     heal_text = cut_heal(config, prepared.text, prepared.model, "")
     healed = []
     for spec in specs:
         progress.say(f"Healing {plan} and the dense model by {spec}")
-        healed.append(_heal(config, prepared, replace(heal_text, spec=spec), plan, runs_dir, progress))
+        healed.append(_heal(config, prepared, replace(heal_text, spec=spec), plan, plain, runs_dir, progress))
     return Healings(
         prepared.model.name,
         prepared.text.name,
@@ -84,9 +84,18 @@ def heal_in_ways(
 
 
 def _heal(
-    config: MeasurementConfig, prepared: Prepared, text: HealText, plan: PrunePlan, runs_dir: Path, progress: Progress
+    config: MeasurementConfig,
+    prepared: Prepared,
+    text: HealText,
+    plan: PrunePlan,
+    plain: Mapping[PrunePlan, Rows],
+    runs_dir: Path,
+    progress: Progress,
 ) -> HealedPlan:
-    """Heal the plan and the dense model, or take what was kept of it, and measure both."""
+    """Heal the plan and the dense model, or take what was kept of it, and measure both.
+
+    One that is known to stay as it was has the plain rows.
+    """
     objectives = make_objectives(config)
     windows: dict[Split, torch.Tensor] = {"healed-report": prepared.windows["report"]}
     memory = None if config.memory is None else parse_bytes(config.memory)
@@ -108,9 +117,12 @@ def _heal(
     healer = executor.evaluator.healer
     assert healer is not None, "the executor was given a healing"
     store = RepairStore(runs_dir, prepared.model, prepared.text, text, prepared.replay.architecture)
-    for one in (plan, DENSE):
+    changed = []
+    for one in dict.fromkeys((plan, DENSE)):
         if (known := store.find(one)) is not None:
             healer.remember(one, known)
+        if known is None or known.repair:
+            changed.append(one)
     executor.watch(progress.healing, progress.say)
     healer.keep_unfinished(store.unfinished)
 
@@ -119,7 +131,8 @@ def _heal(
         if store.find(one) is None:
             store.keep(one, healer.healed(one), progress.warn)
 
-    rows = _measure(executor, Scale.of_model(prepared), "healed-report", plan, progress, keep)
+    measured = _measure(executor, Scale.of_model(prepared), "healed-report", changed, progress, keep) if changed else {}
+    rows = {**plain, **measured}
     found = {one: healer.healed(one) for one in (plan, DENSE)}
     return HealedPlan(text.spec, found[plan], found[DENSE], rows[plan], rows[DENSE])
 
@@ -128,13 +141,12 @@ def _measure(
     executor: AnyExecutor,
     scale: Scale,
     split: Split,
-    plan: PrunePlan,
+    plans: Sequence[PrunePlan],
     progress: Progress,
     done: Callable[[PrunePlan], None] = lambda _: None,
 ) -> dict[PrunePlan, Rows]:
-    """The rows of the plan and of the dense model; told of each as soon as something of it has been measured."""
-    known = Measurements(executor.layout)
-    plans = tuple(dict.fromkeys([plan, DENSE]))
+    """The rows of plans; told of each as soon as something of it has been measured."""
+    known, plans = Measurements(executor.layout), tuple(dict.fromkeys(plans))
     ahead = Plans.ahead(scale, executor.groups, split, plans, known)
     for line in progress.counted(executor.measure(split, plans, known), ahead):
         known.add(line)
