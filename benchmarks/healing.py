@@ -218,7 +218,7 @@ def main(
         if name not in PLANS:
             raise UsageError(f"Plan '{name}' is not known", f"There are {', '.join(PLANS)}")
         console.print(part_of(done, len(wanted), time.monotonic() - begun))
-        healings = (*every, *(first_only if name == wanted[0] else ()))
+        healings = (*every, *(first_only if name == next(iter(PLANS)) else ()))
         if missing := store.missing(name, healings):
             found = searcher.heal(
                 plan=PLANS[name], heal=missing, objective=objectives, runs_dir=str(runs_dir), **options
