@@ -160,5 +160,5 @@ def _healed(notes: Mapping[str, Any], tensors: Mapping[str, Tensor], architectur
         notes["seconds"],
         notes["failure"],
         notes["diverged"],
-        notes["in_sample"],
+        notes.get("in_sample", False),
     )
