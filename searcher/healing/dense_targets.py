@@ -9,7 +9,7 @@ from torch import Tensor
 from searcher.contracts.plan import Action
 from searcher.healing.calibration import CalibrationSet
 from searcher.healing.losses import Loss
-from searcher.replay.batching import in_groups
+from searcher.replay.batching import rows_together
 from searcher.replay.head_gradients import SoftTargets, soft_targets
 
 KEPT = 1 << 30
@@ -40,51 +40,37 @@ class Targets:
 
 
 class DenseTargets:
-    """Targets of windows, computed once where they fit, in groups that do not depend on who asks first.
+    """Targets of windows, each computed once where all fit, in groups that do not depend on who asks first.
 
-    The model must have its own weights where they are computed, which is when this is made, or else when they are
-    asked for.
+    The model must have its own weights whenever they are asked for.
 
     Args:
         calibration: whose model.
         loss: which needs them.
         blocks: whose states are compared, where the loss has `hidden`.
-        texts: int64 (windows, tokens) by name: the windows to fit on, those held out.
         kept: bytes that may be kept.
     """
 
-    def __init__(
-        self, calibration: CalibrationSet, loss: Loss, blocks: Collection[int], texts: dict[str, Tensor], kept: int
-    ) -> None:
+    def __init__(self, calibration: CalibrationSet, loss: Loss, blocks: Collection[int], kept: int) -> None:
         self._calibration, self._loss = calibration, loss
         self._blocks = frozenset(blocks) if loss.hidden else frozenset()
-        self._texts, self._kept = texts, dict[str, list[Targets]]()
-        if loss.distils and self.size() <= kept:
-            self._kept = {name: [self._compute(ids) for ids in in_groups(text)] for name, text in texts.items()}
-
-    def size(self) -> int:
-        """Bytes that all targets take."""
-        windows = sum(len(text) for text in self._texts.values())
-        model = self._calibration.replay.model
-        width = int(model.config.get_text_config(decoder=True).hidden_size)
-        tokens = windows * next(iter(self._texts.values())).shape[1]
-        soft = (model.dtype.itemsize + 4) * width + 8 if self._loss.kl else 0
-        return int(tokens * (soft + len(self._blocks) * width * model.dtype.itemsize))
-
-    @property
-    def kept(self) -> bool:
-        """Whether they were computed beforehand."""
-        return bool(self._kept)
+        self._texts = {"fit": calibration.fit, "held-out": calibration.held_out}
+        self._fit_in = targets_size(calibration, loss, len(blocks)) <= kept
+        self._kept: dict[tuple[str, int], Targets] = {}
 
     def of(self, text: str, rows: Sequence[int]) -> Targets | None:
-        """Those of some windows of a text; None if the loss needs none."""
+        """Those of some windows of a text, `fit` or `held-out`; None if the loss needs none."""
         if not self._loss.distils:
             return None
-        if not self._kept:
+        if not self._fit_in:
             return self._compute(self._texts[text][list(rows)])
-        groups = self._kept[text]
-        size = len(next(iter(in_groups(self._texts[text]))))
-        return _joined([groups[row // size].select([row % size]) for row in rows])
+        size = rows_together(self._texts[text].shape[1], self._texts[text].device.type)
+        return _joined([self._group(text, row // size, size).select([row % size]) for row in rows])
+
+    def _group(self, text: str, number: int, size: int) -> Targets:
+        if (text, number) not in self._kept:
+            self._kept[text, number] = self._compute(self._texts[text][number * size : (number + 1) * size])
+        return self._kept[text, number]
 
     @torch.no_grad()
     def _compute(self, ids: Tensor) -> Targets:
@@ -98,6 +84,28 @@ class DenseTargets:
             return Targets(None, states)
         calibration.meter.count(0.0, 2 * len(ids))  # logits, and the product with the head's rows
         return Targets(soft_targets(replay.head, hidden.to(replay.exit), self._loss.temperature), states)
+
+
+def targets_size(calibration: CalibrationSet, loss: Loss, blocks: int) -> int:
+    """Bytes that the targets of all windows take, where `hidden` compares so many blocks."""
+    model, windows = calibration.replay.model, len(calibration.fit) + len(calibration.held_out)
+    width = int(model.config.get_text_config(decoder=True).hidden_size)
+    soft = (model.dtype.itemsize + 4) * width + 8 if loss.kl else 0
+    states = blocks * width * model.dtype.itemsize if loss.hidden else 0
+    return int(windows * calibration.fit.shape[1] * (soft + states))
+
+
+def kept_bytes(calibration: CalibrationSet, loss: Loss) -> int:
+    """What is kept at most; 0 where it is too much, and computed again."""
+    size = targets_size(calibration, loss, calibration.replay.num_blocks)
+    return size if size <= KEPT else 0
+
+
+def most_target_rows(calibration: CalibrationSet, loss: Loss, asked: int) -> int:
+    """How many windows the dense model runs at most, if so many are asked for in all."""
+    if not loss.distils:
+        return 0
+    return len(calibration.fit) + len(calibration.held_out) if kept_bytes(calibration, loss) else asked
 
 
 def _joined(parts: Sequence[Targets]) -> Targets:

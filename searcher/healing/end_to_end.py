@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.healing.calibration import PADDING, CalibrationSet, Meter
-from searcher.healing.dense_targets import KEPT, DenseTargets, Targets
+from searcher.healing.dense_targets import KEPT, DenseTargets, Targets, kept_bytes, most_target_rows
 from searcher.healing.losses import HiddenError, Loss
 from searcher.healing.trainable import Trainable
 from searcher.healing.training import BACKWARD, Task, TrainingOptions, most_rows, train
@@ -63,8 +63,7 @@ class EndToEnd:
         self._passes, self._others = passes, (others or Repair()).merged(calibration.replay.model)
         self._actions = plan.actions(calibration.replay.num_blocks)
         self._compared = frozenset(b for b, action in enumerate(self._actions) if action is not Action.GONE)
-        texts = {"fit": calibration.fit, "held-out": calibration.held_out}
-        self._dense = DenseTargets(calibration, loss, self._compared, texts, KEPT)
+        self._dense = DenseTargets(calibration, loss, self._compared, KEPT)
 
     def backward(self, rows: Tensor) -> float:
         """Leave the gradients of these windows' mean loss in the parameters, and return that loss."""
@@ -182,7 +181,8 @@ def train_end_to_end(
         DivergedError: a loss is no finite number.
     """
     part = part or Part(0, options.steps)
-    passes, needed = plan_passes(calibration, plan, trainable, options.batch, options.name)
+    targets = kept_bytes(calibration, loss)
+    passes, needed = plan_passes(calibration, plan, trainable, options.batch, options.name, targets)
     calibration.say(told(trainable, calibration, passes, needed))
     student = EndToEnd(calibration, plan, trainable, loss, passes, part.others)
     train(calibration, Task(trainable.parameters, student.backward, student.held_out, part.first, part.steps), options)
@@ -203,9 +203,8 @@ def most_work_of(calibration: CalibrationSet, options: TrainingOptions, loss: Lo
         return work
     trained, checked = most_rows(options, steps, len(calibration.fit), len(calibration.held_out))
     work.count(blocks * (trained + checked), float(trained + checked) if loss.at_head_counts else 0.0)
-    if loss.distils:
-        rows = trained // (1 + BACKWARD) + checked  # where targets are kept, fewer
-        work.count(calibration.replay.num_blocks * rows, 2.0 * rows if loss.kl else 0.0)
+    rows = most_target_rows(calibration, loss, trained // (1 + BACKWARD) + checked)
+    work.count(calibration.replay.num_blocks * rows, 2.0 * rows if loss.kl else 0.0)
     return work
 
 

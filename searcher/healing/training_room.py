@@ -1,7 +1,7 @@
 """How a fit goes through the model within the memory there is: planned from one window before the first step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -57,7 +57,7 @@ class Need:
 
 
 def plan_passes(
-    calibration: CalibrationSet, plan: PrunePlan, trainable: Trainable, batch: int, name: str
+    calibration: CalibrationSet, plan: PrunePlan, trainable: Trainable, batch: int, name: str, targets: int = 0
 ) -> tuple[Passes, int]:
     """The fastest way that fits, and the bytes that it takes.
 
@@ -70,12 +70,14 @@ def plan_passes(
         trainable: what will be trained.
         batch: windows in a step.
         name: of the healing, for the error.
+        targets: bytes of what is kept of the dense model.
 
     Raises:
         UsageError: not even that fits, with what is needed.
     """
     together = min(batch, rows_together(calibration.fit.shape[1], calibration.replay.model.device.type))
     need, room = measure_need(calibration, plan, trainable), _room(calibration)
+    need = replace(need, fixed=need.fixed + targets)
     ways = (Passes(together, False), Passes(together, True), Passes(1, True))
     for passes in ways:
         if need.of(passes) <= room:

@@ -23,7 +23,7 @@ from searcher.healing.trainable import WholeWeights
 from searcher.healing.training_room import Need, Passes, plan_passes
 from searcher.replay.repair import Repair
 
-SMALL = Lora(steps=6, rank=2, lr=1e-2, batch=2, patience=0)
+SMALL = Lora(steps=6, rank=2, lr=1e-2, batch=2, patience=0, loss="text")
 PLAN = PrunePlan.parse("1,2.ffn")
 
 
@@ -49,7 +49,7 @@ def test_losses_are_read(terms, expected):
         ({"loss": "-1*kl"}, r"-1\*kl"),
         ({"loss": ""}, "write text, kl, hidden"),
         ({"loss": "kl", "temperature": "0"}, "temperature"),
-        ({"temperature": "2"}, "temperature=2 is of the loss 'kl'"),
+        ({"loss": "text", "temperature": "2"}, "temperature=2 is of the loss 'kl'"),
         ({"loss": "kl", "match": "cosine"}, "match=cosine is of the loss 'hidden'"),
         ({"iterative": "true", "dora": "true"}, "iterative=true"),
     ],
@@ -408,9 +408,7 @@ def test_a_loss_that_is_no_number_ends_with_one_line(monkeypatch):
 def test_targets_are_the_same_in_any_company(rows):
     calibration = CALIBRATION
     with torch.no_grad():
-        targets = dense_targets.DenseTargets(
-            calibration, Loss(kl=1, hidden=1), [0, 3], {"fit": calibration.fit}, 1 << 30
-        )
+        targets = dense_targets.DenseTargets(calibration, Loss(kl=1, hidden=1), [0, 3], 1 << 30)
         together, alone = targets.of("fit", rows), [targets.of("fit", [row]) for row in rows]
     for position, one in enumerate(alone):
         assert torch.equal(together.soft.mean_rows[position], one.soft.mean_rows[0])

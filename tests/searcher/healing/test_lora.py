@@ -23,7 +23,7 @@ from searcher.replay.self_check import open_replay
 
 TOKENS = 24  # longer than any sliding window
 PRICES = Prices((1.0, 0.6, 0.4, 0.0), head=2.0)
-SMALL = Lora(steps=6, rank=2, lr=1e-2, batch=2, patience=0)
+SMALL = Lora(steps=6, rank=2, lr=1e-2, batch=2, patience=0, loss="text")
 SOME = ("llama", "gpt2", "gemma2", "falcon", "mixtral", "opt", "bloom")
 
 

@@ -13,6 +13,9 @@ from searcher.healing.healer import make_healing
 
 RECIPES = [
     "lora:steps=7,batch=3,rank=2,patience=0",
+    "lora:steps=2,batch=3,rank=2,patience=0,loss=text",
+    "full:steps=2,batch=3,patience=0,loss=hidden",
+    "layer:steps=3,batch=2,patience=0,loss=kl",
     "lora:steps=7,batch=3,rank=2,patience=0,iterative=true,where=after",
     "layer:steps=5,batch=2,patience=0",
     "ffn:steps=5,batch=40,patience=0,inner=8",
