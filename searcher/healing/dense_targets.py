@@ -48,14 +48,13 @@ class DenseTargets:
         calibration: whose model.
         loss: which needs them.
         blocks: whose states are compared, where the loss has `hidden`.
-        kept: bytes that may be kept.
     """
 
-    def __init__(self, calibration: CalibrationSet, loss: Loss, blocks: Collection[int], kept: int) -> None:
+    def __init__(self, calibration: CalibrationSet, loss: Loss, blocks: Collection[int]) -> None:
         self._calibration, self._loss = calibration, loss
         self._blocks = frozenset(blocks) if loss.hidden else frozenset()
         self._texts = {"fit": calibration.fit, "held-out": calibration.held_out}
-        self._fit_in = targets_size(calibration, loss, len(blocks)) <= kept
+        self._fit_in = bool(kept_bytes(calibration, loss))
         self._kept: dict[tuple[str, int], Targets] = {}
 
     def of(self, text: str, rows: Sequence[int]) -> Targets | None:
@@ -86,18 +85,13 @@ class DenseTargets:
         return Targets(soft_targets(replay.head, hidden.to(replay.exit), self._loss.temperature), states)
 
 
-def targets_size(calibration: CalibrationSet, loss: Loss, blocks: int) -> int:
-    """Bytes that the targets of all windows take, where `hidden` compares so many blocks."""
+def kept_bytes(calibration: CalibrationSet, loss: Loss) -> int:
+    """What the targets of all windows take, if no block is gone; 0 where that is too much, and they are not kept."""
     model, windows = calibration.replay.model, len(calibration.fit) + len(calibration.held_out)
     width = int(model.config.get_text_config(decoder=True).hidden_size)
     soft = (model.dtype.itemsize + 4) * width + 8 if loss.kl else 0
-    states = blocks * width * model.dtype.itemsize if loss.hidden else 0
-    return int(windows * calibration.fit.shape[1] * (soft + states))
-
-
-def kept_bytes(calibration: CalibrationSet, loss: Loss) -> int:
-    """What is kept at most; 0 where it is too much, and computed again."""
-    size = targets_size(calibration, loss, calibration.replay.num_blocks)
+    states = calibration.replay.num_blocks * width * model.dtype.itemsize if loss.hidden else 0
+    size = int(windows * calibration.fit.shape[1] * (soft + states))
     return size if size <= KEPT else 0
 
 

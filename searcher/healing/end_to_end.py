@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.healing.calibration import PADDING, CalibrationSet, Meter
-from searcher.healing.dense_targets import KEPT, DenseTargets, Targets, kept_bytes, most_target_rows
+from searcher.healing.dense_targets import DenseTargets, Targets, kept_bytes, most_target_rows
 from searcher.healing.losses import HiddenError, Loss
 from searcher.healing.trainable import Trainable
 from searcher.healing.training import BACKWARD, Task, TrainingOptions, most_rows, train
@@ -63,7 +63,7 @@ class EndToEnd:
         self._passes, self._others = passes, (others or Repair()).merged(calibration.replay.model)
         self._actions = plan.actions(calibration.replay.num_blocks)
         self._compared = frozenset(b for b, action in enumerate(self._actions) if action is not Action.GONE)
-        self._dense = DenseTargets(calibration, loss, self._compared, KEPT)
+        self._dense = DenseTargets(calibration, loss, self._compared)
 
     def backward(self, rows: Tensor) -> float:
         """Leave the gradients of these windows' mean loss in the parameters, and return that loss."""

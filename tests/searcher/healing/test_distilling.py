@@ -157,7 +157,6 @@ def test_targets_that_do_not_fit_are_computed_again(monkeypatch):
     calibration = calibration_of("llama")
     kept = heal(calibration, "1", replace(SMALL, loss="kl+hidden"))
     monkeypatch.setattr(dense_targets, "KEPT", 0)
-    monkeypatch.setattr("searcher.healing.end_to_end.KEPT", 0)
     again = heal(calibration, "1", replace(SMALL, loss="kl+hidden"))
     for name, added in kept.added.items():
         torch.testing.assert_close(again.added[name].left, added.left, rtol=1e-3, atol=1e-5)
@@ -408,7 +407,7 @@ def test_a_loss_that_is_no_number_ends_with_one_line(monkeypatch):
 def test_targets_are_the_same_in_any_company(rows):
     calibration = CALIBRATION
     with torch.no_grad():
-        targets = dense_targets.DenseTargets(calibration, Loss(kl=1, hidden=1), [0, 3], 1 << 30)
+        targets = dense_targets.DenseTargets(calibration, Loss(kl=1, hidden=1), [0, 3])
         together, alone = targets.of("fit", rows), [targets.of("fit", [row]) for row in rows]
     for position, one in enumerate(alone):
         assert torch.equal(together.soft.mean_rows[position], one.soft.mean_rows[0])
