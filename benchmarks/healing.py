@@ -115,7 +115,7 @@ def tables(content: Mapping[str, Any], base: str) -> Iterator[str]:
         yield ""
         columns = ["healing"]
         for text in content["texts"]:
-            columns += [f"perplexity on {text}", f"to `{base}`", "KL", "dense, healed the same"]
+            columns += [f"perplexity on {text.partition(' ')[0]}", f"to `{base}`", "KL", "dense, healed the same"]
         accurate = "accuracy" in cells[NONE]["rows"]
         columns += [*(["accuracy"] if accurate else []), "trained on", "layer-forwards", "adds"]
         yield "| " + " | ".join(columns) + " |"
