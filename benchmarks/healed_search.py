@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 
 import searcher
-from benchmarks.common import write_figures
+from benchmarks.common import machine, write_figures
 from benchmarks.documents import DOCS, write_measured
 from benchmarks.healing import plain
 from benchmarks.setting import RESULTS, Setting, command, start
@@ -84,7 +85,9 @@ def main(
     rows = [row for seed in range(seeds) for row in _rows(cells, by, seed, data)]
     text = "\n".join(_lines(rows))
     typer.echo(text)
-    write_figures(setting, "healed-search", {"by": by, "then": then, "rows": rows})
+    title = f"Greedy with {by} in every score against greedy alone, both plans healed by {then}"
+    figures = {"title": title, "date": str(date.today()), "machine": machine(), "rows": rows}
+    write_figures(setting, "healed-search", figures)
     if setting.of_the_project and other is not None:
         write_measured(DOCS / "healing.md", "healed search", text)
 
