@@ -209,8 +209,9 @@ def test_mistakes_are_told_in_one_line(arguments, told, searcher_command, model,
     assert [path.name for path in tmp_path.iterdir() if path.name != "runs"] == ["text.txt"]
 
 
+@pytest.mark.slow  # a checkpoint of many megabytes
 @pytest.mark.usefixtures("children_heed_ctrl_c")
-@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_export_leaves_nothing(sent, tiny, tmp_path):
     arguments = ["export", "--plan", "1", "-o", str(tmp_path / "small"), *command(tiny)[:4], *MODEL_OPTIONS]
     process = subprocess.Popen([sys.executable, "-m", "searcher", *arguments], stderr=subprocess.PIPE, text=True)

@@ -6,6 +6,8 @@ import re
 import pytest
 
 LORA = "lora:steps=4,lr=0.01,batch=2,rank=2"
+TEXT_ALONE = f"{LORA},loss=text"
+"""Which changes the dense model too, in a few steps."""
 HEALINGS = (LORA, "bias", "rescale", "linear", "linear-folded", "layer:steps=4", "ffn:steps=4", "swiglu:steps=4")
 
 
@@ -106,25 +108,26 @@ def test_a_search_scores_every_plan_healed(searcher_command, recipe):
 
 def test_a_shortlist_is_healed_and_ranked_anew(searcher_command, tmp_path):
     arguments = ("run", "--strategy", "exhaustive", "--budget", "2", "--heal-windows", "12", "--format", "json")
-    found = document(searcher_command(*arguments, "--heal", LORA, "--heal-top", "3"))
+    found = document(searcher_command(*arguments, "--heal", TEXT_ALONE, "--heal-top", "3"))
     outcome = json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())["outcome"]
     (shortlist,) = outcome["shortlists"].values()
     assert len(shortlist) == 3
     assert found["best"]["plan"] == shortlist[0]
-    evaluate = ("evaluate", "--heal-windows", "12", "--format", "json", "--heal", LORA, "--split", "search")
+    evaluate = ("evaluate", "--heal-windows", "12", "--format", "json", "--heal", TEXT_ALONE, "--split", "search")
     asked = [text for plan in shortlist for text in ("--plan", plan)]
     healed = [one["values"]["perplexity"] for one in document(searcher_command(*evaluate, *asked))["evaluations"]]
     assert healed == sorted(healed)
     assert found["best"]["healed"]["search"]["perplexity"] == pytest.approx(healed[0])
     assert found["dense"]["healed"]["report"]["perplexity"]["value"] != found["dense"]["report"]["perplexity"]["value"]
     assert found["cost"]["healing"]["layer_forwards"] > 0
-    again = searcher_command(*arguments, "--heal", LORA, "--heal-top", "3")
+    again = searcher_command(*arguments, "--heal", TEXT_ALONE, "--heal-top", "3")
     assert document(again) == found
     assert "Healing 4 plans" not in again.err  # all is known
-    refused = searcher_command(*arguments, "--heal", LORA, "--heal-top", "2", "--name", found["run"].split("/")[-1])
+    name = found["run"].split("/")[-1]
+    refused = searcher_command(*arguments, "--heal", TEXT_ALONE, "--heal-top", "2", "--name", name)
     assert refused.code == 2
     assert "heal_top" in refused.err
-    table = searcher_command(*arguments[:-2], "--heal", LORA, "--heal-top", "3")
+    table = searcher_command(*arguments[:-2], "--heal", TEXT_ALONE, "--heal-top", "3")
     assert "healed report perplexity" in " ".join(table.out.split())
 
 

@@ -125,9 +125,8 @@ def test_statistics_are_kept_for_a_run_that_is_resumed(searcher_command, tmp_pat
     assert again["cost"]["charged"] == document["cost"]["charged"]
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "bayesian" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.slow  # starts workers
+@pytest.mark.parametrize("name", NAMES)
 def test_the_same_plan_in_other_processes_with_and_without_workers(searcher_command, tiny, tmp_path, name):
     """With other hash seeds, and measured by Ray's actors."""
     options = ["--strategy", name, "--budget", "3", "--granularity", "sublayer", "--seed", "5", *QUICK.get(name, [])]

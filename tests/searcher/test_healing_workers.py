@@ -35,10 +35,9 @@ def ray():
     leave()
 
 
+@pytest.mark.slow  # starts workers
 @pytest.mark.usefixtures("ray")
-@pytest.mark.parametrize(
-    "scope", ["plan", *(pytest.param(scope, marks=pytest.mark.slow) for scope in ("unit", "gap", "rescale"))]
-)
+@pytest.mark.parametrize("scope", ["plan", "unit", "gap", "rescale"])
 def test_two_workers_give_the_same_bits(scope):
     """Each worker heals for itself; matrices and adapters fitted there are those fitted here."""
     recipe = {
