@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.common import Opened, open_model, report, side_by_side, synchronize
 from benchmarks.head import fused
@@ -15,6 +14,7 @@ from benchmarks.steps import Steps
 from searcher.contracts.plan import Part, PrunePlan, Unit
 from searcher.evaluation.evaluator import Evaluator
 from searcher.evaluation.executor import one_core
+from searcher.evaluation.memory import Allocations
 from searcher.healing.end_to_end import EndToEnd
 from searcher.healing.healer import make_calibration, make_healing
 from searcher.healing.staged import Staged
@@ -24,21 +24,6 @@ from searcher.replay.head_gradients import HeadLoss, head_gradient, soft_targets
 from searcher.replay.repair import Repair
 
 DEFAULTS = Setting()
-
-
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the largest tensor that any operation returns, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        given = {id(t) for t in args if isinstance(t, Tensor)}
-        if isinstance(result, Tensor) and id(result) not in given and result._base is None:
-            self.bytes = max(self.bytes, result.nbytes)
-        return result
 
 
 def by_full_logits(weight: Tensor, states: Tensor, targets: Tensor, dense: Tensor | None) -> Tensor:
@@ -126,10 +111,10 @@ def main(setting: Setting) -> None:
         for name, way in ways.items():
             steps.at(name)
             seconds = min(side_by_side(evaluators, way, 3) for _ in range(3))
-            with torch.inference_mode(), _Largest() as largest:
+            with torch.inference_mode(), Allocations() as allocations:
                 way(evaluators[0])
             row = {"way": name, "us per token": seconds / ids.numel() / len(evaluators) * 1e6}
-            rows.append({**row, "largest tensor, MiB": largest.bytes / 2**20})
+            rows.append({**row, "largest tensor, MiB": allocations.largest / 2**20})
             steps.done()
         whole: dict[str, float] = {}
         for spec in HEALINGS:

@@ -97,6 +97,14 @@ def name_of(device: torch.device) -> str:
     return str(found(device)) if found else device.type
 
 
+def memory_of(tensor: torch.Tensor) -> int:
+    """Tells memories apart; views of one have the same."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # it is made of other tensors, and has no memory of its own
+        return id(tensor)
+
+
 def bytes_taken(device: torch.device) -> int:
     """What this process has taken there."""
     if device.type == "cpu":

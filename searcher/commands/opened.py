@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from searcher.architecture.devices import bytes_taken
 from searcher.checkpoint.forms import choose_form, materialised
 from searcher.checkpoint.history import History, history_of
 from searcher.commands.preparation import cut_heal, load
@@ -24,7 +23,7 @@ from searcher.healing.heal import Healed
 from searcher.healing.healer import Healer, HealingRoom, check_answers, make_healing
 from searcher.healing.store import RepairStore
 from searcher.loading.dtypes import restore_precision, stored_dtype
-from searcher.loading.free_memory import RESERVE
+from searcher.loading.free_memory import room_left
 from searcher.loading.heal_text import HealText
 from searcher.loading.model import STORED, LoadedModel, choose_dtype
 from searcher.replay.footprint import measure_amounts
@@ -199,8 +198,7 @@ def _heal(
     healed = store.find(plan)
     if healed is None:
         progress.say(f"Healing {plan} by {heal}")
-        device = replay.model.device
-        room = None if config.memory is None else parse_bytes(config.memory) - bytes_taken(device) - RESERVE
+        room = room_left(None if config.memory is None else parse_bytes(config.memory), replay.model.device)
         prices = measure_prices(replay, windows.fit.shape[1])
         healer = Healer(windows, replay, prices, HealingRoom(fit=room))
         healer.watched_by(progress.healing, progress.say)

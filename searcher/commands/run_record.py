@@ -33,6 +33,13 @@ FORMAT = 1
 """Version of the run folder's contents."""
 
 
+def _healing_fingerprints(field: str, spec: str) -> dict[str, Any]:
+    """What a healing repairs by: its source, if it is the user's own, and its version."""
+    name, options = parse_spec(spec)
+    version = registry.make("healing", name, options).version
+    return {f"{field}_source": registry.source_fingerprint("healing", name), f"{field}_version": version}
+
+
 def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     """Everything that must be the same for two runs to be the same run, as plain JSON values.
 
@@ -56,13 +63,9 @@ def make_identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     if config.heal is None:
         del searched["heal_top"]
     else:
-        name, _ = parse_spec(config.heal)
-        fingerprints["healing_source"] = registry.source_fingerprint("healing", name)
-        fingerprints["healing_version"] = registry.make("healing", *parse_spec(config.heal)).version
+        fingerprints |= _healing_fingerprints("healing", config.heal)
     if config.heal_final is not None:
-        name, _ = parse_spec(config.heal_final)
-        fingerprints["heal_final_source"] = registry.source_fingerprint("healing", name)
-        fingerprints["heal_final_version"] = registry.make("healing", *parse_spec(config.heal_final)).version
+        fingerprints |= _healing_fingerprints("heal_final", config.heal_final)
     if prepared.text.heal_fingerprint is not None:
         fingerprints["heal_text_fingerprint"] = prepared.text.heal_fingerprint
     beside = {"extra_fingerprint": _extra_fingerprint(prepared), **_reads(config, prepared)}

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from searcher.architecture.blocks import alike
-from searcher.architecture.devices import bytes_taken
+from searcher.architecture.devices import bytes_taken, memory_of
 from searcher.contracts.plan import Action
 from searcher.errors import UsageError
 from searcher.loading.free_memory import RESERVE, default_limit, format_bytes
@@ -121,29 +121,29 @@ def find_room_on_all(footprint: Footprint, limit: int | None, places: Sequence[t
     return Room(min(room.evaluators for room in rooms), min(room.kept for room in rooms))
 
 
-class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the bytes of all tensors that operations return in memory of their own."""
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches the tensors that operations return in memory of their own.
+
+    Attributes:
+        bytes: of all of them.
+        largest: bytes of the largest.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = 0
+        self.bytes = self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {_storage_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        returned = {_storage_of(t): t for t in tree_leaves(result) if isinstance(t, Tensor)}
-        self.bytes += sum(t.untyped_storage().nbytes() for place, t in returned.items() if place not in given)
+        given = {memory_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        returned = {memory_of(t): t for t in tree_leaves(result) if isinstance(t, Tensor)}
+        sizes = [t.untyped_storage().nbytes() for place, t in returned.items() if place not in given]
+        self.bytes += sum(sizes)
+        self.largest = max(self.largest, *sizes, 0)
         return result
 
 
-def _storage_of(tensor: Tensor) -> int:
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except RuntimeError:  # it is made of other tensors, and has no memory of its own
-        return id(tensor)
-
-
 def _allocated(run: Callable[[], object]) -> int:
-    with _Allocations() as allocations:
+    with Allocations() as allocations:
         run()
     return int(allocations.bytes)

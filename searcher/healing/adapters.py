@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from searcher.architecture.blocks import Architecture
 from searcher.contracts.plan import PrunePlan
 from searcher.errors import UsageError
+from searcher.healing.trainable import trained_modules
 from searcher.replay.repair import LowRank, Repair
 
 ADAPTER = "default"
@@ -49,8 +50,7 @@ class AdapterOptions:
 
 def find_layers(model: nn.Module, architecture: Architecture, plan: PrunePlan, blocks: Sequence[int]) -> Layers:
     """The linear layers that these blocks run under a plan, by their names in the model."""
-    silent = {m for b in blocks for sublayer in architecture.removed_by(b, plan.action(b)) for m in sublayer.modules()}
-    inside = {module for block in blocks for module in architecture.blocks[block].modules()} - silent
+    inside = trained_modules(architecture, plan, blocks)
     return {name: module for name, module in model.named_modules() if module in inside and _is_linear(module)}
 
 

@@ -33,11 +33,6 @@ class Targets:
         index = list(rows)
         return Targets(self.soft and self.soft.select(index), {b: state[index] for b, state in self.states.items()})
 
-    @property
-    def nbytes(self) -> int:
-        """Of all."""
-        return (self.soft.nbytes if self.soft else 0) + sum(state.nbytes for state in self.states.values())
-
 
 class DenseTargets:
     """Targets of windows, each computed once where all fit, in groups that do not depend on who asks first.

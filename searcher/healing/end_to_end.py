@@ -90,7 +90,7 @@ class EndToEnd:
     @torch.no_grad()
     def held_out(self) -> float:
         """The mean loss on the held-out windows, with what is trained merged into the weights as it will be."""
-        calibration, whole = self._calibration, joined(self._others, self._trainable.repair())
+        calibration, whole = self._calibration, self._others | self._trainable.repair()
         if not self._loss.distils:
             return self._loss.text * calibration.loss(self._plan, whole)
         labels = self._labels("held-out", torch.arange(len(calibration.held_out)))
@@ -206,11 +206,6 @@ def most_work_of(calibration: CalibrationSet, options: TrainingOptions, loss: Lo
     rows = most_target_rows(calibration, loss, trained // (1 + BACKWARD) + checked)
     work.count(calibration.replay.num_blocks * rows, 2.0 * rows if loss.kl else 0.0)
     return work
-
-
-def joined(one: Repair, other: Repair) -> Repair:
-    """Both; the other where they disagree."""
-    return Repair({**one.added, **other.added}, {**one.weights, **other.weights}, {**one.after, **other.after})
 
 
 def hidden_error(state: Tensor, wanted: Tensor, match: HiddenError) -> Tensor:

@@ -265,7 +265,7 @@ class Healer:
             return future.result()
         unfinished = self._repairs.unfinished(plan)
         if unfinished is not None and share != 1:
-            unfinished = unfinished / f"shortened to {share:g}"
+            unfinished = unfinished.with_name(f"{unfinished.name}, shortened to {share:g}")
         watched = replace(
             self._calibration,
             go_on=go_on,

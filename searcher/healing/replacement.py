@@ -18,7 +18,7 @@ from searcher.healing.contract import Healing
 from searcher.healing.end_to_end import most_work_of, train_end_to_end
 from searcher.healing.filling import Filling, RemovedSpan, count_parameters, find_gaps, walk_gaps
 from searcher.healing.inserted import Inserted, copy_of
-from searcher.healing.losses import HiddenError, parse_loss
+from searcher.healing.losses import HiddenError, Loss, parse_loss
 from searcher.healing.training import Task, TrainingOptions, most_rows, train
 from searcher.replay.repair import Place, Repair, ReplacementModule
 from searcher.replay.replay import Replay
@@ -77,7 +77,7 @@ class Replacement(Healing):
             if unfit := [name for name, is_given in given.items() if is_given]:
                 raise ValueError(f"{unfit[0]} is not of loss=local; give loss=kl or loss=hidden")
         else:
-            parse_loss(self.loss, self.temperature, self.match)
+            self.minimised()
             if self.error != "plain":
                 raise ValueError(f"error={self.error} is of loss=local, but loss={self.loss}")
 
@@ -85,6 +85,10 @@ class Replacement(Healing):
     def predicts(self) -> bool:
         """See :class:`Healing`; a module that is trained by itself fits hidden states."""
         return self.loss != LOCAL
+
+    def minimised(self) -> Loss:
+        """The loss, where it is not local."""
+        return parse_loss(self.loss, self.temperature, self.match)
 
     def replacements(self, replay: Replay, plan: PrunePlan) -> Mapping[Place, ReplacementModule]:
         """See :class:`Healing`."""
@@ -109,7 +113,7 @@ class Replacement(Healing):
         """See :class:`Healing`: the states around the gaps, of the plan and of the dense model, and the fits."""
         work, gaps, fit, held_out = Meter(), find_gaps(self.name, plan), len(calibration.fit), len(calibration.held_out)
         if self.loss != LOCAL:
-            loss = parse_loss(self.loss, self.temperature, self.match)
+            loss = self.minimised()
             blocks = calibration.blocks_of(plan) + sum(self.price(calibration.replay, gap) for gap in gaps)
             return most_work_of(calibration, self._training_options(), loss, blocks, self.steps if gaps else 0)
         for gap in gaps:
@@ -156,8 +160,7 @@ class Replacement(Healing):
         with torch.inference_mode(False), torch.enable_grad():
             begun = {(gap[1], Action.GONE): self.begin(calibration.replay, gap) for gap in gaps}
             trained = Inserted(calibration.replay, begun)
-            loss = parse_loss(self.loss, self.temperature, self.match)
-            train_end_to_end(calibration, plan, trained, loss, self._training_options())
+            train_end_to_end(calibration, plan, trained, self.minimised(), self._training_options())
             return trained.repair()
 
 

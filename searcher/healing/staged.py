@@ -7,16 +7,15 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from searcher.contracts.plan import DENSE, PrunePlan
 from searcher.healing.calibration import CalibrationSet, Meter
 from searcher.healing.contract import Healing
 from searcher.healing.dense_targets import kept_bytes
-from searcher.healing.end_to_end import Part, joined, most_work_of, train_end_to_end
+from searcher.healing.end_to_end import Part, most_work_of, train_end_to_end
 from searcher.healing.losses import HiddenError, Loss, parse_loss
 from searcher.healing.stages import Stage, Where, plan_stages
-from searcher.healing.trainable import Trainable
+from searcher.healing.trainable import Trainable, trained_modules
 from searcher.healing.training import TrainingOptions
 from searcher.healing.training_room import plan_passes
 from searcher.replay.repair import Repair
@@ -92,8 +91,7 @@ class Staged(Healing):
         with torch.inference_mode(False), torch.enable_grad():
             found = Repair()
             for stage in self.stages(plan, calibration.replay.num_blocks):
-                new = self._train(calibration, plan, stage, found)
-                found = joined(found, new)
+                found = found | self._train(calibration, plan, stage, found)
         return found
 
     def stages(self, plan: PrunePlan, num_blocks: int) -> list[Stage]:
@@ -122,7 +120,7 @@ class Staged(Healing):
     def _train(self, calibration: CalibrationSet, plan: PrunePlan, stage: Stage, found: Repair) -> Repair:
         """What is learnt in a stage, on from what was found before."""
         trained = self.trainable(calibration, plan, stage, found)
-        others = without(found, trained.repair())
+        others = without(found, trained.repair()) if found else found
         options, part = self._training_options(stage.steps), Part(stage.first, self.steps, others)
         train_end_to_end(calibration, stage.plan, trained, self.minimised(), options, part)
         return trained.repair()
@@ -137,16 +135,9 @@ def without(found: Repair, trained: Repair) -> Repair:
     )
 
 
-def trained_blocks(replay: Replay, plan: PrunePlan, blocks: Sequence[int]) -> set[nn.Module]:
-    """The modules that these blocks run under a plan."""
-    architecture = replay.architecture
-    silent = {m for b in blocks for sublayer in architecture.removed_by(b, plan.action(b)) for m in sublayer.modules()}
-    return {module for block in blocks for module in architecture.blocks[block].modules()} - silent
-
-
 def find_weights(replay: Replay, plan: PrunePlan, blocks: Sequence[int]) -> list[str]:
     """Names of all weights that these blocks run under a plan."""
-    inside = trained_blocks(replay, plan, blocks)
+    inside = trained_modules(replay.architecture, plan, blocks)
     own = {f"{path}.{name}" for path, m in replay.model.named_modules() if m in inside for name in m._parameters}
     return [name for name, weight in replay.model.named_parameters() if name in own and weight.is_floating_point()]
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import reduce
+from operator import or_
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from searcher.architecture.blocks import Architecture
+from searcher.contracts.plan import PrunePlan
 from searcher.replay.repair import Repair
 
 
@@ -98,8 +102,10 @@ class Several:
 
     def repair(self) -> Repair:
         """See :class:`Trainable`."""
-        repairs = [member.repair() for member in self._members]
-        added = {name: one for repair in repairs for name, one in repair.added.items()}
-        weights = {name: one for repair in repairs for name, one in repair.weights.items()}
-        after = {place: one for repair in repairs for place, one in repair.after.items()}
-        return Repair(added, weights, after)
+        return reduce(or_, (member.repair() for member in self._members), Repair())
+
+
+def trained_modules(architecture: Architecture, plan: PrunePlan, blocks: Sequence[int]) -> set[nn.Module]:
+    """The modules that these blocks run under a plan."""
+    silent = {m for b in blocks for sublayer in architecture.removed_by(b, plan.action(b)) for m in sublayer.modules()}
+    return {module for block in blocks for module in architecture.blocks[block].modules()} - silent

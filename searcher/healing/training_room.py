@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from searcher.architecture.devices import bytes_taken
+from searcher.architecture.devices import memory_of
 from searcher.contracts.plan import Action, PrunePlan
 from searcher.errors import UsageError
 from searcher.healing.calibration import CalibrationSet
 from searcher.healing.trainable import Trainable
-from searcher.loading.free_memory import RESERVE, default_limit, format_bytes
+from searcher.loading.free_memory import format_bytes, room_left
 from searcher.replay.batching import rows_together
 from searcher.replay.head import SLICE
 
@@ -76,7 +76,8 @@ def plan_passes(
         UsageError: not even that fits, with what is needed.
     """
     together = min(batch, rows_together(calibration.fit.shape[1], calibration.replay.model.device.type))
-    need, room = measure_need(calibration, plan, trainable), _room(calibration)
+    need, room = measure_need(calibration, plan, trainable), calibration.room
+    room = room_left(None, calibration.replay.exit) if room is None else room
     need = replace(need, fixed=need.fixed + targets)
     ways = (Passes(together, False), Passes(together, True), Passes(1, True))
     for passes in ways:
@@ -88,13 +89,6 @@ def plan_passes(
         "Raise --memory, lower --window-tokens, train less of the model (a lower rank, fewer target_modules), or heal "
         "by linear, linear-folded or bias, which do not train",
     )
-
-
-def _room(calibration: CalibrationSet) -> int:
-    if calibration.room is not None:
-        return calibration.room
-    device = calibration.replay.exit
-    return default_limit(device) - bytes_taken(device) - RESERVE
 
 
 def measure_need(calibration: CalibrationSet, plan: PrunePlan, trainable: Trainable) -> Need:
@@ -132,14 +126,6 @@ def _kept(run: Callable[[], Tensor], known: set[int]) -> tuple[int, Tensor]:
     with saved_tensors_hooks(note, lambda tensor: tensor):
         result = run()
     return int(sum(memories.values())), result.detach()
-
-
-def memory_of(tensor: Tensor) -> int:
-    """Tells memories apart; views of one have the same."""
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except RuntimeError:  # it is made of other tensors, and has no memory of its own
-        return id(tensor)
 
 
 def told(trainable: Trainable, calibration: CalibrationSet, passes: Passes, needed: int) -> str:

@@ -112,8 +112,10 @@ def keep_fit(calibration: CalibrationSet, stage: int, step: int, fit: Fit) -> No
         return
     meter = vars(calibration.meter) | {"seconds_before": calibration.meter.seconds_before + begun - calibration.begun}
     content = {"step": step, "fit": fit.to_dict(), "meter": meter}
-    with suppress(OSError), replacing(_file(calibration.unfinished, stage)) as temporary:
-        torch.save(content, temporary)
+    with suppress(OSError):
+        calibration.unfinished.mkdir(parents=True, exist_ok=True)
+        with replacing(_file(calibration.unfinished, stage)) as temporary:
+            torch.save(content, temporary)
     fit.written = time.monotonic()
     fit.writing = fit.written - begun
 
@@ -147,5 +149,4 @@ def forget_fits(folder: Path | None) -> None:
 
 
 def _file(folder: Path, stage: int) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     return folder / NAME.format(stage=stage)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from searcher.replay.head import FusedHead, OwnHead
+from searcher.replay.head import FusedHead, OwnHead, log_sum_exp
 
 PADDING = -100
 """A label that stands for no token: no loss counts what is predicted there."""
@@ -58,12 +58,6 @@ class SoftTargets:
         mean_rows = None if self.mean_rows is None else self.mean_rows[index]
         return SoftTargets(self.hidden[index], self.log_sums[index], mean_rows, self.negative_entropy[index])
 
-    @property
-    def nbytes(self) -> int:
-        """Of all."""
-        tensors = (self.hidden, self.log_sums, self.mean_rows, self.negative_entropy)
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
 
 @torch.no_grad()
 def soft_targets(head: FusedHead | OwnHead, hidden: Tensor, temperature: float) -> SoftTargets:
@@ -79,9 +73,9 @@ def soft_targets(head: FusedHead | OwnHead, hidden: Tensor, temperature: float) 
     if isinstance(head, OwnHead):
         return SoftTargets(hidden, nothing, None, nothing)
     states = head.scored_states(hidden)
-    log_sums, mean_rows = _mean_rows(head, states, (temperature,))[0]
     if not head.linear:
-        return SoftTargets(hidden, log_sums.view(shape), None, nothing)
+        return SoftTargets(hidden, _log_sums(head, states, (temperature,))[0].view(shape), None, nothing)
+    log_sums, mean_rows = _mean_rows(head, states, (temperature,))[0]
     entropy = head.mean_logits(states, mean_rows) / temperature - log_sums
     return SoftTargets(hidden, log_sums.view(shape), mean_rows.view(*shape, -1), entropy.view(shape))
 
@@ -122,9 +116,9 @@ def _by_mean_rows(
     head: FusedHead, states: Tensor, targets: Tensor, loss: HeadLoss, dense: SoftTargets | None
 ) -> tuple[Tensor, Tensor]:
     """Losses (N,) and gradients (N, hidden size) by the head's input, for logits linear in it; float32 both."""
-    wanted = {1.0 if part == "text" else loss.temperature for part in ("text", "kl") if getattr(loss, part)}
-    found = dict(zip(sorted(wanted), _mean_rows(head, states, sorted(wanted)), strict=True))
-    losses, gradient = states.new_zeros(len(states), dtype=torch.float32), torch.zeros(states.shape).to(states.device)
+    wanted = _temperatures(loss)
+    found = dict(zip(wanted, _mean_rows(head, states, wanted), strict=True))
+    losses, gradient = (states.new_zeros(shape, dtype=torch.float32) for shape in (states.shape[:1], states.shape))
     if loss.text:
         log_sums, mean_rows = found[1.0]
         losses += loss.text * (log_sums - head.logits_at(states, targets[:, None])[:, 0])
@@ -138,6 +132,17 @@ def _by_mean_rows(
         losses += loss.kl * temperature**2 * (cross_entropy + dense.negative_entropy.flatten())
         gradient += loss.kl * temperature * (mean_rows - dense_rows)
     return losses, gradient * head.slope
+
+
+def _temperatures(loss: HeadLoss) -> list[float]:
+    """At which distributions are needed, ascending."""
+    return sorted({*([1.0] if loss.text else []), *([loss.temperature] if loss.kl else [])})
+
+
+def _log_sums(head: FusedHead, states: Tensor, temperatures: Sequence[float]) -> list[Tensor]:
+    """For each temperature the log-sum-exp of the logits (N,)."""
+    slices = [[log_sum_exp(logits / t) for t in temperatures] for _, logits in head.slices(states)]
+    return [torch.stack(sums).logsumexp(dim=0) for sums in zip(*slices, strict=True)]
 
 
 def _mean_rows(head: FusedHead, states: Tensor, temperatures: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
@@ -182,9 +187,9 @@ def _in_two_passes(
 
     The first pass over the vocabulary finds the log-sum-exps, the second the gradients, both models' logits at a time.
     """
-    temperature = loss.temperature
-    sums = {t: found for t, (found, _) in zip((1.0, temperature), _mean_rows(head, states, (1.0, temperature)))}  # noqa: B905 - equal temperatures make one entry
-    losses, gradient = states.new_zeros(len(states), dtype=torch.float32), torch.zeros(states.shape).to(states.device)
+    temperature, wanted = loss.temperature, _temperatures(loss)
+    sums = dict(zip(wanted, _log_sums(head, states, wanted), strict=True))
+    losses, gradient = (states.new_zeros(shape, dtype=torch.float32) for shape in (states.shape[:1], states.shape))
     if loss.text:
         losses += loss.text * (sums[1.0] - head.logits_at(states, targets[:, None])[:, 0])
     theirs = head.slices(head.scored_states(dense.hidden)) if loss.kl and dense is not None else None

@@ -66,6 +66,10 @@ class Repair:
     def __bool__(self) -> bool:
         return bool(self.added or self.weights or self.after)
 
+    def __or__(self, other: "Repair") -> "Repair":
+        """Both; the other where they disagree."""
+        return Repair({**self.added, **other.added}, {**self.weights, **other.weights}, {**self.after, **other.after})
+
     @property
     def parameters(self) -> int:
         """How many the modules have that stand after blocks."""
